@@ -1,0 +1,115 @@
+package exec
+
+import (
+	"context"
+	"time"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// Task is one attempt of an invocation, to be run by an executor.
+type Task struct {
+	App      spec.AppName
+	Version  uint64 // of the app
+	Artifact string // SHA-256 (hex) of the app's folder; "" if it has none
+	Function *spec.Function
+
+	Invocation spec.InvocationID
+	Attempt    int    // from 1
+	Epoch      uint64 // of the shard's leader that dispatched the attempt
+
+	Bucket      spec.BucketName // the bucket and trigger that fired it
+	Trigger     spec.TriggerName
+	Group       string    // of a dynamic_group firing
+	Window      time.Time // of a by_time firing
+	Traceparent string
+
+	// Timeout bounds the attempt from the moment that it is handed to an executor.
+	Timeout time.Duration
+	// Load reads the inputs. The pool calls it once an executor is free, so that
+	// what waits costs no memory.
+	Load func(ctx context.Context) ([]Input, error)
+	Sink Sink
+}
+
+// Input is an object passed to a function.
+type Input struct {
+	Bucket      spec.BucketName
+	Key         spec.Key
+	Session     spec.SessionID
+	ContentType string
+	Meta        map[string]string
+	Data        []byte
+}
+
+// Emission is something an attempt put, sent or named, in the order of Seq.
+type Emission struct {
+	// Seq counts the emissions of the attempt from 1. (invocation, Seq) names an
+	// emission over all attempts.
+	Seq uint64
+	// Bucket is where the object goes: a bucket, the inbox of a function, or
+	// spec.OutputBucket.
+	Bucket spec.BucketName
+	// Key is empty when the platform is to make one up.
+	Key          spec.Key
+	Data         []byte
+	ContentType  string
+	Meta         map[string]string
+	Output       bool
+	DeliverAfter time.Duration
+
+	// Join names the set Keys for the dynamic_join JoinTrigger on Bucket, instead
+	// of putting an object.
+	JoinTrigger spec.TriggerName
+	JoinKeys    []spec.Key
+}
+
+// Kinds of Failure, in the words of wire.FunctionError.
+const (
+	Failed    = "failed"
+	Permanent = "permanent"
+	TimedOut  = "timeout"
+	Crashed   = "crashed"
+	Lost      = "lost"
+	Conflict  = "conflict"
+	Start     = "start"
+	Refused   = "refused"
+	Cancelled = "cancelled"
+)
+
+// Failure is why an attempt failed. A nil *Failure is success.
+type Failure struct {
+	Kind    string
+	Message string
+	Detail  string // stack or last output; at most 16 KiB
+}
+
+// Sink hears what comes of a task. Calls for one task come one at a time, in
+// order; Done is the last. Implementations must not block for long: they hand
+// over to the shard's loop, which bounds what it takes by making Emit wait.
+type Sink interface {
+	// Started tells that an executor took the task.
+	Started(t *Task, executor string)
+	// Emit hands over emissions while the attempt runs. An error ends the attempt:
+	// it has been superseded, or what it put was refused.
+	Emit(t *Task, e []Emission) error
+	// Get reads an object of the task's session; an Error with CodeNotFound if it
+	// is not there.
+	Get(ctx context.Context, t *Task, bucket spec.BucketName, key spec.Key) (Input, error)
+	// Done ends the task. The emissions that came together with the result are
+	// handed over here, so that a step takes one commit.
+	Done(t *Task, e []Emission, f *Failure)
+}
+
+// Runtime runs the tasks of the functions of one kind.
+type Runtime interface {
+	// Submit takes a task. It never blocks and never refuses: what can't run yet
+	// waits, in order of arrival for each function.
+	Submit(t *Task)
+	// Cancel asks the attempt to stop, cooperatively first, by force after a grace
+	// time. The task still ends with Done. Unknown tasks are ignored.
+	Cancel(id spec.InvocationID, attempt int)
+	// Close stops everything: running attempts are ended without Done being
+	// waited for by their functions, processes are killed, none is left over.
+	Close() error
+}

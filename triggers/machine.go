@@ -1,0 +1,101 @@
+package triggers
+
+import (
+	"time"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// Object is an object as a trigger sees it.
+type Object struct {
+	// Position identifies the object within the machine's scope and grows from
+	// object to object. A machine takes a position that is not above the last
+	// one it took for a repetition, and does nothing.
+	Position uint64
+	Key      spec.Key
+	// Group is the object's group for dynamic_group with group_by.meta: the value
+	// of that metadata field, "" if it is not there. Others ignore it.
+	Group string
+}
+
+// Item is an object that a machine keeps until it fires or drops it.
+type Item struct {
+	Object
+	Time time.Time // when it was counted
+}
+
+// EventKind says what happened.
+type EventKind uint8
+
+const (
+	// ObjectArrived: Event.Object was put into the bucket.
+	ObjectArrived EventKind = iota + 1
+	// SetNamed: a function named the set Event.Keys for a dynamic_join. The owner
+	// passes on each naming once; the same set named twice is two sets.
+	SetNamed
+	// StageDone: all invocations of the until.functions of a dynamic_group are done.
+	StageDone
+	// Tick: the time asked for by the last Outcome.Timer has come, or the owner
+	// starts (for triggers of scope bucket), or has restored the machine.
+	Tick
+)
+
+// Event is one step's input. Now never has to be monotonic: machines cope with
+// clocks that jump.
+type Event struct {
+	Kind   EventKind
+	Now    time.Time
+	Object Object
+	Keys   []spec.Key
+}
+
+// Firing asks for one invocation of each target function with these objects, in
+// this order. Group is the name of the group for dynamic_group.
+type Firing struct {
+	Inputs []Object
+	Group  string
+	// Window is the end of the window for by_time, zero for others.
+	Window time.Time
+}
+
+// Outcome is what a step wants done. The zero Outcome means nothing changed.
+type Outcome struct {
+	Firings []Firing
+	// Keep lists the items to be stored: objects counted by this step that have
+	// not all their firings behind them.
+	Keep []Item
+	// Drop lists positions of items kept by earlier steps that are not needed any
+	// more: fired or dropped. An object that never was kept is not listed.
+	Drop []uint64
+	// Rejected lists objects of this step or of earlier ones that will never be
+	// part of a firing (late, not named, beyond k), for the owner to let go of.
+	// Positions in Rejected that were kept are in Drop too.
+	Rejected []uint64
+	// Changed says that the header differs from before the step.
+	Changed bool
+	// Timer is when the machine wants a Tick, zero for never. It always holds the
+	// machine's present wish and replaces the one before.
+	Timer time.Time
+	// CancelRest asks to cancel the work whose objects will not be used any more.
+	CancelRest bool
+}
+
+// Waiting is what a machine waits for, for people.
+type Waiting struct {
+	Have     int        // objects counted that have not fired
+	Need     int        // objects still missing; 0 if not known
+	Missing  []spec.Key // at most 100 of the missing keys, in order
+	Deadline time.Time  // when it fires by timer; zero if it does not
+	Armed    bool       // whether it waits for anything: it has counted or named something that has not fired
+}
+
+// Machine is one trigger in one scope. It is not safe for concurrent use.
+type Machine interface {
+	// Step takes one event. It must not keep ev.Keys.
+	Step(ev Event) Outcome
+	// Header appends the machine's header, a versioned encoding, to dst. An empty
+	// header means the machine's first state: nothing needs to be stored.
+	Header(dst []byte) []byte
+	// Waiting describes the state for people.
+	Waiting() Waiting
+}
