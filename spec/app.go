@@ -61,7 +61,7 @@ type Trigger struct {
 	Scope     Scope          `json:"scope"`
 
 	Keys  []Key  `json:"keys,omitempty"`  // by_name, by_set
-	Match string `json:"match,omitempty"` // by_name: a glob of path.Match over the whole key, where * also spans '/'
+	Match string `json:"match,omitempty"` // by_name: a glob over the whole key, as MatchKey takes it
 
 	Count   int           `json:"count,omitempty"`    // by_batch_size
 	MaxWait time.Duration `json:"max_wait,omitempty"` // by_batch_size; 0 waits for ever

@@ -79,5 +79,8 @@ type Fault struct {
 }
 
 func (f Fault) String() string {
+	if f.Path == "" {
+		return fmt.Sprintf("%d:%d: %s", f.Line, f.Column, f.Message)
+	}
 	return fmt.Sprintf("%d:%d: %s: %s", f.Line, f.Column, f.Path, f.Message)
 }

@@ -33,7 +33,11 @@ type Blob struct {
 	Chunks uint32
 	Codec  Codec
 	CRC    uint32 // CRC-32C of the uncompressed bytes
+	Sum    Sum    // what tells equal bytes from others
 }
+
+// Sum is the first half of the SHA-256 of the uncompressed bytes.
+type Sum [16]byte
 
 // Codec says how the chunks of a blob are compressed.
 type Codec uint8
@@ -241,7 +245,8 @@ const (
 	EventExpire
 )
 
-// Mail is a message to another shard: an object for a trigger of scope bucket.
+// Mail is a message to another shard: an object for a trigger of scope bucket, or
+// with Set the naming of a set for one.
 type Mail struct {
 	Slot    spec.Slot // the receiver owns this slot
 	App     spec.AppName
@@ -249,6 +254,8 @@ type Mail struct {
 	Trigger spec.TriggerName
 	Session spec.SessionID // the sender
 	Object  Object         // with Key set
+	Set     bool
+	Keys    []spec.Key // of a set
 }
 
 // ShardMeta is the state machine's own record, written with every batch.

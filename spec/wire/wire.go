@@ -21,6 +21,9 @@ const (
 	HeaderCreated        = "Pheromone-Created"
 	HeaderDeliverAfter   = "Pheromone-Deliver-After"
 	HeaderIdempotencyKey = "Idempotency-Key"
+	HeaderRequestID      = "Pheromone-Request-Id" // of every answer; the node's log names it
+	HeaderBucket         = "Pheromone-Bucket"     // of the parts of a multipart result
+	HeaderKey            = "Pheromone-Key"        // of the parts of a multipart result, percent-encoded
 )
 
 // ErrorBody is the JSON body of every answer that is not a success.
@@ -35,8 +38,11 @@ type Error struct {
 	Field   string       `json:"field,omitempty"`
 	Hint    string       `json:"hint,omitempty"`
 	Faults  []spec.Fault `json:"faults,omitempty"`
-	// Session is set when the error leaves a session behind that goes on.
+	// Session is set when the error leaves a session behind: one that goes on,
+	// failed or was cancelled.
 	Session spec.SessionID `json:"session,omitempty"`
+	// Cause is why the session failed.
+	Cause *FunctionError `json:"cause,omitempty"`
 }
 
 // ApplyResult tells what applying a manifest changed.
@@ -49,12 +55,7 @@ type ApplyResult struct {
 }
 
 // Change is one difference between two versions of an app.
-type Change struct {
-	Action string `json:"action"` // add, change, remove
-	Path   string `json:"path"`   // functions.split.timeout
-	From   string `json:"from,omitempty"`
-	To     string `json:"to,omitempty"`
-}
+type Change = spec.Change
 
 // App is a deployed app.
 type App struct {
@@ -252,7 +253,39 @@ type Cluster struct {
 	Version   string    `json:"version"`
 	Ready     bool      `json:"ready"`
 	Shards    []Shard   `json:"shards"`
+	Nodes     []Node    `json:"nodes,omitempty"`
 	StartedAt time.Time `json:"started_at"`
+}
+
+// Node is one member of the cluster.
+type Node struct {
+	Node      string    `json:"node"`
+	Version   string    `json:"version"`
+	Ready     bool      `json:"ready"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// NodeList answers GET /v1/cluster/nodes.
+type NodeList struct {
+	Items []Node `json:"items"`
+}
+
+// ShardList answers GET /v1/cluster/shards.
+type ShardList struct {
+	Items []Shard `json:"items"`
+}
+
+// Version answers GET /v1/version.
+type Version struct {
+	Version string `json:"version"`
+	API     string `json:"api"`
+	Go      string `json:"go"`
+}
+
+// Artifact answers the upload of an artifact.
+type Artifact struct {
+	SHA256  string `json:"sha256"`
+	Existed bool   `json:"existed,omitempty"`
 }
 
 // Shard is one raft group.

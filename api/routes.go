@@ -1,0 +1,65 @@
+package api
+
+import "net/http"
+
+// route is one thing that can be asked for.
+type route struct {
+	method  string
+	pattern string
+	handle  func(*request) error
+	query   []string // the parameters it knows
+	body    bodyRule
+	// lasting marks what may go on for as long as the client likes.
+	lasting bool
+}
+
+const (
+	appPath     = "/v1/apps/{app}"
+	objectsPath = appPath + "/buckets/{bucket}/objects"
+	sessionPath = appPath + "/sessions/{session}"
+	insidePath  = sessionPath + "/buckets/{bucket}/objects"
+)
+
+// routes lists the whole API.
+func routes() []*route {
+	return []*route{
+		{method: http.MethodGet, pattern: "/", handle: getIndex},
+		{method: http.MethodGet, pattern: "/livez", handle: getLive},
+		{method: http.MethodGet, pattern: "/readyz", handle: getReady},
+		{method: http.MethodGet, pattern: "/metrics", handle: getMetrics},
+		{method: http.MethodGet, pattern: "/v1/version", handle: getVersion},
+		{method: http.MethodGet, pattern: "/v1/cluster", handle: getCluster},
+		{method: http.MethodGet, pattern: "/v1/cluster/shards", handle: getShards},
+		{method: http.MethodGet, pattern: "/v1/cluster/nodes", handle: getNodes},
+
+		{method: http.MethodGet, pattern: "/v1/apps", handle: listApps},
+		{method: http.MethodPut, pattern: appPath, handle: putApp, body: manifestBody, query: []string{"dry_run", "artifact"}},
+		{method: http.MethodGet, pattern: appPath, handle: getApp, query: []string{"version"}},
+		{method: http.MethodDelete, pattern: appPath, handle: deleteApp},
+		{method: http.MethodGet, pattern: appPath + "/versions", handle: getVersions},
+		{method: http.MethodPost, pattern: appPath + "/rollback", handle: rollBack, query: []string{"version"}},
+		{method: http.MethodPut, pattern: appPath + "/artifacts/{sha256}", handle: putArtifact, body: artifactBody},
+		{method: http.MethodHead, pattern: appPath + "/artifacts/{sha256}", handle: headArtifact},
+		{method: http.MethodGet, pattern: appPath + "/logs", handle: getLogs, lasting: true, query: []string{"function", "tail", "follow"}},
+
+		{method: http.MethodGet, pattern: objectsPath, handle: listObjects, query: []string{"prefix", "after", "limit"}},
+		{method: http.MethodPut, pattern: objectsPath + "/{key}", handle: putObject, body: objectBody, query: []string{"ttl", "deliver_after"}},
+		{method: http.MethodGet, pattern: objectsPath + "/{key}", handle: getObject, query: []string{"stale"}},
+		{method: http.MethodDelete, pattern: objectsPath + "/{key}", handle: deleteObject},
+		{method: http.MethodGet, pattern: appPath + "/buckets/{bucket}/watch", handle: watch, lasting: true, query: []string{"prefix", "from"}},
+
+		{method: http.MethodPost, pattern: appPath + "/functions/{function}/invoke", handle: invoke, body: objectBody, query: []string{"wait", "until"}},
+
+		{method: http.MethodGet, pattern: appPath + "/sessions", handle: listSessions, query: []string{"status", "function", "after", "limit"}},
+		{method: http.MethodGet, pattern: sessionPath, handle: getSession},
+		{method: http.MethodDelete, pattern: sessionPath, handle: purge},
+		{method: http.MethodGet, pattern: sessionPath + "/result", handle: getResult, query: []string{"wait", "until"}},
+		{method: http.MethodGet, pattern: sessionPath + "/history", handle: getHistory, query: []string{"after", "limit"}},
+		{method: http.MethodPost, pattern: sessionPath + "/cancel", handle: cancelSession},
+		{method: http.MethodPost, pattern: sessionPath + "/rerun", handle: rerun, query: []string{"from"}},
+
+		{method: http.MethodGet, pattern: insidePath, handle: listObjects, query: []string{"prefix", "after", "limit"}},
+		{method: http.MethodPut, pattern: insidePath + "/{key}", handle: putObject, body: objectBody, query: []string{"deliver_after"}},
+		{method: http.MethodGet, pattern: insidePath + "/{key}", handle: getObject},
+	}
+}

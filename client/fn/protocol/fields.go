@@ -1,0 +1,128 @@
+package protocol
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Tag names a field.
+type Tag uint8
+
+// The tags. A field is its tag, a zero byte, the length of its value (16 bits)
+// and the value. Fields before the first Object describe the attempt, those
+// after it the object that it opened.
+const (
+	TagSession      Tag = 1
+	TagNumber       Tag = 2 // of the invocation in its session
+	TagAttempt      Tag = 3
+	TagTimeout      Tag = 4 // nanoseconds from now
+	TagBucket       Tag = 5
+	TagTrigger      Tag = 6
+	TagGroup        Tag = 7
+	TagWindow       Tag = 8 // nanoseconds since 1970
+	TagTraceparent  Tag = 9
+	TagObject       Tag = 10 // a Descriptor
+	TagKey          Tag = 11
+	TagContentType  Tag = 12
+	TagMeta         Tag = 13 // length of the name (16 bits), name, value
+	TagDeliverAfter Tag = 14 // nanoseconds
+	TagMaxObject    Tag = 15 // bytes
+)
+
+// KindInline marks an object whose bytes are in the payload of the frame.
+// Other kinds are kept for bytes in shared memory.
+const KindInline uint8 = 0
+
+// DescriptorBytes is the size of an encoded Descriptor.
+const DescriptorBytes = 20
+
+// Descriptor says where the bytes of an object are: Offset counts from the start
+// of the payload.
+type Descriptor struct {
+	Kind   uint8
+	Offset uint64
+	Length uint64
+}
+
+// AppendField appends a field to b. The value has at most 65,535 bytes: longer
+// ones are a fault of the caller.
+func AppendField[T ~string | ~[]byte](b []byte, tag Tag, value T) []byte {
+	if len(value) > 1<<16-1 {
+		panic(fmt.Sprintf("protocol: field %d of %d bytes", tag, len(value)))
+	}
+	b = append(b, uint8(tag), 0)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(value)))
+	return append(b, value...)
+}
+
+// AppendUint appends a number as a field of eight bytes.
+func AppendUint(b []byte, tag Tag, v uint64) []byte {
+	b = append(b, uint8(tag), 0, 8, 0)
+	return binary.LittleEndian.AppendUint64(b, v)
+}
+
+// AppendMeta appends one metadata field.
+func AppendMeta(b []byte, name, value string) []byte {
+	b = append(b, uint8(TagMeta), 0)
+	b = binary.LittleEndian.AppendUint16(b, uint16(2+len(name)+len(value)))
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(name)))
+	return append(append(b, name...), value...)
+}
+
+// MaxMetaBytes bounds the name and value of one metadata field together.
+const MaxMetaBytes = 1<<16 - 3
+
+// AppendObject appends the field that opens an object.
+func AppendObject(b []byte, d Descriptor) []byte {
+	b = append(b, uint8(TagObject), 0, DescriptorBytes, 0)
+	b = append(b, d.Kind, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint64(b, d.Offset)
+	return binary.LittleEndian.AppendUint64(b, d.Length)
+}
+
+// NextField returns the first field of b and what follows it.
+func NextField(b []byte) (tag Tag, value, rest []byte, err error) {
+	if len(b) < 4 {
+		return 0, nil, nil, Violation(fmt.Sprintf("%d stray bytes after the last field", len(b)))
+	}
+	n := int(binary.LittleEndian.Uint16(b[2:]))
+	if b[1] != 0 || len(b) < 4+n {
+		return 0, nil, nil, Violation(fmt.Sprintf("field %d claims %d bytes, %d are left", b[0], n, len(b)-4))
+	}
+	return Tag(b[0]), b[4 : 4+n], b[4+n:], nil
+}
+
+// Uint decodes the value of a number field.
+func Uint(tag Tag, value []byte) (uint64, error) {
+	if len(value) != 8 {
+		return 0, Violation(fmt.Sprintf("field %d has %d bytes, a number has 8", tag, len(value)))
+	}
+	return binary.LittleEndian.Uint64(value), nil
+}
+
+// Meta decodes the value of a metadata field.
+func Meta(value []byte) (name, content string, err error) {
+	if len(value) >= 2 {
+		if n := int(binary.LittleEndian.Uint16(value)); n <= len(value)-2 {
+			return string(value[2 : 2+n]), string(value[2+n:]), nil
+		}
+	}
+	return "", "", Violation("a metadata field is cut short")
+}
+
+// Object decodes the value of an Object field and returns the object's bytes
+// within payload.
+func Object(value, payload []byte) ([]byte, error) {
+	if len(value) != DescriptorBytes {
+		return nil, Violation(fmt.Sprintf("an object descriptor of %d bytes, it has %d", len(value), DescriptorBytes))
+	}
+	if value[0] != KindInline {
+		return nil, Violation(fmt.Sprintf("object kind %d is not supported", value[0]))
+	}
+	offset, length := binary.LittleEndian.Uint64(value[4:]), binary.LittleEndian.Uint64(value[12:])
+	size := uint64(len(payload))
+	if offset > size || length > size-offset {
+		return nil, Violation(fmt.Sprintf("an object at %d of %d bytes in a payload of %d", offset, length, size))
+	}
+	return payload[offset : offset+length : offset+length], nil
+}

@@ -1,0 +1,37 @@
+package protocol
+
+// ProcessHello is the JSON of the first frame that an executor sends.
+type ProcessHello struct {
+	// Versions of the protocol that the executor speaks, any order.
+	Versions []int `json:"versions"`
+	// SDK names the SDK and its version, for status and logs.
+	SDK string `json:"sdk"`
+	// Functions that the program registered. INVOKE names one by its index here.
+	Functions []string `json:"functions"`
+	// Concurrency is how many attempts may run at once; at least 1.
+	Concurrency int `json:"concurrency"`
+	// Parallel is how many attempts run well at once. When every process has that
+	// many and more wait, the node starts another process. 0 means Concurrency.
+	Parallel int `json:"parallel,omitempty"`
+}
+
+// NodeHello is the JSON of the node's answer.
+type NodeHello struct {
+	Version        int    `json:"version"`
+	App            string `json:"app"`
+	Executor       string `json:"executor"` // name of the process, as in status and history
+	MaxObjectBytes int64  `json:"max_object_bytes"`
+	MaxBodyBytes   uint32 `json:"max_body_bytes"`
+}
+
+// Failure is the JSON of an ERROR frame and of a GET_REPLY without an object.
+type Failure struct {
+	Kind    string `json:"kind"` // failed, permanent, refused; of a GET_REPLY an error code
+	Message string `json:"message"`
+	Detail  string `json:"detail,omitempty"`
+}
+
+// Goodbye is the JSON of a GOODBYE frame.
+type Reason struct {
+	Reason string `json:"reason"`
+}

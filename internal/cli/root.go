@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/spf13/cobra"
+)
+
+// Deps is what the command line takes from its process.
+type Deps struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Which of the streams are terminals.
+	StdinTerminal, StdoutTerminal, StderrTerminal bool
+	Getenv                                        func(string) string
+	Now                                           func() time.Time
+	StartNode                                     func(context.Context, NodeConfig) (Node, error)
+	// Exit ends the process at once; it is called on a second interrupt.
+	Exit func(code int)
+}
+
+// NodeConfig is what dev and serve ask of a node.
+type NodeConfig struct {
+	Name    string
+	DataDir string
+	Listen  string
+	Shards  int // 0: the node's default
+	Log     *slog.Logger
+}
+
+// Node is a running node.
+type Node interface {
+	URL() string
+	Wait() error // until it has ended by itself or by Close
+	Close() error
+}
+
+// System returns the Deps of this process.
+func System(start func(context.Context, NodeConfig) (Node, error)) Deps {
+	return Deps{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		StdinTerminal: isTerminal(os.Stdin), StdoutTerminal: isTerminal(os.Stdout), StderrTerminal: isTerminal(os.Stderr),
+		Getenv: os.Getenv, Now: time.Now, StartNode: start, Exit: os.Exit,
+	}
+}
+
+// Main runs the command that args name and returns the exit code. The first
+// interrupt asks it to stop, the second one ends the process.
+func Main(args []string, d Deps) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+		<-signals
+		d.Exit(exitInterrupted)
+	}()
+	return Run(ctx, args, d)
+}
+
+// Run is Main without the signals: the end of ctx is the interrupt.
+func Run(ctx context.Context, args []string, d Deps) int {
+	c := &cli{Deps: d, format: formatTable}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if !c.parsed {
+		c.format = formatInArgs(args)
+		if spec.CodeOf(err) == spec.CodeInternal {
+			err = spec.Errorf(spec.CodeInvalid, "%w", err).WithHint("see `pheromone --help`, or --help after a command")
+		}
+	}
+	c.printError(ctx, err)
+	return exitCode(ctx, err)
+}
+
+// cli is one run of the command line.
+type cli struct {
+	Deps
+	server    string
+	profile   string
+	format    format
+	noHeaders bool
+	timeout   durationFlag
+	parsed    bool // the arguments were understood: from now on errors are not the usage's
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "pheromone",
+		Short:         "Serverless workflows that follow their data",
+		Long:          "Pheromone runs functions when data arrives: objects are put into buckets, triggers on the\nbuckets decide which functions run, and what those put drives the next ones.\n\nBegin with `pheromone init hello` and `pheromone dev hello/app.yaml`.\n\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 not allowed, 6 unavailable or timed out.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			c.parsed = true
+			return nil
+		},
+	}
+	root.SetIn(c.Stdin)
+	root.SetOut(c.Stdout)
+	root.SetErr(c.Stderr)
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.server, "server", "", "URL of a node (or PHEROMONE_SERVER; default "+client.DefaultURL+")")
+	flags.StringVar(&c.profile, "profile", "", "profile of the configuration file to take the server from (or PHEROMONE_PROFILE)")
+	flags.VarP(&c.format, "output", "o", "how to print results: table, json, jsonl, yaml or name")
+	flags.BoolVar(&c.noHeaders, "no-headers", false, "tables without their first line")
+	c.timeout = durationFlag(time.Minute)
+	flags.Var(&c.timeout, "timeout", "how long to try calls that don't wait for something; 0: for ever")
+	_ = root.RegisterFlagCompletionFunc("output", fixed("table", "json", "jsonl", "yaml", "name"))
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+
+	root.AddGroup(
+		&cobra.Group{ID: "node", Title: "Run a node:"},
+		&cobra.Group{ID: "apps", Title: "Deploy apps:"},
+		&cobra.Group{ID: "data", Title: "Data and functions:"},
+		&cobra.Group{ID: "runs", Title: "See what runs:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, command := range commands {
+			command.GroupID = group
+			root.AddCommand(command)
+		}
+	}
+	add("node", c.devCommand(), c.serveCommand(), c.clusterCommand())
+	add("apps", c.initCommand(), c.applyCommand(), c.diffCommand(), c.validateCommand(), c.schemaCommand(), c.appCommand())
+	add("data", c.putCommand(), c.getCommand(), c.lsCommand(), c.rmCommand(), c.watchCommand(), c.invokeCommand())
+	add("runs", c.sessionCommand(), c.logsCommand())
+	root.AddCommand(c.versionCommand())
+	return root
+}
+
+// bounded is the context of a call that does not wait for anything.
+func (c *cli) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Duration(c.timeout))
+}
+
+// connect makes the client of the server that the flags, the environment or a
+// profile name.
+func (c *cli) connect() (*client.Client, error) {
+	server, err := c.serverURL()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(server, client.WithUserAgent("pheromone-cli"),
+		client.WithRetry(client.Retry{MaxAttempts: 4, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second}))
+}
+
+// family is a command that only holds others.
+func family(use, short string, commands ...*cobra.Command) *cobra.Command {
+	parent := &cobra.Command{
+		Use: use, Short: short,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	parent.AddCommand(commands...)
+	return parent
+}
+
+// formatInArgs finds the format that was asked for where the arguments could not
+// be understood as a whole.
+func formatInArgs(args []string) format {
+	for i, arg := range args {
+		var value string
+		switch {
+		case (arg == "-o" || arg == "--output") && i+1 < len(args):
+			value = args[i+1]
+		case strings.HasPrefix(arg, "--output="):
+			value = strings.TrimPrefix(arg, "--output=")
+		case strings.HasPrefix(arg, "-o"):
+			value = strings.TrimPrefix(strings.TrimPrefix(arg, "-o"), "=")
+		}
+		var f format
+		if f.Set(value) == nil {
+			return f
+		}
+	}
+	return formatTable
+}

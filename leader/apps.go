@@ -1,0 +1,135 @@
+package leader
+
+import (
+	"context"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/triggers"
+)
+
+// AppsChanged has the leader take over what is deployed now. It returns once new
+// triggers are armed and the data of deleted apps is gone.
+func (l *Leader) AppsChanged(ctx context.Context) error { return l.do(ctx, appsChanged{}, 0) }
+
+// appsChanged is its command. It reads the store, so it is exclusive.
+type appsChanged struct{}
+
+func (appsChanged) exclusive() {}
+
+func (appsChanged) evaluate(t *tx) error {
+	t.takeApps()
+	return nil
+}
+
+// takeApps makes the newest version of each app the one that new sessions run on.
+func (t *tx) takeApps() {
+	deployed := map[spec.AppName]bool{}
+	for _, name := range t.leader.cfg.Apps.Names() {
+		app, version, ok := t.leader.cfg.Apps.App(name, 0)
+		if !ok {
+			continue
+		}
+		deployed[name] = true
+		if p := t.newest[name]; p != nil && p.version == version {
+			continue
+		}
+		p, _ := t.plan(name, version)
+		t.newest[name] = p
+		t.forgetReplaced(p)
+		t.startWindows(app, p)
+	}
+	for name := range t.stored() {
+		if !deployed[name] {
+			t.drop(name)
+		}
+	}
+}
+
+// forgetReplaced drops machines of scope bucket from memory whose trigger is of
+// an older version of the app. They are loaded again under the new one; those of
+// triggers that are gone are deleted.
+func (t *tx) forgetReplaced(p *plan) {
+	for name := range t.machines {
+		if name.app == p.app.Name {
+			delete(t.machines, name)
+		}
+	}
+	lower, upper := store.Bounds(store.AppendTriggerStatesPrefix(nil, t.shard(), p.app.Name, ""))
+	err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		key, err := store.DecodeTriggerStateKey(k)
+		if err == nil {
+			var rec store.TriggerState
+			if rec, err = store.DecodeTriggerState(v); err == nil {
+				if tr := findTrigger(p.app, key.Bucket, key.Trigger); tr == nil || tr.Scope != spec.ScopeBucket {
+					t.forgetMachine(machineName{app: p.app.Name, bucket: key.Bucket, trigger: key.Trigger}, rec.Timer)
+				}
+			}
+		}
+		if err != nil {
+			t.broken(err)
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		t.broken(err)
+	}
+}
+
+// startWindows ticks the windows of scope bucket that live on this shard, so that
+// they are armed before the first object comes.
+func (t *tx) startWindows(app *spec.App, p *plan) {
+	for bucket, b := range app.Buckets {
+		if t.leader.cfg.Router.ShardOf(spec.BucketSlot(app.Name, bucket)) != t.shard() {
+			continue
+		}
+		for _, tr := range b.Triggers {
+			if tr.Scope == spec.ScopeBucket && tr.Primitive == spec.ByTime {
+				t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.Tick})
+			}
+		}
+	}
+}
+
+// stored lists the apps that have sessions or objects on this shard.
+func (t *tx) stored() map[spec.AppName]bool {
+	found, err := store.Apps(t.leader.cfg.DB, t.shard())
+	if err != nil {
+		t.broken(err)
+	}
+	return found
+}
+
+// drop deletes everything of an app that is not deployed any more.
+func (t *tx) drop(app spec.AppName) {
+	t.leader.cfg.Log.Info("drop the data of a deleted app", "app", app)
+	for name, s := range t.sessions {
+		if name.app != app {
+			continue
+		}
+		for _, inv := range s.pending {
+			if inv.dispatched {
+				id, attempt := inv.id(), int(inv.attempt)
+				t.onApplied(func() { t.leader.cfg.Runtime.Cancel(id, attempt) })
+			}
+		}
+		t.pendingN.Add(-int64(len(s.pending)))
+		s.purged, s.pending = true, nil
+		delete(t.sessions, name)
+		t.onApplied(func() { t.leader.hub.ended(name) })
+	}
+	for name := range t.machines {
+		if name.app == app {
+			delete(t.machines, name)
+		}
+	}
+	for name := range t.plans {
+		if name.app == app {
+			delete(t.plans, name)
+		}
+	}
+	delete(t.pending, app)
+	delete(t.newest, app)
+	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))
+}

@@ -1,0 +1,196 @@
+package leader
+
+import (
+	"fmt"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/triggers"
+)
+
+// A trigger of scope bucket counts objects of many sessions. It lives on the
+// shard that owns the bucket's slot and holds copies of its own: the sessions may
+// be purged before it fires. A firing starts a session there, whose first
+// invocations take the copies over.
+
+// forward passes an object to a trigger of scope bucket: at once if it lives on
+// this shard, else by mail.
+func (t *tx) forward(s *session, bucket spec.BucketName, tr *spec.Trigger, key spec.Key, rec *store.Object) {
+	copied := *rec
+	copied.Session, copied.Key = s.name.session, key
+	home := t.leader.cfg.Router.ShardOf(spec.BucketSlot(s.name.app, bucket))
+	if home != t.shard() {
+		t.post(s, home, bucket, tr.Name, &copied)
+		return
+	}
+	if copied.Blob != nil {
+		t.share(s.name.app, copied.Blob)
+	}
+	t.hold(s.name.app, bucket, tr.Name, &copied)
+}
+
+// hold counts an object with a trigger of scope bucket. The reference to its blob
+// that the copy carries is given back if the trigger has no use for the object.
+func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, rec *store.Object) {
+	p := t.newest[app]
+	var tr *spec.Trigger
+	if p != nil {
+		tr = findTrigger(p.app, bucket, trigger)
+	}
+	if tr == nil || tr.Scope != spec.ScopeBucket { // a newer version of the app has done away with it
+		if rec.Blob != nil {
+			t.release(app, rec.Blob)
+		}
+		return
+	}
+	position := uint64(t.revision())
+	t.put(store.AppendHeldKey(nil, t.shard(), app, bucket, trigger, position), store.AppendObject(nil, rec))
+	t.stepBucket(p, bucket, tr, triggers.Event{
+		Kind:   triggers.ObjectArrived,
+		Object: triggers.Object{Position: position, Key: rec.Key, Group: rec.Meta[tr.GroupBy.Meta]},
+	})
+}
+
+// stepBucket passes an event to a machine of scope bucket and does what it asks.
+func (t *tx) stepBucket(p *plan, bucket spec.BucketName, tr *spec.Trigger, ev triggers.Event) {
+	name := machineName{app: p.app.Name, bucket: bucket, trigger: tr.Name}
+	m := t.machine(nil, name, tr)
+	if m == nil {
+		return
+	}
+	ev.Now = timeOf(t.at)
+	out := m.Step(ev)
+	t.keep(nil, name, m, &out)
+	for i := range out.Firings {
+		t.fireBucket(p, name, tr, &out.Firings[i])
+	}
+	if ev.Kind == triggers.ObjectArrived && !kept(&out, ev.Object.Position) {
+		t.letGoHeld(name, ev.Object.Position)
+	}
+	for _, position := range out.Drop {
+		t.letGoHeld(name, position)
+	}
+}
+
+func kept(out *triggers.Outcome, position uint64) bool {
+	for i := range out.Keep {
+		if out.Keep[i].Position == position {
+			return true
+		}
+	}
+	return false
+}
+
+// fireBucket starts the session of a firing of scope bucket and hands it copies
+// of the objects, one for each target.
+func (t *tx) fireBucket(p *plan, name machineName, tr *spec.Trigger, f *triggers.Firing) {
+	id := spec.NewSessionID(spec.BucketSlot(name.app, name.bucket), timeOf(t.at))
+	s := t.newSession(sessionName{name.app, id}, p, store.Origin{Kind: store.OriginTrigger, Bucket: name.bucket, Trigger: name.trigger})
+	for _, target := range tr.Target {
+		inputs := make([]store.InputRef, 0, len(f.Inputs))
+		number := s.rec.Invocations + 1
+		for _, o := range f.Inputs {
+			rec, ok := t.held(name, o.Position)
+			if !ok {
+				continue // t.held has given the term up
+			}
+			if rec.Blob != nil {
+				t.share(name.app, rec.Blob)
+				s.rec.Blobs++
+			}
+			t.write(store.AppendHeldInputKey(nil, t.shard(), name.app, id, number, o.Position), store.AppendObject(nil, &rec))
+			s.rec.Held++
+			inputs = append(inputs, store.InputRef{
+				Bucket: name.bucket, Key: o.Key, Revision: spec.Revision(o.Position), Held: true, Source: rec.Session, Producer: rec.Producer,
+			})
+		}
+		t.fire(s, target, name.bucket, name.trigger, f, inputs)
+	}
+}
+
+// held reads an object that a trigger holds.
+func (t *tx) held(name machineName, position uint64) (store.Object, bool) {
+	value, ok := t.get(store.AppendHeldKey(nil, t.shard(), name.app, name.bucket, name.trigger, position))
+	if !ok {
+		t.broken(fmt.Errorf("trigger %s on bucket %s of app %s: held object %d is missing", name.trigger, name.bucket, name.app, position))
+		return store.Object{}, false
+	}
+	rec, err := store.DecodeObject(value)
+	if err != nil {
+		t.broken(err)
+		return store.Object{}, false
+	}
+	return rec, true
+}
+
+// letGoHeld deletes a held object that its trigger needs no more.
+func (t *tx) letGoHeld(name machineName, position uint64) {
+	if rec, ok := t.held(name, position); ok && rec.Blob != nil {
+		t.release(name.app, rec.Blob)
+	}
+	t.remove(store.AppendHeldKey(nil, t.shard(), name.app, name.bucket, name.trigger, position))
+}
+
+// dropHeld deletes all that a trigger of scope bucket holds.
+func (t *tx) dropHeld(name machineName) {
+	lower, upper := store.Bounds(store.AppendHeldPrefix(nil, t.shard(), name.app, name.bucket, name.trigger))
+	err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		rec, err := store.DecodeObject(v)
+		if err != nil {
+			t.broken(err)
+			return false
+		}
+		if rec.Blob != nil {
+			t.release(name.app, rec.Blob)
+		}
+		return true
+	})
+	if err != nil {
+		t.broken(err)
+	}
+	t.batch.DeleteRange(lower, upper)
+}
+
+// tickBucket ticks a machine of scope bucket whose timer is due.
+func (t *tx) tickBucket(name machineName, due store.Micros) {
+	p := t.newest[name.app]
+	if p == nil {
+		return
+	}
+	tr := findTrigger(p.app, name.bucket, name.trigger)
+	if tr == nil || tr.Scope != spec.ScopeBucket {
+		return
+	}
+	m := t.machine(nil, name, tr)
+	if m == nil || m.timer != due {
+		return
+	}
+	m.timer = 0
+	t.stepBucket(p, name.bucket, tr, triggers.Event{Kind: triggers.Tick})
+	t.markMachine(m, name)
+}
+
+// nameSet passes a set that a function named to its dynamic_join.
+func (t *tx) nameSet(s *session, bucket spec.BucketName, tr *spec.Trigger, keys []spec.Key) {
+	if tr.Scope != spec.ScopeBucket {
+		t.step(s, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys})
+		return
+	}
+	home := t.leader.cfg.Router.ShardOf(spec.BucketSlot(s.name.app, bucket))
+	if home != t.shard() {
+		t.postSet(s, home, bucket, tr.Name, keys)
+		return
+	}
+	t.takeSet(s.name.app, bucket, tr.Name, keys)
+}
+
+// takeSet names a set with a trigger of scope bucket that lives here.
+func (t *tx) takeSet(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) {
+	p := t.newest[app]
+	if p == nil {
+		return
+	}
+	if tr := findTrigger(p.app, bucket, trigger); tr != nil && tr.Scope == spec.ScopeBucket {
+		t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys})
+	}
+}

@@ -1,0 +1,74 @@
+package leader
+
+import (
+	"sync"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// hub wakes those who wait for something of the shard to be applied: the end of a
+// session, an output of it, a change of a key-value object. What happened they
+// read from the store.
+type hub struct {
+	mu struct {
+		sync.Mutex
+		waiters map[sessionName]map[chan struct{}]bool
+		changes chan struct{} // closed and replaced by every change
+	}
+}
+
+func newHub() *hub {
+	h := &hub{}
+	h.mu.waiters = make(map[sessionName]map[chan struct{}]bool)
+	h.mu.changes = make(chan struct{})
+	return h
+}
+
+// wait returns a channel that gets a token whenever the session ends or has one
+// more output, and a function that ends the waiting.
+func (h *hub) wait(name sessionName) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.waiters[name] == nil {
+		h.mu.waiters[name] = make(map[chan struct{}]bool)
+	}
+	h.mu.waiters[name][c] = true
+	return c, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.mu.waiters[name], c)
+		if len(h.mu.waiters[name]) == 0 {
+			delete(h.mu.waiters, name)
+		}
+	}
+}
+
+func (h *hub) ended(name sessionName)      { h.wake(name) }
+func (h *hub) progressed(name sessionName) { h.wake(name) }
+
+func (h *hub) wake(name sessionName) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.mu.waiters[name] {
+		select {
+		case c <- struct{}{}:
+		default: // it has a token that it has not taken
+		}
+	}
+}
+
+// changed wakes all watches of the shard.
+func (h *hub) changed(spec.Revision) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.mu.changes)
+	h.mu.changes = make(chan struct{})
+}
+
+// changes returns a channel that is closed by the next change.
+func (h *hub) changes() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.changes
+}

@@ -1,0 +1,363 @@
+package leader
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/triggers"
+)
+
+const (
+	attemptsKept = 20 // attempts of an invocation that its record keeps: the newest
+	// lostMax bounds the attempts that end with their node: a function that takes
+	// its node down with it is given up in the end.
+	lostMax = 16
+)
+
+// invocation is a pending invocation's working state.
+type invocation struct {
+	session    *session
+	number     uint64
+	rec        store.Invocation
+	attempt    uint32 // the one that counts; 0 before the first
+	dispatched bool   // the attempt is with the executors
+	dirty      bool
+	buffered   []emission    // of emit: atomic, until the attempt succeeds
+	refusal    *exec.Failure // why an emission was refused: the attempt fails with it
+}
+
+func (inv *invocation) id() spec.InvocationID {
+	return spec.InvocationID{Session: inv.session.name.session, Number: inv.number}
+}
+
+// fire makes an invocation of a function with the inputs of a firing.
+func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) *invocation {
+	s.rec.Invocations++
+	inv := &invocation{session: s, number: s.rec.Invocations}
+	inv.rec = store.Invocation{
+		Function:    target,
+		State:       store.InvocationQueued,
+		Bucket:      bucket,
+		Trigger:     trigger,
+		Group:       f.Group,
+		Inputs:      inputs,
+		Queued:      t.at,
+		Traceparent: t.trace,
+	}
+	if !f.Window.IsZero() {
+		inv.rec.Window = micros(f.Window)
+	}
+	if s.pending == nil {
+		s.pending = make(map[uint64]*invocation)
+	}
+	s.pending[inv.number] = inv
+	s.rec.Pending++
+	t.pending[s.name.app]++
+	t.pendingN.Add(1)
+	s.countStart(target, t.cause)
+	t.touch(s)
+	t.mark(inv)
+	t.dispatch(inv)
+	return inv
+}
+
+// mark has an invocation written at the end of the round.
+func (t *tx) mark(inv *invocation) {
+	if !inv.dirty {
+		inv.dirty = true
+		t.dirty.invocations = append(t.dirty.invocations, inv)
+	}
+}
+
+// writeInvocation puts a record where it belongs: with the pending ones, or in
+// the history.
+func (t *tx) writeInvocation(inv *invocation) {
+	inv.dirty = false
+	name := inv.session.name
+	value := store.AppendInvocation(nil, &inv.rec)
+	if inv.rec.State == store.InvocationQueued || inv.rec.State == store.InvocationRetrying {
+		t.write(store.AppendPendingKey(nil, t.shard(), name.app, name.session, inv.number), value)
+		return
+	}
+	t.erase(store.AppendPendingKey(nil, t.shard(), name.app, name.session, inv.number))
+	history := store.AppendHistoryKey(nil, t.shard(), name.app, name.session, inv.number)
+	if inv.session.plan.cancels { // cancelRest reads it back
+		t.put(history, value)
+		return
+	}
+	t.write(history, value)
+}
+
+// dispatch hands the next attempt to the executors once the round is applied.
+func (t *tx) dispatch(inv *invocation) {
+	inv.attempt++
+	inv.dispatched = true
+	task := t.task(inv)
+	t.onApplied(func() { t.leader.cfg.Runtime.Submit(task) })
+}
+
+func (t *tx) task(inv *invocation) *exec.Task {
+	s := inv.session
+	fn := s.plan.app.Functions[inv.rec.Function]
+	if fn == nil { // the app's version is not kept any more and a later one lacks the function
+		fn = &spec.Function{Name: inv.rec.Function, Runtime: "removed", Timeout: time.Second}
+	}
+	task := &exec.Task{
+		App:         s.name.app,
+		Version:     s.plan.version,
+		Artifact:    s.plan.app.Artifact,
+		Function:    fn,
+		Invocation:  inv.id(),
+		Attempt:     int(inv.attempt),
+		Epoch:       t.term.Epoch(),
+		Bucket:      inv.rec.Bucket,
+		Trigger:     inv.rec.Trigger,
+		Group:       inv.rec.Group,
+		Traceparent: inv.rec.Traceparent,
+		Timeout:     fn.Timeout,
+		Load:        t.loader(s.name, inv.number, inv.rec.Inputs),
+		Sink:        (*sink)(t.reign),
+	}
+	if inv.rec.Window != 0 {
+		task.Window = timeOf(inv.rec.Window)
+	}
+	return task
+}
+
+// finish ends an invocation and takes it out of what is pending.
+func (t *tx) finish(inv *invocation, state store.InvocationState) {
+	s := inv.session
+	if inv.rec.Next != 0 {
+		t.disarm(inv.rec.Next, retryTimer(inv))
+		inv.rec.Next = 0
+	}
+	inv.rec.State = state
+	inv.rec.Ended = t.at
+	inv.buffered = nil
+	delete(s.pending, inv.number)
+	s.rec.Pending--
+	if t.pending[s.name.app]--; t.pending[s.name.app] == 0 {
+		delete(t.pending, s.name.app)
+	}
+	t.pendingN.Add(-1)
+	s.countEnd(inv.rec.Function)
+	t.touch(s)
+	t.mark(inv)
+}
+
+// retryOrGiveUp decides what follows a failed attempt.
+func (t *tx) retryOrGiveUp(inv *invocation, f *exec.Failure) {
+	fn := inv.session.plan.app.Functions[inv.rec.Function]
+	switch {
+	case f.Kind == exec.Lost && inv.rec.Lost < lostMax:
+		inv.rec.Lost++
+		if inv.rec.Lost > 2 {
+			t.retryAt(inv, backoff(spec.Retry{Backoff: 100 * time.Millisecond, MaxBackoff: 10 * time.Second}, inv.rec.Lost-2))
+			return
+		}
+		t.mark(inv)
+		t.dispatch(inv)
+	case f.Kind != exec.Lost && fn != nil && retryable(f.Kind) && int(inv.rec.Tries)+1 < fn.Retry.MaxAttempts:
+		inv.rec.Tries++
+		t.retryAt(inv, backoff(fn.Retry, inv.rec.Tries))
+	default:
+		inv.rec.Tries++
+		t.giveUp(inv, f)
+	}
+}
+
+func retryable(kind string) bool {
+	switch kind {
+	case exec.Permanent, exec.Conflict, exec.Refused, exec.Cancelled:
+		return false
+	}
+	return true
+}
+
+// backoff is the wait before the attempt after the n-th: exponential, with jitter
+// over its upper half, so that what failed together does not come back together.
+func backoff(r spec.Retry, n uint32) time.Duration {
+	d := r.MaxBackoff
+	if shift := n - 1; shift < 32 && r.Backoff<<shift>>shift == r.Backoff {
+		d = min(d, r.Backoff<<shift)
+	}
+	return d/2 + time.Duration(rand.Int64N(int64(d/2)+1))
+}
+
+func retryTimer(inv *invocation) store.Timer {
+	return store.Timer{Kind: store.TimerRetry, App: inv.session.name.app, Session: inv.session.name.session, Number: inv.number}
+}
+
+func (t *tx) retryAt(inv *invocation, wait time.Duration) {
+	inv.dispatched = false
+	inv.rec.State = store.InvocationRetrying
+	inv.rec.Next = t.at + store.Micros(wait.Microseconds())
+	t.arm(inv.rec.Next, retryTimer(inv))
+	t.mark(inv)
+}
+
+// retryDue dispatches the next attempt of an invocation whose wait is over.
+func (t *tx) retryDue(subject store.Timer, due store.Micros) {
+	s := t.session(sessionName{subject.App, subject.Session})
+	if s == nil {
+		return
+	}
+	inv := s.pending[subject.Number]
+	if inv == nil || inv.rec.Next != due {
+		return
+	}
+	inv.rec.Next = 0
+	inv.rec.State = store.InvocationQueued
+	t.mark(inv)
+	t.dispatch(inv)
+}
+
+// giveUp ends an invocation that will not succeed: its failure goes to the
+// function's dead-letter bucket, or fails the session.
+func (t *tx) giveUp(inv *invocation, f *exec.Failure) {
+	s := inv.session
+	failure := t.failure(inv, f)
+	fn := s.plan.app.Functions[inv.rec.Function]
+	if fn != nil && fn.DeadLetter != "" {
+		inv.rec.Handled = true
+		t.finish(inv, store.InvocationFailed)
+		t.putDeadLetter(inv, fn.DeadLetter, failure)
+		return
+	}
+	if s.rec.Failure == nil {
+		s.rec.Failure = failure
+	}
+	t.finish(inv, store.InvocationFailed)
+}
+
+func (t *tx) failure(inv *invocation, f *exec.Failure) *store.Failure {
+	return &store.Failure{
+		Kind:       f.Kind,
+		Message:    f.Message,
+		Detail:     f.Detail,
+		Function:   inv.rec.Function,
+		Invocation: inv.number,
+		Attempts:   inv.attempt,
+	}
+}
+
+// cancelInvocation ends a pending invocation without a result.
+func (t *tx) cancelInvocation(s *session, inv *invocation, why string) {
+	if inv.dispatched {
+		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: &store.Failure{Kind: exec.Cancelled, Message: why}})
+		id, attempt := inv.id(), int(inv.attempt)
+		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(id, attempt) })
+	}
+	t.finish(inv, store.InvocationCancelled)
+}
+
+// cancelRest cancels what would make objects that a redundant trigger has no use
+// for: the pending invocations of the functions that made the ones it took, but
+// for those that made them.
+func (t *tx) cancelRest(s *session, bucket spec.BucketName, out *triggers.Outcome) {
+	var functions []spec.FunctionName
+	makers := map[uint64]bool{}
+	for _, f := range out.Firings {
+		for _, o := range f.Inputs {
+			producer := t.producer(s, bucket, o.Key)
+			makers[producer] = true
+			if name, ok := t.functionOf(s, producer); ok && !slices.Contains(functions, name) {
+				functions = append(functions, name)
+			}
+		}
+	}
+	for _, number := range sortedNumbers(s.pending) {
+		inv := s.pending[number]
+		if !makers[number] && slices.Contains(functions, inv.rec.Function) {
+			t.cancelInvocation(s, inv, "enough of the others have come")
+		}
+	}
+}
+
+func (t *tx) producer(s *session, bucket spec.BucketName, key spec.Key) uint64 {
+	value, ok := t.get(store.AppendSessionObjectKey(nil, t.shard(), s.name.app, bucket, s.name.session, key))
+	if !ok {
+		return 0
+	}
+	rec, err := store.DecodeObject(value)
+	if err != nil {
+		t.broken(err)
+	}
+	return rec.Producer
+}
+
+// functionOf names the function of an invocation of the session, pending or not.
+func (t *tx) functionOf(s *session, number uint64) (spec.FunctionName, bool) {
+	if inv, ok := s.pending[number]; ok {
+		return inv.rec.Function, true
+	}
+	for _, inv := range t.dirty.invocations { // ended in this round
+		if inv.session == s && inv.number == number {
+			return inv.rec.Function, true
+		}
+	}
+	value, ok := t.get(store.AppendHistoryKey(nil, t.shard(), s.name.app, s.name.session, number))
+	if !ok {
+		return "", false
+	}
+	rec, err := store.DecodeInvocation(value)
+	if err != nil {
+		t.broken(err)
+	}
+	return rec.Function, err == nil
+}
+
+// countStart and countEnd count invocations by function, for stages.
+func (s *session) countStart(function, cause spec.FunctionName) {
+	if len(s.plan.stages) == 0 {
+		return
+	}
+	c := s.functionCount(function)
+	c.Pending++
+	c.Total++
+	if cause != "" && !slices.Contains(c.Parents, cause) {
+		c.Parents = append(c.Parents, cause)
+	}
+}
+
+func (s *session) countEnd(function spec.FunctionName) {
+	if len(s.plan.stages) > 0 {
+		s.functionCount(function).Pending--
+	}
+}
+
+func (s *session) functionCount(function spec.FunctionName) *store.FunctionCount {
+	for i := range s.rec.Functions {
+		if s.rec.Functions[i].Function == function {
+			return &s.rec.Functions[i]
+		}
+	}
+	s.rec.Functions = append(s.rec.Functions, store.FunctionCount{Function: function})
+	return &s.rec.Functions[len(s.rec.Functions)-1]
+}
+
+// stageDone tells whether functions have run in the session and neither they nor
+// what was seen to cause them is pending: an ancestor that still runs may cause more.
+func (s *session) stageDone(functions []spec.FunctionName) bool {
+	var ran uint64
+	seen := slices.Clone(functions)
+	for i := 0; i < len(seen); i++ {
+		c := s.functionCount(seen[i])
+		if c.Pending > 0 {
+			return false
+		}
+		if i < len(functions) {
+			ran += c.Total
+		}
+		for _, p := range c.Parents {
+			if !slices.Contains(seen, p) {
+				seen = append(seen, p)
+			}
+		}
+	}
+	return ran > 0
+}

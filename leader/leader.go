@@ -1,0 +1,214 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// Bounds of what waits for the loop.
+const (
+	intakeCommands = 8192     // commands queued before callers wait
+	intakeBytes    = 64 << 20 // payload bytes queued before callers wait
+	// admissionWait is how long a client's command waits for a leader or for room
+	// before it is told to try again.
+	admissionWait = 5 * time.Second
+)
+
+// Replica is a shard's raft group as the leader sees it; *shard.Shard is one.
+type Replica interface {
+	Lead(ctx context.Context) (*shard.Term, error)
+	ReadIndex(ctx context.Context) error
+}
+
+// Apps answers what is deployed; the node's copy of the control state is one.
+type Apps interface {
+	// App returns a version of an app, the newest for version 0. A version that is
+	// not kept any more is answered with the oldest one that is.
+	App(name spec.AppName, version uint64) (*spec.App, uint64, bool)
+	// Names lists the deployed apps.
+	Names() []spec.AppName
+}
+
+// Router delivers mail to the leader of the shard that owns a slot.
+type Router interface {
+	ShardOf(slot spec.Slot) spec.ShardID
+	// Deliver hands a message over and returns once the receiver's entry is applied.
+	Deliver(ctx context.Context, to spec.ShardID, m Mail) error
+}
+
+// Config is what a Leader needs. All fields but Now and Log are required.
+type Config struct {
+	Shard   spec.ShardID
+	Node    string
+	DB      *store.DB
+	Replica Replica
+	Apps    Apps
+	Router  Router
+	Runtime exec.Runtime
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Leader runs the workflows of one shard while this node leads it. It is safe
+// for concurrent use.
+type Leader struct {
+	cfg Config
+	hub *hub
+
+	bytes *semaphore.Weighted // of intakeBytes
+
+	mu struct {
+		sync.Mutex
+		reign   *reign        // nil while this node does not lead the shard
+		changed chan struct{} // closed and replaced whenever reign changes
+	}
+}
+
+// New makes the leader of one shard. Run makes it work.
+func New(cfg Config) *Leader {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Log = cfg.Log.With("shard", uint64(cfg.Shard))
+	l := &Leader{cfg: cfg, hub: newHub(), bytes: semaphore.NewWeighted(intakeBytes)}
+	l.mu.changed = make(chan struct{})
+	return l
+}
+
+// Run leads the shard whenever this replica is elected, until ctx ends. It
+// returns ctx's error, or the reason why the shard can't be led at all.
+func (l *Leader) Run(ctx context.Context) error {
+	for {
+		term, err := l.cfg.Replica.Lead(ctx)
+		if err != nil {
+			return fmt.Errorf("lead shard %d: %w", l.cfg.Shard, err)
+		}
+		r, err := assume(l, term)
+		if err != nil {
+			return fmt.Errorf("assume shard %d in epoch %d: %w", l.cfg.Shard, term.Epoch(), err)
+		}
+		l.enthrone(r)
+		err = r.serve(ctx)
+		l.enthrone(nil)
+		r.abandon()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && !errors.Is(err, shard.ErrTermOver) {
+			return fmt.Errorf("lead shard %d: %w", l.cfg.Shard, err)
+		}
+		l.cfg.Log.Warn("term over, claiming again", "epoch", term.Epoch(), "reason", err)
+	}
+}
+
+func (l *Leader) enthrone(r *reign) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.reign = r
+	close(l.mu.changed)
+	l.mu.changed = make(chan struct{})
+}
+
+// Leading tells whether commands are taken now.
+func (l *Leader) Leading() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.reign != nil
+}
+
+// current waits for a reign.
+func (l *Leader) current(ctx context.Context) (*reign, error) {
+	for {
+		l.mu.Lock()
+		r, changed := l.mu.reign, l.mu.changed
+		l.mu.Unlock()
+		if r != nil {
+			return r, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now", l.cfg.Shard)
+		}
+	}
+}
+
+// do has a command evaluated and waits until what it did is applied. The
+// command's own fields hold its answer then.
+func (l *Leader) do(ctx context.Context, c command, size int) error {
+	if err := l.cfg.DB.Writable(); err != nil {
+		return err
+	}
+	admission, cancel := context.WithTimeout(ctx, admissionWait)
+	defer cancel()
+	r, err := l.current(admission)
+	if err != nil {
+		return err
+	}
+	weight := int64(min(size, intakeBytes/4))
+	if err := l.bytes.Acquire(admission, weight); err != nil {
+		return spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
+	}
+	defer l.bytes.Release(weight)
+
+	req := &request{command: c, answer: make(chan error, 1)}
+	select {
+	case r.intake <- req:
+	case <-r.over:
+		return errTermOver(l.cfg.Shard)
+	case <-admission.Done():
+		return spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
+	}
+	select {
+	case err := <-req.answer:
+		return err
+	case <-ctx.Done():
+		return spec.Errorf(spec.CodeTimeout, "the request was handed over and its outcome is not known: %w", ctx.Err())
+	case <-r.settled:
+		// Every answer that was to come has come before settled is closed.
+		select {
+		case err := <-req.answer:
+			return err
+		default:
+			return errTermOver(l.cfg.Shard)
+		}
+	}
+}
+
+func errTermOver(id spec.ShardID) error {
+	return spec.Errorf(spec.CodeUnavailable, "shard %d changed its leader: the outcome is not known, ask again with the same idempotency key", id)
+}
+
+// command is something that changes the shard. evaluate runs on the loop; an
+// error it returns is the caller's answer and must come before any write.
+type command interface {
+	evaluate(tx *tx) error
+}
+
+// request is a command with the place its answer goes to. A nil answer is for
+// commands that nobody waits for.
+type request struct {
+	command command
+	answer  chan error // capacity 1
+}
+
+// WaitLeading returns once commands are taken.
+func (l *Leader) WaitLeading(ctx context.Context) error {
+	_, err := l.current(ctx)
+	return err
+}

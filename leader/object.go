@@ -1,0 +1,206 @@
+package leader
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/triggers"
+)
+
+// InlineBytes is the size up to which an object's bytes travel in its record,
+// through the raft log; larger ones are staged as blobs before an entry names them.
+const InlineBytes = 64 << 10
+
+// payload is an object's bytes: inline, or staged.
+type payload struct {
+	inline []byte
+	blob   *store.Blob
+	size   int64
+	stored bool // a record refers to the blob
+}
+
+// equal tells whether a stored object has the same bytes. Blobs are compared by
+// their digests.
+func (p *payload) equal(o *store.Object) bool {
+	if p.size != o.Size {
+		return false
+	}
+	if p.blob == nil || o.Blob == nil {
+		return p.blob == nil && o.Blob == nil && bytes.Equal(p.inline, o.Inline)
+	}
+	return p.blob.Sum == o.Blob.Sum
+}
+
+// incoming is an object on its way into a session.
+type incoming struct {
+	bucket      spec.BucketName
+	key         spec.Key
+	payload     *payload
+	contentType string
+	meta        map[string]string
+	output      bool
+	deliver     store.Micros // 0: count it now
+	producer    uint64       // invocation number; 0: from outside
+}
+
+// place tells what putting o would do: nothing because it is there already
+// (existing), a conflict (err), or store it.
+func (t *tx) place(s *session, o *incoming) (existing *store.Object, err error) {
+	if s.fresh && s.rec.Objects == 0 {
+		return nil, nil
+	}
+	key := store.AppendSessionObjectKey(nil, t.shard(), s.name.app, o.bucket, s.name.session, o.key)
+	value, ok := t.get(key)
+	if !ok {
+		return nil, nil
+	}
+	rec, err := store.DecodeObject(value)
+	if err != nil {
+		t.broken(err)
+		return nil, err
+	}
+	// A later attempt of the invocation that put the object may make other bytes:
+	// what an invocation puts is applied once, so the first ones stay.
+	if o.producer != 0 && o.producer == rec.Producer || o.payload.equal(&rec) {
+		return &rec, nil
+	}
+	holder := "a put from outside"
+	if rec.Producer != 0 {
+		holder = "invocation " + spec.InvocationID{Session: s.name.session, Number: rec.Producer}.String()
+	}
+	return nil, spec.Errorf(spec.CodeConflict,
+		"object %q in bucket %q of session %s has other bytes already, put by %s (revision %d): objects of a session are immutable",
+		o.key, o.bucket, s.name.session, holder, rec.Revision).WithField("key")
+}
+
+// store writes an object that place has let through, and counts it.
+func (t *tx) store(s *session, o *incoming) store.Object {
+	rec := store.Object{
+		Revision:    t.revision(),
+		Created:     t.at,
+		Producer:    o.producer,
+		Size:        o.payload.size,
+		ContentType: o.contentType,
+		Meta:        o.meta,
+		Output:      o.output,
+		Inline:      o.payload.inline,
+		Blob:        o.payload.blob,
+	}
+	if o.deliver > t.at {
+		rec.Deliver = o.deliver
+	}
+	if rec.Blob != nil {
+		t.adopt(s.name.app, o.payload)
+	}
+	t.insert(s, o.bucket, o.key, &rec)
+	return rec
+}
+
+// insert writes an object's record into the session and counts it, now or when
+// it is due.
+func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
+	t.put(store.AppendSessionObjectKey(nil, t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
+	s.rec.Objects++
+	if rec.Blob != nil {
+		s.rec.Blobs++
+	}
+	if rec.Output {
+		s.rec.Outputs++
+		t.onApplied(func() { t.leader.hub.progressed(s.name) })
+	}
+	if !slices.Contains(s.rec.Buckets, bucket) {
+		s.rec.Buckets = append(s.rec.Buckets, bucket)
+	}
+	t.touch(s)
+	if rec.Deliver != 0 {
+		s.rec.Timers++
+		t.arm(rec.Deliver, store.Timer{Kind: store.TimerDeliver, App: s.name.app, Session: s.name.session, Bucket: bucket, Key: key})
+		return
+	}
+	t.count(s, bucket, key, rec)
+}
+
+// deliver counts an object that was put to be counted later.
+func (t *tx) deliver(name sessionName, bucket spec.BucketName, key spec.Key, due store.Micros) {
+	s := t.session(name)
+	if s == nil || s.rec.State != store.SessionRunning {
+		return
+	}
+	at := store.AppendSessionObjectKey(nil, t.shard(), name.app, bucket, name.session, key)
+	value, ok := t.get(at)
+	if !ok {
+		return
+	}
+	rec, err := store.DecodeObject(value)
+	if err != nil {
+		t.broken(err)
+		return
+	}
+	if rec.Deliver != due {
+		return
+	}
+	rec.Deliver = 0
+	t.put(at, store.AppendObject(nil, &rec))
+	s.rec.Timers--
+	t.touch(s)
+	t.count(s, bucket, key, &rec)
+}
+
+// count passes an object to the triggers of its bucket.
+func (t *tx) count(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
+	b, ok := s.plan.app.Bucket(bucket)
+	if !ok {
+		return // the app's version that the session runs on is not kept any more
+	}
+	for _, tr := range b.Triggers {
+		if tr.Scope == spec.ScopeBucket {
+			t.forward(s, bucket, tr, key, rec)
+			continue
+		}
+		t.step(s, bucket, tr, triggers.Event{
+			Kind:   triggers.ObjectArrived,
+			Object: triggers.Object{Position: uint64(rec.Revision), Key: key, Group: rec.Meta[tr.GroupBy.Meta]},
+		})
+	}
+}
+
+// adopt takes a staged blob into the store for good.
+func (t *tx) adopt(app spec.AppName, p *payload) {
+	store.AdoptBlob(t.batch, t.shard(), app, *p.blob)
+	p.stored = true
+}
+
+// share counts one more record that refers to a blob.
+func (t *tx) share(app spec.AppName, b *store.Blob) {
+	key := store.AppendBlobRefsKey(nil, t.shard(), app, b.ID)
+	t.put(key, store.AppendCount(nil, t.references(key)+1))
+}
+
+// release counts one record less that refers to a blob, and deletes its bytes
+// with the last one.
+func (t *tx) release(app spec.AppName, b *store.Blob) {
+	key := store.AppendBlobRefsKey(nil, t.shard(), app, b.ID)
+	switch n := t.references(key); n {
+	case 1:
+		store.DeleteBlob(t.batch, t.shard(), app, *b)
+	case 2:
+		t.remove(key)
+	default:
+		t.put(key, store.AppendCount(nil, n-1))
+	}
+}
+
+func (t *tx) references(key []byte) uint64 {
+	value, ok := t.get(key)
+	if !ok {
+		return 1
+	}
+	n, err := store.DecodeCount(value)
+	if err != nil {
+		t.broken(err)
+		return 1
+	}
+	return n
+}

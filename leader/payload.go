@@ -1,0 +1,112 @@
+package leader
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// stage reads an object's bytes, at most limit of them. Small ones stay in
+// memory, large ones go to the store at once, so that memory does not hold them.
+func (l *Leader) stage(ctx context.Context, app spec.AppName, r io.Reader, limit int64) (*payload, error) {
+	var head bytes.Buffer
+	n, err := io.CopyN(&head, r, InlineBytes+1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		var known *spec.Error
+		if errors.As(err, &known) {
+			return nil, known
+		}
+		return nil, spec.Errorf(spec.CodeInvalid, "read the object's bytes: %w", err)
+	}
+	if n > limit {
+		return nil, errTooLarge(limit)
+	}
+	if n <= InlineBytes {
+		return &payload{inline: head.Bytes(), size: n}, nil
+	}
+	blob, err := l.cfg.DB.StageBlob(ctx, l.cfg.Shard, app, io.MultiReader(&head, r), limit)
+	if err != nil {
+		return nil, err
+	}
+	return &payload{blob: &blob, size: blob.Size}, nil
+}
+
+func errTooLarge(limit int64) error {
+	return spec.Errorf(spec.CodeTooLarge, "the object is larger than the app allows: %s (limits.max_object_size)", spec.FormatSize(limit))
+}
+
+// stageBytes is stage for bytes that are in memory.
+func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte) (*payload, error) {
+	if len(data) <= InlineBytes {
+		return &payload{inline: data, size: int64(len(data))}, nil
+	}
+	return l.stage(ctx, app, bytes.NewReader(data), int64(len(data)))
+}
+
+// letGo ends the staging of a payload: a blob that nothing refers to is removed.
+// If it is not known whether something does, the next leader finds out.
+func (l *Leader) letGo(app spec.AppName, p *payload, unknown bool) {
+	switch {
+	case p == nil || p.blob == nil:
+	case unknown || p.stored:
+		l.cfg.DB.ReleaseBlob(*p.blob)
+	default:
+		if err := l.cfg.DB.DiscardBlob(l.cfg.Shard, app, *p.blob); err != nil {
+			l.cfg.Log.Warn("discard a staged blob", "app", app, "error", err)
+		}
+	}
+}
+
+// bytesOf reads the bytes of an object's record.
+func (l *Leader) bytesOf(app spec.AppName, rec *store.Object) ([]byte, error) {
+	if rec.Blob == nil {
+		return rec.Inline, nil
+	}
+	data, err := l.cfg.DB.ReadBlob(l.cfg.Shard, app, *rec.Blob)
+	if err != nil {
+		return nil, fmt.Errorf("read the bytes of revision %d: %w", rec.Revision, err)
+	}
+	return data, nil
+}
+
+// loader returns what reads an invocation's inputs from the store.
+func (r *reign) loader(name sessionName, number uint64, inputs []store.InputRef) func(context.Context) ([]exec.Input, error) {
+	l := r.leader
+	return func(ctx context.Context) ([]exec.Input, error) {
+		out := make([]exec.Input, len(inputs))
+		var key []byte
+		for i := range inputs {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			in := &inputs[i]
+			from := name.session
+			if in.Held {
+				from = in.Source
+				key = store.AppendHeldInputKey(key[:0], l.cfg.Shard, name.app, name.session, number, uint64(in.Revision))
+			} else {
+				key = store.AppendSessionObjectKey(key[:0], l.cfg.Shard, name.app, in.Bucket, name.session, in.Key)
+			}
+			value, err := l.cfg.DB.Get(key)
+			if err != nil {
+				return nil, fmt.Errorf("read input %s/%s of session %s: %w", in.Bucket, in.Key, from, err)
+			}
+			rec, err := store.DecodeObject(value)
+			if err != nil {
+				return nil, fmt.Errorf("read input %s/%s of session %s: %w", in.Bucket, in.Key, from, err)
+			}
+			data, err := l.bytesOf(name.app, &rec)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = exec.Input{Bucket: in.Bucket, Key: in.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Data: data}
+		}
+		return out, nil
+	}
+}

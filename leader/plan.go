@@ -1,0 +1,66 @@
+package leader
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// plan is a version of an app with what evaluation asks of it worked out.
+type plan struct {
+	app     *spec.App
+	version uint64
+	// stages are the triggers that fire once functions are done, with their
+	// buckets; an app without any need not count invocations by function.
+	stages []stage
+	// cancels says that a redundant trigger of the app cancels the rest.
+	cancels bool
+}
+
+// stage is a dynamic_group trigger with until functions.
+type stage struct {
+	bucket  spec.BucketName
+	trigger *spec.Trigger
+}
+
+type planName struct {
+	app     spec.AppName
+	version uint64
+}
+
+// plan returns a version of an app: the one asked for, or the oldest that is
+// still kept.
+func (r *reign) plan(app spec.AppName, version uint64) (*plan, bool) {
+	if p, ok := r.plans[planName{app, version}]; ok {
+		return p, true
+	}
+	a, have, ok := r.leader.cfg.Apps.App(app, version)
+	if !ok {
+		return nil, false
+	}
+	if p, ok := r.plans[planName{app, have}]; ok {
+		return p, true
+	}
+	p := &plan{app: a, version: have}
+	for name, b := range a.Buckets {
+		for _, tr := range b.Triggers {
+			p.cancels = p.cancels || tr.CancelRest
+			if tr.Primitive == spec.DynamicGroup && len(tr.Until.Functions) > 0 {
+				p.stages = append(p.stages, stage{bucket: name, trigger: tr})
+			}
+		}
+	}
+	slices.SortFunc(p.stages, func(a, b stage) int { return strings.Compare(string(a.bucket), string(b.bucket)) })
+	r.plans[planName{app, have}] = p
+	return p, true
+}
+
+// deployed returns the newest version of an app.
+func (r *reign) deployed(app spec.AppName) (*plan, error) {
+	p, ok := r.newest[app]
+	if !ok {
+		return nil, spec.Errorf(spec.CodeNotFound, "there is no app %q", app)
+	}
+	return p, nil
+}

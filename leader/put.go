@@ -1,0 +1,405 @@
+package leader
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// requestKept is how long a request with an idempotency key is remembered.
+const requestKept = 24 * time.Hour
+
+// Put is a put from outside. Which fields are set makes it a key-value put
+// (Session empty), a put into a session, or, with New, one that starts Session.
+type Put struct {
+	App          spec.AppName
+	Session      spec.SessionID
+	New          bool
+	Origin       store.Origin // of a new session
+	Bucket       spec.BucketName
+	Key          spec.Key
+	Body         io.Reader
+	ContentType  string
+	Meta         map[string]string
+	TTL          time.Duration
+	DeliverAfter time.Duration
+	IfRevision   *spec.Revision // 0: must not be there
+	IfExists     bool
+	// Request is the idempotency key, empty for none.
+	Request     string
+	Traceparent string
+}
+
+// PutResult tells what a put did.
+type PutResult struct {
+	Revision spec.Revision
+	Session  spec.SessionID // the one that the put drives; empty if there is nothing to drive
+	Key      spec.Key
+	Existed  bool // it was there before, or the request was repeated: nothing was done
+}
+
+// Put stores an object and everything that follows from it at once: the firings,
+// invocations and timers. It returns once that is durable.
+func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
+	app, _, ok := l.cfg.Apps.App(p.App, 0)
+	if !ok {
+		return PutResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", p.App)
+	}
+	if err := l.cfg.DB.Writable(); err != nil {
+		return PutResult{}, err
+	}
+	body, err := l.stage(ctx, p.App, p.Body, app.Limits.MaxObjectBytes)
+	if err != nil {
+		return PutResult{}, err
+	}
+	c := &put{Put: p, payload: body}
+	err = l.do(ctx, c, len(body.inline))
+	code := spec.CodeOf(err)
+	l.letGo(p.App, body, code == spec.CodeUnavailable || code == spec.CodeTimeout)
+	if err != nil {
+		return PutResult{}, err // the command may still be with the loop
+	}
+	return c.result, nil
+}
+
+// put is the command of a Put.
+type put struct {
+	Put
+	payload *payload
+	result  PutResult
+}
+
+func (c *put) evaluate(t *tx) error {
+	p, err := t.deployed(c.App)
+	if err != nil {
+		return err
+	}
+	if done, err := t.repeated(c.App, c.Request, c.fingerprint(), &c.result); done || err != nil {
+		return err
+	}
+	if limit := p.app.Limits.MaxPending; limit > 0 && t.pending[c.App] >= limit {
+		return spec.Errorf(spec.CodeOverloaded, "app %q has %d invocations pending on shard %d, which is its limit (limits.max_pending)", c.App, limit, t.shard())
+	}
+	t.trace = c.Traceparent
+	defer func() { t.trace = "" }()
+	if c.Session == "" {
+		err = c.intoBucket(t, p)
+	} else {
+		err = c.intoSession(t, p)
+	}
+	if err != nil {
+		return err
+	}
+	t.remember(c.App, c.Request, c.fingerprint(), c.Bucket, &c.result)
+	return nil
+}
+
+// intoBucket puts a key-value object and starts the session that it drives.
+func (c *put) intoBucket(t *tx, p *plan) error {
+	b, ok := p.app.Bucket(c.Bucket)
+	if !ok {
+		return errNoBucket(c.App, c.Bucket)
+	}
+	at := store.AppendKVKey(nil, t.shard(), c.App, c.Bucket, c.Key)
+	old, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, c.IfExists)
+	if err != nil {
+		return err
+	}
+	rec := store.Object{
+		Revision:    t.revision(),
+		Created:     t.at,
+		Size:        c.payload.size,
+		ContentType: c.ContentType,
+		Meta:        c.Meta,
+		Inline:      c.payload.inline,
+		Blob:        c.payload.blob,
+	}
+	if c.TTL > 0 {
+		rec.Expires = t.at + store.Micros(c.TTL.Microseconds())
+		t.arm(rec.Expires, expiry(c.App, c.Bucket, c.Key, rec.Revision))
+	}
+	if rec.Blob != nil {
+		t.adopt(c.App, c.payload)
+	}
+	if old != nil {
+		t.replaced(c.App, c.Bucket, c.Key, old)
+	}
+	if len(b.Triggers) > 0 {
+		rec.Session = spec.NewSessionID(spec.KeySlot(c.App, c.Bucket, c.Key), timeOf(t.at))
+	}
+	t.put(at, store.AppendObject(nil, &rec))
+	t.event(store.EventPut, c.App, c.Bucket, c.Key, &rec)
+	c.result = PutResult{Revision: rec.Revision, Session: rec.Session, Key: c.Key}
+	if rec.Session == "" {
+		return nil
+	}
+	s := t.newSession(sessionName{c.App, rec.Session}, p, store.Origin{Kind: store.OriginPut, Bucket: c.Bucket, Key: c.Key, Revision: rec.Revision})
+	copied := rec
+	copied.Session, copied.Expires = "", 0
+	if copied.Blob != nil {
+		t.share(c.App, copied.Blob)
+	}
+	if c.DeliverAfter > 0 {
+		copied.Deliver = t.at + store.Micros(c.DeliverAfter.Microseconds())
+	}
+	t.insert(s, c.Bucket, c.Key, &copied)
+	return nil
+}
+
+// intoSession puts an object into a session, and starts the session if it is not
+// there.
+func (c *put) intoSession(t *tx, p *plan) error {
+	s := t.session(sessionName{c.App, c.Session})
+	if s != nil {
+		p = s.plan
+	}
+	if _, ok := p.app.Bucket(c.Bucket); !ok {
+		return errNoBucket(c.App, c.Bucket)
+	}
+	o := &incoming{
+		bucket: c.Bucket, key: c.Key, payload: c.payload, contentType: c.ContentType, meta: c.Meta,
+		output: c.Bucket == spec.OutputBucket,
+	}
+	if c.DeliverAfter > 0 {
+		o.deliver = t.at + store.Micros(c.DeliverAfter.Microseconds())
+	}
+	if s != nil {
+		existing, err := t.place(s, o)
+		if err != nil {
+			return err
+		}
+		if existing != nil {
+			c.result = PutResult{Revision: existing.Revision, Session: c.Session, Key: c.Key, Existed: true}
+			return nil
+		}
+		if limit := p.app.Limits.MaxSessionObjects; limit > 0 && s.rec.Objects >= uint64(limit) {
+			return spec.Errorf(spec.CodeOverloaded, "session %s has %d objects, which is the app's limit (limits.max_session_objects)", c.Session, limit)
+		}
+		if err := t.reopen(s); err != nil {
+			return err
+		}
+	} else {
+		origin := c.Origin
+		if !c.New {
+			origin = store.Origin{Kind: store.OriginSession, Bucket: c.Bucket, Key: c.Key}
+		}
+		s = t.newSession(sessionName{c.App, c.Session}, p, origin)
+	}
+	rec := t.store(s, o)
+	c.result = PutResult{Revision: rec.Revision, Session: c.Session, Key: c.Key}
+	return nil
+}
+
+func errNoBucket(app spec.AppName, bucket spec.BucketName) error {
+	if f, ok := spec.FunctionOfInbox(bucket); ok {
+		return spec.Errorf(spec.CodeNotFound, "app %q has no function %q", app, f)
+	}
+	return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q", app, bucket).WithField("bucket")
+}
+
+// fingerprint is what an idempotency key stands for.
+func (c *put) fingerprint() uint64 {
+	h := xxhash.New()
+	for _, part := range []string{string(c.Bucket), string(c.Key), c.ContentType} {
+		_, _ = h.WriteString(part)
+		_, _ = h.Write([]byte{0})
+	}
+	if c.payload.blob != nil {
+		_, _ = h.Write(c.payload.blob.Sum[:])
+	} else {
+		_, _ = h.Write(c.payload.inline)
+	}
+	return h.Sum64()
+}
+
+// repeated answers a request that was done before.
+func (t *tx) repeated(app spec.AppName, request string, fingerprint uint64, result *PutResult) (bool, error) {
+	if request == "" {
+		return false, nil
+	}
+	value, ok := t.get(store.AppendRequestKey(nil, t.shard(), app, request))
+	if !ok {
+		return false, nil
+	}
+	rec, err := store.DecodeRequest(value)
+	if err != nil {
+		t.broken(err)
+		return false, err
+	}
+	if rec.Fingerprint != fingerprint {
+		return false, spec.Errorf(spec.CodeConflict, "idempotency key %q was used for another request", request).WithField("Idempotency-Key")
+	}
+	*result = PutResult{Revision: rec.Revision, Session: rec.Session, Key: rec.Key, Existed: true}
+	return true, nil
+}
+
+func (t *tx) remember(app spec.AppName, request string, fingerprint uint64, bucket spec.BucketName, result *PutResult) {
+	if request == "" {
+		return
+	}
+	rec := store.Request{
+		Session: result.Session, Bucket: bucket, Key: result.Key, Revision: result.Revision,
+		Expires: t.at + store.Micros(requestKept.Microseconds()), Fingerprint: fingerprint,
+	}
+	t.put(store.AppendRequestKey(nil, t.shard(), app, request), store.AppendRequest(nil, &rec))
+	t.arm(rec.Expires, store.Timer{Kind: store.TimerRequest, App: app, Key: spec.Key(request)})
+}
+
+// condition reads a key-value object, nil if it is not there, and checks what the
+// request demands of it.
+func (t *tx) condition(at []byte, bucket spec.BucketName, key spec.Key, revision *spec.Revision, exists bool) (*store.Object, error) {
+	var old *store.Object
+	if value, ok := t.get(at); ok {
+		rec, err := store.DecodeObject(value)
+		if err != nil {
+			t.broken(err)
+			return nil, err
+		}
+		old = &rec
+	}
+	have := spec.Revision(0)
+	if old != nil {
+		have = old.Revision
+	}
+	switch {
+	case revision != nil && *revision != have && have == 0:
+		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is not there, the request expects revision %d", key, bucket, *revision)
+	case revision != nil && *revision != have && *revision == 0:
+		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is there already, with revision %d", key, bucket, have)
+	case revision != nil && *revision != have:
+		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q has revision %d, the request expects %d", key, bucket, have, *revision)
+	case exists && old == nil:
+		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is not there", key, bucket)
+	}
+	return old, nil
+}
+
+// replaced lets go of a key-value object that is overwritten or deleted.
+func (t *tx) replaced(app spec.AppName, bucket spec.BucketName, key spec.Key, old *store.Object) {
+	if old.Expires != 0 {
+		t.disarm(old.Expires, expiry(app, bucket, key, old.Revision))
+	}
+	if old.Blob != nil {
+		t.release(app, old.Blob)
+	}
+}
+
+func expiry(app spec.AppName, bucket spec.BucketName, key spec.Key, revision spec.Revision) store.Timer {
+	return store.Timer{Kind: store.TimerExpire, App: app, Bucket: bucket, Key: key, Number: uint64(revision)}
+}
+
+// Delete is a request to delete a key-value object.
+type Delete struct {
+	App        spec.AppName
+	Bucket     spec.BucketName
+	Key        spec.Key
+	IfRevision *spec.Revision
+	Request    string
+}
+
+// Delete deletes a key-value object. It does not end the session that its put drove.
+func (l *Leader) Delete(ctx context.Context, d Delete) (PutResult, error) {
+	c := &remove{Delete: d}
+	if err := l.do(ctx, c, 0); err != nil {
+		return PutResult{}, err
+	}
+	return c.result, nil
+}
+
+// remove is the command of a Delete.
+type remove struct {
+	Delete
+	result PutResult
+}
+
+func (c *remove) evaluate(t *tx) error {
+	p, err := t.deployed(c.App)
+	if err != nil {
+		return err
+	}
+	if _, ok := p.app.Bucket(c.Bucket); !ok {
+		return errNoBucket(c.App, c.Bucket)
+	}
+	fingerprint := xxhash.Sum64String("delete\x00" + string(c.Bucket) + "\x00" + string(c.Key))
+	if done, err := t.repeated(c.App, c.Request, fingerprint, &c.result); done || err != nil {
+		return err
+	}
+	at := store.AppendKVKey(nil, t.shard(), c.App, c.Bucket, c.Key)
+	old, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, false)
+	if err != nil {
+		return err
+	}
+	if old == nil {
+		return spec.Errorf(spec.CodeNotFound, "bucket %q has no object %q", c.Bucket, c.Key)
+	}
+	c.result = PutResult{Revision: t.deleteKV(store.EventDelete, at, c.App, c.Bucket, c.Key, old), Key: c.Key}
+	t.remember(c.App, c.Request, fingerprint, c.Bucket, &c.result)
+	return nil
+}
+
+// deleteKV deletes a key-value object and says so to watches.
+func (t *tx) deleteKV(kind store.EventKind, at []byte, app spec.AppName, bucket spec.BucketName, key spec.Key, old *store.Object) spec.Revision {
+	t.remove(at)
+	t.replaced(app, bucket, key, old)
+	gone := *old
+	gone.Revision = t.revision()
+	gone.Created = t.at
+	t.event(kind, app, bucket, key, &gone)
+	return gone.Revision
+}
+
+// expire deletes a key-value object whose time to live is over.
+func (t *tx) expire(subject store.Timer, due store.Micros) {
+	at := store.AppendKVKey(nil, t.shard(), subject.App, subject.Bucket, subject.Key)
+	value, ok := t.get(at)
+	if !ok {
+		return
+	}
+	rec, err := store.DecodeObject(value)
+	if err != nil {
+		t.broken(err)
+		return
+	}
+	if rec.Expires != due || uint64(rec.Revision) != subject.Number {
+		return
+	}
+	rec.Expires = 0 // its timer is the one that is due
+	t.deleteKV(store.EventExpire, at, subject.App, subject.Bucket, subject.Key, &rec)
+}
+
+// eventBytes is the size up to which a change-log entry holds an object's bytes.
+const eventBytes = 4 << 10
+
+// event adds to the change log that watches read.
+func (t *tx) event(kind store.EventKind, app spec.AppName, bucket spec.BucketName, key spec.Key, rec *store.Object) {
+	e := store.Event{Kind: kind, App: app, Bucket: bucket, Key: key, Object: *rec}
+	e.Object.Blob = nil
+	if kind != store.EventPut || len(e.Object.Inline) > eventBytes {
+		e.Object.Inline = nil
+	}
+	t.write(store.AppendEventKey(nil, t.shard(), rec.Revision), store.AppendEvent(nil, &e))
+	t.compactEvents()
+	t.onApplied(func() { t.leader.hub.changed(rec.Revision) })
+}
+
+// eventsKept is how many of the newest revisions the change log reaches back, and
+// eventsSlack how many more pile up before it is cut.
+const (
+	eventsKept  = 200_000
+	eventsSlack = 50_000
+)
+
+func (t *tx) compactEvents() {
+	cut := t.counters.Compacted + eventsKept + eventsSlack
+	if t.counters.Revision < cut {
+		return
+	}
+	to := t.counters.Revision - eventsKept
+	t.batch.DeleteRange(store.AppendEventsPrefix(nil, t.shard()), store.AppendEventKey(nil, t.shard(), to+1))
+	t.counters.Compacted = to
+}

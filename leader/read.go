@@ -1,0 +1,310 @@
+package leader
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// Object is an object with its bytes, which the caller closes.
+type Object struct {
+	wire.Object
+	Body io.ReadCloser
+}
+
+// GetKV reads a key-value object: the newest revision, unless stale is true, when
+// it may be one that a later put has replaced.
+func (l *Leader) GetKV(ctx context.Context, app spec.AppName, bucket spec.BucketName, key spec.Key, stale bool) (Object, error) {
+	if !stale {
+		if err := l.linearizable(ctx); err != nil {
+			return Object{}, err
+		}
+	}
+	rec, err := l.object(store.AppendKVKey(nil, l.cfg.Shard, app, bucket, key))
+	if errors.Is(err, store.ErrNotFound) || err == nil && rec.Expires != 0 && rec.Expires <= micros(l.cfg.Now()) {
+		return Object{}, spec.Errorf(spec.CodeNotFound, "bucket %q of app %q has no object %q", bucket, app, key)
+	}
+	if err != nil {
+		return Object{}, err
+	}
+	o := Object{Object: wireObject(bucket, key, &rec), Body: l.open(app, &rec)}
+	o.Session = rec.Session
+	return o, nil
+}
+
+// GetSession reads an object of a session.
+func (l *Leader) GetSession(ctx context.Context, app spec.AppName, session spec.SessionID, bucket spec.BucketName, key spec.Key) (Object, error) {
+	if err := l.linearizable(ctx); err != nil {
+		return Object{}, err
+	}
+	rec, err := l.object(store.AppendSessionObjectKey(nil, l.cfg.Shard, app, bucket, session, key))
+	if errors.Is(err, store.ErrNotFound) {
+		return Object{}, spec.Errorf(spec.CodeNotFound, "session %s of app %q has no object %q in bucket %q", session, app, key, bucket)
+	}
+	if err != nil {
+		return Object{}, err
+	}
+	o := Object{Object: wireObject(bucket, key, &rec), Body: l.open(app, &rec)}
+	setSession(&o.Object, session, &rec)
+	return o, nil
+}
+
+// linearizable waits until the local store holds all that was acknowledged
+// before the call.
+func (l *Leader) linearizable(ctx context.Context) error {
+	if err := l.cfg.Replica.ReadIndex(ctx); err != nil {
+		return spec.Errorf(spec.CodeUnavailable, "shard %d can't confirm its newest state just now: %w", l.cfg.Shard, err)
+	}
+	return nil
+}
+
+func (l *Leader) object(key []byte) (store.Object, error) {
+	value, err := l.cfg.DB.Get(key)
+	if err != nil {
+		return store.Object{}, err
+	}
+	return store.DecodeObject(value)
+}
+
+func (l *Leader) open(app spec.AppName, rec *store.Object) io.ReadCloser {
+	if rec.Blob != nil {
+		return l.cfg.DB.OpenBlob(l.cfg.Shard, app, *rec.Blob)
+	}
+	return io.NopCloser(bytes.NewReader(rec.Inline))
+}
+
+func wireObject(bucket spec.BucketName, key spec.Key, rec *store.Object) wire.Object {
+	o := wire.Object{
+		Bucket: bucket, Key: key, Revision: rec.Revision, Size: rec.Size, ContentType: rec.ContentType,
+		Meta: rec.Meta, CreatedAt: timeOf(rec.Created), Output: rec.Output,
+	}
+	if rec.Expires != 0 {
+		o.ExpiresAt = timeOf(rec.Expires)
+	}
+	return o
+}
+
+func setSession(o *wire.Object, session spec.SessionID, rec *store.Object) {
+	o.Session = session
+	if rec.Producer != 0 {
+		o.Producer = spec.InvocationID{Session: session, Number: rec.Producer}.String()
+	}
+}
+
+// ListKV lists up to limit key-value objects of a bucket after a key, in key order.
+func (l *Leader) ListKV(ctx context.Context, app spec.AppName, bucket spec.BucketName, prefix, after string, limit int) ([]wire.Object, error) {
+	return l.list(ctx, store.AppendKVPrefix(nil, l.cfg.Shard, app, bucket, prefix), store.AppendKVKey(nil, l.cfg.Shard, app, bucket, spec.Key(after)), after, limit,
+		func(k *store.ObjectKey, rec *store.Object) wire.Object {
+			o := wireObject(bucket, k.Key, rec)
+			o.Session = rec.Session
+			return o
+		})
+}
+
+// ListSession lists up to limit objects of a session in a bucket after a key.
+func (l *Leader) ListSession(ctx context.Context, app spec.AppName, session spec.SessionID, bucket spec.BucketName, prefix, after string, limit int) ([]wire.Object, error) {
+	return l.list(ctx, store.AppendSessionObjectsPrefix(nil, l.cfg.Shard, app, bucket, session, prefix), store.AppendSessionObjectKey(nil, l.cfg.Shard, app, bucket, session, spec.Key(after)), after, limit,
+		func(k *store.ObjectKey, rec *store.Object) wire.Object {
+			o := wireObject(bucket, k.Key, rec)
+			setSession(&o, session, rec)
+			return o
+		})
+}
+
+func (l *Leader) list(ctx context.Context, prefix, afterKey []byte, after string, limit int, to func(*store.ObjectKey, *store.Object) wire.Object) ([]wire.Object, error) {
+	if err := l.linearizable(ctx); err != nil {
+		return nil, err
+	}
+	lower, upper := store.Bounds(prefix)
+	if after != "" && bytes.Compare(afterKey, lower) >= 0 {
+		lower = append(afterKey, 0)
+	}
+	var items []wire.Object
+	var damaged error
+	now := micros(l.cfg.Now())
+	err := l.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		key, err := store.DecodeObjectKey(k)
+		if err != nil {
+			damaged = err
+			return false
+		}
+		rec, err := store.DecodeObject(v)
+		if err != nil {
+			damaged = err
+			return false
+		}
+		if rec.Expires == 0 || rec.Expires > now {
+			items = append(items, to(&key, &rec))
+		}
+		return len(items) < limit && ctx.Err() == nil
+	})
+	return items, errors.Join(err, damaged, ctx.Err())
+}
+
+// Changes reads up to limit events after a revision. It returns the revision to
+// go on from, and CodeGone if events after the one given are not kept any more.
+func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string, after spec.Revision, limit int) ([]wire.WatchEvent, spec.Revision, error) {
+	snap := l.cfg.DB.Snapshot()
+	defer func() { _ = snap.Close() }()
+	counters, err := readCounters(snap, l.cfg.Shard)
+	if err != nil {
+		return nil, 0, err
+	}
+	if after < counters.Compacted {
+		return nil, counters.Revision, spec.Errorf(spec.CodeGone, "changes after revision %d are not kept any more", after)
+	}
+	var events []wire.WatchEvent
+	var damaged error
+	last := counters.Revision
+	lower := store.AppendEventKey(nil, l.cfg.Shard, after+1)
+	_, upper := store.Bounds(store.AppendEventsPrefix(nil, l.cfg.Shard))
+	err = snap.Scan(lower, upper, func(_, v []byte) bool {
+		e, err := store.DecodeEvent(v)
+		if err != nil {
+			damaged = err
+			return false
+		}
+		if e.App == app && e.Bucket == bucket && len(e.Key) >= len(prefix) && string(e.Key[:len(prefix)]) == prefix {
+			events = append(events, wireEvent(&e))
+		}
+		if len(events) == limit {
+			last = e.Object.Revision
+		}
+		return len(events) < limit
+	})
+	return events, last, errors.Join(err, damaged)
+}
+
+func wireEvent(e *store.Event) wire.WatchEvent {
+	o := wireObject(e.Bucket, e.Key, &e.Object)
+	o.Session = e.Object.Session
+	o.Data = bytes.Clone(e.Object.Inline)
+	kind := map[store.EventKind]string{store.EventPut: "put", store.EventDelete: "delete", store.EventExpire: "expire"}[e.Kind]
+	return wire.WatchEvent{Type: kind, Object: o}
+}
+
+// Changed returns a channel that is closed by the next change of a key-value object.
+func (l *Leader) Changed() <-chan struct{} { return l.hub.changes() }
+
+// Revision returns the revision of the newest object, everything acknowledged
+// before the call included.
+func (l *Leader) Revision(ctx context.Context) (spec.Revision, error) {
+	if err := l.linearizable(ctx); err != nil {
+		return 0, err
+	}
+	c, err := readCounters(l.cfg.DB, l.cfg.Shard)
+	return c.Revision, err
+}
+
+func readCounters(from interface{ Get([]byte) ([]byte, error) }, shard spec.ShardID) (store.Counters, error) {
+	value, err := from.Get(store.AppendCountersKey(nil, shard))
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Counters{}, nil
+	}
+	if err != nil {
+		return store.Counters{}, err
+	}
+	return store.DecodeCounters(value)
+}
+
+// Result waits up to wait for the session's end, or with untilOutput for its first
+// output, and returns what there is then.
+func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID, wait time.Duration, untilOutput bool) (wire.Result, error) {
+	name := sessionName{app, id}
+	woken, stop := l.hub.wait(name)
+	defer stop()
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	if err := l.linearizable(ctx); err != nil {
+		return wire.Result{}, err
+	}
+	for {
+		rec, err := l.sessionRecord(app, id)
+		if err != nil {
+			return wire.Result{}, err
+		}
+		if rec.State != store.SessionRunning || untilOutput && rec.Outputs > 0 || wait <= 0 {
+			return l.result(app, id, &rec)
+		}
+		select {
+		case <-woken:
+		case <-deadline.C:
+			wait = 0
+		case <-ctx.Done():
+			return wire.Result{}, spec.Errorf(spec.CodeTimeout, "the wait for session %s ended: %w", id, ctx.Err())
+		}
+	}
+}
+
+func (l *Leader) sessionRecord(app spec.AppName, id spec.SessionID) (store.Session, error) {
+	value, err := l.cfg.DB.Get(store.AppendSessionKey(nil, l.cfg.Shard, app, id))
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Session{}, errNoSession(sessionName{app, id})
+	}
+	if err != nil {
+		return store.Session{}, err
+	}
+	return store.DecodeSession(value)
+}
+
+// outputsBytes bounds the outputs that a result holds in memory.
+const outputsBytes = 512 << 20
+
+// result collects a session's outputs, in the order in which they were put.
+func (l *Leader) result(app spec.AppName, id spec.SessionID, rec *store.Session) (wire.Result, error) {
+	res := wire.Result{Session: id, Status: wireStatus(rec.State), Outputs: []wire.Output{}, Error: wireFailure(id, rec.Failure)}
+	if rec.State == store.SessionCompleted || rec.State == store.SessionRunning {
+		res.Error = nil
+	}
+	if rec.Outputs == 0 {
+		return res, nil
+	}
+	type found struct {
+		wire.Output
+		revision spec.Revision
+	}
+	var outputs []found
+	var total int64
+	for _, bucket := range rec.Buckets {
+		var damaged error
+		lower, upper := store.Bounds(store.AppendSessionObjectsPrefix(nil, l.cfg.Shard, app, bucket, id, ""))
+		err := l.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+			o, err := store.DecodeObject(v)
+			if err != nil || !o.Output {
+				damaged = err
+				return err == nil
+			}
+			key, err := store.DecodeObjectKey(k)
+			if err == nil {
+				if total += o.Size; total > outputsBytes {
+					err = spec.Errorf(spec.CodeTooLarge, "the outputs of session %s have more than %s in all: read them one by one", id, spec.FormatSize(outputsBytes))
+				}
+			}
+			var data []byte
+			if err == nil {
+				data, err = l.bytesOf(app, &o)
+			}
+			if err != nil {
+				damaged = err
+				return false
+			}
+			outputs = append(outputs, found{wire.Output{Bucket: bucket, Key: key.Key, ContentType: o.ContentType, Size: o.Size, Data: bytes.Clone(data)}, o.Revision})
+			return true
+		})
+		if err = errors.Join(err, damaged); err != nil {
+			return wire.Result{}, fmt.Errorf("read the outputs of session %s: %w", id, err)
+		}
+	}
+	sortBy(outputs, func(f found) uint64 { return uint64(f.revision) })
+	for _, f := range outputs {
+		res.Outputs = append(res.Outputs, f.Output)
+	}
+	return res, nil
+}

@@ -1,0 +1,143 @@
+package leader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// recover loads what was pending when the last reign ended, and has it go on: it
+// removes blobs that no entry came to name, takes over the deployed apps, counts
+// the attempts that ended with the last reign, dispatches again, and sends the
+// mail that was not acknowledged. Timers come from the store by themselves.
+func (r *reign) recover() error {
+	db, sh := r.leader.cfg.DB, r.leader.cfg.Shard
+	if err := db.SweepStaged(sh); err != nil {
+		return fmt.Errorf("remove staged blobs: %w", err)
+	}
+	switch value, err := db.Get(store.AppendCountersKey(nil, sh)); {
+	case err == nil:
+		if r.counters, err = store.DecodeCounters(value); err != nil {
+			return fmt.Errorf("load counters: %w", err)
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("load counters: %w", err)
+	}
+	if err := r.alone(func(t *tx) { t.takeApps() }); err != nil {
+		return err
+	}
+	if err := r.recoverPending(); err != nil {
+		return err
+	}
+	return r.recoverOutbox()
+}
+
+// alone evaluates f as an entry of its own and waits until it is applied.
+func (r *reign) alone(f func(*tx)) error {
+	r.slots <- struct{}{}
+	t := r.begin()
+	f(t)
+	t.flush()
+	if r.failed != nil {
+		return r.failed
+	}
+	if err := r.propose(t); err != nil {
+		return err
+	}
+	err := r.drain()
+	r.forgetApplied()
+	return err
+}
+
+// recoverRound is how many invocations are recovered in one entry.
+const recoverRound = 1000
+
+func (r *reign) recoverPending() error {
+	lower, upper := store.Bounds(store.AppendAllPendingPrefix(nil, r.leader.cfg.Shard))
+	for lower != nil {
+		var next []byte
+		var failed error
+		err := r.alone(func(t *tx) {
+			n := 0
+			failed = t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+				if n++; n > recoverRound {
+					next = append([]byte(nil), k...)
+					return false
+				}
+				if err := t.restore(k, v); err != nil {
+					t.broken(fmt.Errorf("load a pending invocation: %w", err))
+					return false
+				}
+				return true
+			})
+		})
+		if err = errors.Join(err, failed); err != nil {
+			return err
+		}
+		lower = next
+	}
+	return nil
+}
+
+// restore takes a pending invocation into memory. An attempt that was started and
+// has not ended ended with the reign before; one that waits for its retry goes on
+// waiting; all others are dispatched.
+func (t *tx) restore(key, value []byte) error {
+	app, id, err := store.DecodePendingKey(key)
+	if err != nil {
+		return err
+	}
+	rec, err := store.DecodeInvocation(value)
+	if err != nil {
+		return err
+	}
+	s := t.session(sessionName{app, id.Session})
+	if s == nil {
+		t.leader.cfg.Log.Warn("pending invocation without a session", "app", app, "invocation", id.String())
+		t.erase(key)
+		return nil
+	}
+	inv := &invocation{session: s, number: id.Number, rec: rec}
+	if s.pending == nil {
+		s.pending = make(map[uint64]*invocation)
+	}
+	s.pending[id.Number] = inv
+	t.pending[app]++
+	t.pendingN.Add(1)
+	if n := len(rec.Attempts); n > 0 {
+		inv.attempt = rec.Attempts[n-1].Number
+	}
+	switch {
+	case rec.State == store.InvocationRetrying:
+	case inv.attempt > 0 && rec.Attempts[len(rec.Attempts)-1].Ended == 0:
+		lost := &exec.Failure{Kind: exec.Lost, Message: "the node stopped, or lost the leadership of the shard, while the attempt ran"}
+		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, lost)})
+		t.retryOrGiveUp(inv, lost)
+	default:
+		t.dispatch(inv)
+	}
+	return nil
+}
+
+func (r *reign) recoverOutbox() error {
+	lower, upper := store.Bounds(store.AppendOutboxPrefix(nil, r.leader.cfg.Shard))
+	var damaged error
+	err := r.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		sequence, err := store.DecodeOutboxKey(k)
+		if err == nil {
+			var m store.Mail
+			if m, err = store.DecodeMail(v); err == nil {
+				r.outbox.add(sequence, &m)
+				return true
+			}
+		}
+		damaged = err
+		return false
+	})
+	if err = errors.Join(err, damaged); err != nil {
+		return fmt.Errorf("load the outbox: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,297 @@
+package leader
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/triggers"
+)
+
+// Bounds of an entry and of what is in flight. Larger entries cost leaderships
+// of other shards, more in flight costs latency: measured for raft/shard.
+const (
+	entryBytes    = 64 << 10 // an entry is closed when its batch reaches this
+	entryCommands = 512
+	window        = 8 // entries in flight
+)
+
+// reign is the time of one term: it owns the working state of the shard. All
+// fields below intake belong to the loop's goroutine but for those that say
+// otherwise.
+type reign struct {
+	leader *Leader
+	term   *shard.Term
+	intake chan *request
+
+	over    chan struct{} // closed when no more commands are taken
+	settled chan struct{} // closed when every answer has been given
+
+	counters store.Counters
+	sessions map[sessionName]*session
+	machines map[machineName]*machine // of triggers of scope bucket
+	pending  map[spec.AppName]int     // invocations not ended, by app
+	newest   map[spec.AppName]*plan   // of the deployed apps
+	plans    map[planName]*plan
+	resting  []*session // ended ones that leave memory once they are applied
+	stash    *request   // an exclusive command that must have a round of its own
+	timers   timers
+	overlay  overlay
+	outbox   *outbox
+
+	slots  chan struct{} // one token for each entry in flight; freed by its completion
+	failed error         // why the working state can't be trusted any more
+
+	// inflight is shared with the term's completion goroutine.
+	inflight struct {
+		sync.Mutex
+		entries []*entry
+	}
+	appliedSeq atomic.Uint64 // count of the entries applied in this term
+	proposed   uint64        // count of the entries proposed
+
+	starts   starts
+	pendingN atomic.Int64 // for status
+}
+
+type sessionName struct {
+	app     spec.AppName
+	session spec.SessionID
+}
+
+// machineName names a trigger in a scope; session is empty for scope bucket.
+type machineName struct {
+	app     spec.AppName
+	session spec.SessionID
+	bucket  spec.BucketName
+	trigger spec.TriggerName
+}
+
+// machine is a trigger's state machine with what the store knows of it.
+type machine struct {
+	triggers.Machine
+	spec  *spec.Trigger
+	name  machineName
+	timer store.Micros // armed in the store; 0 if none
+	known bool         // the store has a state of it
+	dirty bool
+}
+
+// entry is a proposed batch with what is to happen once it is applied.
+type entry struct {
+	seq     uint64
+	keys    []string // of the overlay
+	effects []func(error)
+}
+
+// assume loads what was pending when the term before ended, and marks the
+// attempts that ended with it as lost.
+func assume(l *Leader, term *shard.Term) (*reign, error) {
+	r := &reign{
+		leader:   l,
+		term:     term,
+		intake:   make(chan *request, intakeCommands),
+		over:     make(chan struct{}),
+		settled:  make(chan struct{}),
+		sessions: make(map[sessionName]*session),
+		machines: make(map[machineName]*machine),
+		pending:  make(map[spec.AppName]int),
+		newest:   make(map[spec.AppName]*plan),
+		plans:    make(map[planName]*plan),
+		overlay:  newOverlay(),
+		slots:    make(chan struct{}, window),
+	}
+	r.outbox = newOutbox(r)
+	r.timers.init()
+	if err := r.recover(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// serve evaluates and proposes until the term or ctx ends.
+func (r *reign) serve(ctx context.Context) error {
+	defer close(r.over)
+	for {
+		first := r.stash
+		r.stash = nil
+		if first == nil {
+			select {
+			case first = <-r.intake:
+			case <-r.timers.due():
+			case <-r.term.Done():
+				return r.term.Err()
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if first != nil && isExclusive(first.command) {
+			if err := r.drain(); err != nil {
+				r.refuse(first)
+				return err
+			}
+		}
+		select { // an entry more in flight must be allowed before anything is evaluated
+		case r.slots <- struct{}{}:
+		case <-r.term.Done():
+			r.refuse(first)
+			return r.term.Err()
+		}
+		if err := r.round(first); err != nil {
+			return err
+		}
+	}
+}
+
+// round evaluates what waits, first and after it, and proposes it as one entry.
+func (r *reign) round(first *request) error {
+	r.forgetApplied()
+	tx := r.begin()
+	r.takeStarts(tx)
+	r.fireTimers(tx)
+	for n, req := 1, first; req != nil; n++ {
+		tx.run(req)
+		req = nil
+		if n < entryCommands && tx.batch.Len() < entryBytes && !isExclusive(first.command) {
+			select {
+			case req = <-r.intake:
+			default:
+			}
+		}
+		if req != nil && isExclusive(req.command) {
+			r.stash, req = req, nil
+		}
+	}
+	tx.flush()
+	if r.failed != nil {
+		tx.fail(r.failed)
+		return fmt.Errorf("working state lost: %w", r.failed)
+	}
+	return r.propose(tx)
+}
+
+// propose sends the transaction's batch on its way, or, if nothing changed, lets
+// its effects run after what is in flight already.
+func (r *reign) propose(tx *tx) error {
+	r.counters = tx.counters
+	if tx.batch.Empty() {
+		<-r.slots
+		r.inflight.Lock()
+		if n := len(r.inflight.entries); n > 0 {
+			last := r.inflight.entries[n-1]
+			last.effects = append(last.effects, tx.effects...)
+			r.inflight.Unlock()
+			return nil
+		}
+		r.inflight.Unlock()
+		tx.fail(nil)
+		return nil
+	}
+	r.proposed++
+	e := &entry{seq: r.proposed, keys: tx.keys, effects: tx.effects}
+	r.inflight.Lock()
+	r.inflight.entries = append(r.inflight.entries, e)
+	r.inflight.Unlock()
+	if err := r.term.Propose(tx.batch.Repr(), r.applied); err != nil {
+		return err // the entry is settled by abandon
+	}
+	return nil
+}
+
+// applied is called by the term's completion goroutine, in order of the
+// proposals: these are the watch callbacks of the shard.
+func (r *reign) applied(err error) {
+	r.inflight.Lock()
+	e := r.inflight.entries[0]
+	r.inflight.entries[0] = nil
+	r.inflight.entries = r.inflight.entries[1:]
+	effects := e.effects
+	r.inflight.Unlock()
+	if err == nil {
+		r.appliedSeq.Store(e.seq)
+	}
+	<-r.slots
+	for _, f := range effects {
+		f(err)
+	}
+}
+
+// forgetApplied drops from memory what the store holds by now.
+func (r *reign) forgetApplied() {
+	applied := r.appliedSeq.Load()
+	r.overlay.forget(applied)
+	r.forgetResting(applied)
+}
+
+// exclusive commands read the store behind the overlay's back: they are evaluated
+// alone, with nothing in flight.
+type exclusive interface{ exclusive() }
+
+func isExclusive(c command) bool {
+	_, ok := c.(exclusive)
+	return ok
+}
+
+// drain waits until nothing is in flight.
+func (r *reign) drain() error {
+	for range window {
+		select {
+		case r.slots <- struct{}{}:
+		case <-r.term.Done():
+			return r.term.Err()
+		}
+	}
+	for range window {
+		<-r.slots
+	}
+	return nil
+}
+
+// refuse answers a request that came too late.
+func (r *reign) refuse(req *request) {
+	if req != nil && req.answer != nil {
+		req.answer <- errTermOver(r.leader.cfg.Shard)
+	}
+}
+
+// abandon waits until every proposal is settled, answers what was not evaluated
+// and stops the attempts of this reign: their results could not be taken.
+func (r *reign) abandon() {
+	r.timers.stop()
+	r.outbox.stop()
+	r.term.Resign()
+	<-r.term.Done()
+	r.inflight.Lock()
+	left := r.inflight.entries
+	r.inflight.entries = nil
+	r.inflight.Unlock()
+	for _, e := range left { // proposals the term did not take
+		for _, f := range e.effects {
+			f(shard.ErrTermOver)
+		}
+	}
+	for {
+		select {
+		case req := <-r.intake:
+			r.refuse(req)
+			continue
+		default:
+		}
+		break
+	}
+	close(r.settled)
+	for _, s := range r.sessions {
+		for _, inv := range s.pending {
+			if inv.dispatched {
+				r.leader.cfg.Runtime.Cancel(inv.id(), int(inv.attempt))
+			}
+		}
+	}
+}
+
+func (r *reign) now() time.Time { return r.leader.cfg.Now() }

@@ -1,0 +1,218 @@
+package leader
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// session is a session's working state. It is in memory while something of it is
+// pending or in flight, and loaded again when it is touched.
+type session struct {
+	name     sessionName
+	plan     *plan // of the app's version that the session runs on
+	rec      store.Session
+	pending  map[uint64]*invocation
+	machines map[machineName]*machine
+	fresh    bool // made in this term: the store has no state of its triggers
+	dirty    bool
+	purged   bool
+	lastSeq  uint64 // the last entry that wrote it
+}
+
+func micros(t time.Time) store.Micros { return store.Micros(t.UnixMicro()) }
+
+func (m machineName) of(s *session) bool { return m.app == s.name.app && m.session == s.name.session }
+
+// session returns a session's working state, nil if there is no such session.
+func (t *tx) session(name sessionName) *session {
+	if s, ok := t.sessions[name]; ok {
+		if s.purged {
+			return nil
+		}
+		return s
+	}
+	value, err := t.leader.cfg.DB.Get(store.AppendSessionKey(nil, t.shard(), name.app, name.session))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		t.broken(err)
+		return nil
+	}
+	rec, err := store.DecodeSession(value)
+	if err != nil {
+		t.broken(err)
+		return nil
+	}
+	p, ok := t.plan(name.app, rec.AppVersion)
+	if !ok {
+		return nil // the app is being deleted
+	}
+	s := &session{name: name, plan: p, rec: rec}
+	t.sessions[name] = s
+	return s
+}
+
+// newSession makes a session on the newest version of the app.
+func (t *tx) newSession(name sessionName, p *plan, origin store.Origin) *session {
+	s := &session{
+		name:  name,
+		plan:  p,
+		fresh: true,
+		rec: store.Session{
+			AppVersion: p.version,
+			State:      store.SessionRunning,
+			Created:    t.at,
+			Origin:     origin,
+		},
+	}
+	t.sessions[name] = s
+	t.write(store.AppendSessionIndexKey(nil, t.shard(), name.app, s.rec.Created, name.session), nil)
+	t.touch(s)
+	return s
+}
+
+// touch has the session settled and written at the end of the round.
+func (t *tx) touch(s *session) {
+	if !s.dirty {
+		s.dirty = true
+		t.dirty.sessions = append(t.dirty.sessions, s)
+	}
+}
+
+// reopen makes an ended session run again, for an object that comes late.
+func (t *tx) reopen(s *session) error {
+	switch s.rec.State {
+	case store.SessionRunning:
+		return nil
+	case store.SessionCompleted:
+		t.disarmPurge(s)
+		s.rec.State, s.rec.Ended = store.SessionRunning, 0
+		t.touch(s)
+		return nil
+	default:
+		return spec.Errorf(spec.CodeConflict, "session %s has %s and takes no more objects", s.name.session, stateName(s.rec.State)).
+			WithHint("run it again with: pheromone session rerun")
+	}
+}
+
+// settle fires what waits for a stage to be done, and ends the session if
+// nothing of it is pending any more.
+func (t *tx) settle(s *session) {
+	if s.purged || s.rec.State != store.SessionRunning {
+		return
+	}
+	t.finishStages(s)
+	if s.rec.Pending > 0 || s.rec.Timers > 0 || s.rec.Mail > 0 {
+		return
+	}
+	state := store.SessionCompleted
+	if s.rec.Failure != nil {
+		state = store.SessionFailed
+	}
+	t.end(s, state)
+}
+
+// end gives the session its final state and arms its purge.
+func (t *tx) end(s *session, state store.SessionState) {
+	s.rec.State = state
+	s.rec.Ended = t.at
+	// Even with retention 0 whoever waits for the result needs a moment to read it.
+	keep := max(s.plan.app.Retention, purgeGrace)
+	s.rec.Purge = t.at + store.Micros(keep.Microseconds())
+	t.arm(s.rec.Purge, purgeTimer(s))
+	t.touch(s)
+	t.onApplied(func() { t.leader.hub.ended(s.name) })
+}
+
+// purgeGrace is how long an ended session can be read at least.
+const purgeGrace = time.Second
+
+func purgeTimer(s *session) store.Timer {
+	return store.Timer{Kind: store.TimerPurge, App: s.name.app, Session: s.name.session}
+}
+
+func (t *tx) disarmPurge(s *session) {
+	if s.rec.Purge != 0 {
+		t.disarm(s.rec.Purge, purgeTimer(s))
+		s.rec.Purge = 0
+	}
+}
+
+func (t *tx) writeSession(s *session) {
+	s.dirty = false
+	s.lastSeq = t.seq
+	if s.purged {
+		return
+	}
+	t.write(store.AppendSessionKey(nil, t.shard(), s.name.app, s.name.session), store.AppendSession(nil, &s.rec))
+	if s.rec.State != store.SessionRunning {
+		t.resting = append(t.resting, s)
+	}
+}
+
+// forgetResting drops sessions from memory that have ended and that the store
+// holds as they are.
+func (r *reign) forgetResting(applied uint64) {
+	n := 0
+	for ; n < len(r.resting) && r.resting[n].lastSeq <= applied; n++ {
+		s := r.resting[n]
+		if (s.purged || s.rec.State != store.SessionRunning) && r.sessions[s.name] == s {
+			delete(r.sessions, s.name)
+		}
+		r.resting[n] = nil
+	}
+	r.resting = r.resting[n:]
+}
+
+// cancel is the command that ends a session by force.
+type cancel struct {
+	name sessionName
+}
+
+func (c *cancel) evaluate(t *tx) error {
+	s := t.session(c.name)
+	if s == nil {
+		return errNoSession(c.name)
+	}
+	if s.rec.State != store.SessionRunning {
+		return nil // it has ended: cancelling again is no error
+	}
+	for _, number := range sortedNumbers(s.pending) {
+		t.cancelInvocation(s, s.pending[number], "the session was cancelled")
+	}
+	t.disarmMachines(s)
+	t.end(s, store.SessionCancelled)
+	return nil
+}
+
+func sortedNumbers(m map[uint64]*invocation) []uint64 {
+	numbers := make([]uint64, 0, len(m))
+	for n := range m {
+		numbers = append(numbers, n)
+	}
+	slices.Sort(numbers)
+	return numbers
+}
+
+func errNoSession(n sessionName) error {
+	return spec.Errorf(spec.CodeNotFound, "app %q has no session %q, or it is not kept any more", n.app, n.session)
+}
+
+func stateName(s store.SessionState) string {
+	switch s {
+	case store.SessionRunning:
+		return "running"
+	case store.SessionCompleted:
+		return "completed"
+	case store.SessionFailed:
+		return "failed"
+	case store.SessionCancelled:
+		return "cancelled"
+	}
+	return "unknown"
+}

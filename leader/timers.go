@@ -1,0 +1,143 @@
+package leader
+
+import (
+	"container/heap"
+	"fmt"
+	"time"
+
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// timers keeps the timers that are due soon in memory; the store has all of them.
+// Every horizonStep the next ones are loaded. A timer in memory is a reminder
+// only: its subject says whether it still counts.
+type timers struct {
+	queue   timerQueue
+	horizon store.Micros // timers due up to it are in the queue
+	clock   *time.Timer
+	set     store.Micros // when clock goes off
+}
+
+const (
+	horizonStep = 30 * time.Second
+	// horizonSlack covers timers whose entry is in flight when the horizon moves: a
+	// timer due within it is remembered though it is beyond the horizon.
+	horizonSlack = 2 * horizonStep
+	timersRound  = 256 // timers handled in one round
+)
+
+type reminder struct {
+	due   store.Micros
+	timer store.Timer
+}
+
+type timerQueue []reminder
+
+func (q timerQueue) Len() int           { return len(q) }
+func (q timerQueue) Less(i, j int) bool { return q[i].due < q[j].due }
+func (q timerQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *timerQueue) Push(x any)        { *q = append(*q, x.(reminder)) }
+func (q *timerQueue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return last
+}
+
+func (ts *timers) init() { ts.clock = time.NewTimer(0) }
+func (ts *timers) stop() { ts.clock.Stop() }
+
+// due is ready when a timer is due or the horizon has to move.
+func (ts *timers) due() <-chan time.Time { return ts.clock.C }
+
+// remind sets the clock for the first timer, or for the next look beyond the horizon.
+func (r *reign) remind() {
+	next := r.timers.horizon - store.Micros((horizonStep / 2).Microseconds())
+	if len(r.timers.queue) > 0 {
+		next = min(next, r.timers.queue[0].due)
+	}
+	if next == r.timers.set {
+		return
+	}
+	r.timers.set = next
+	// A timer must not go off before it is due: the clock counts in microseconds.
+	r.timers.clock.Reset(max(0, timeOf(next).Sub(r.now())+time.Microsecond))
+}
+
+// arm sets a timer, in the store and in memory.
+func (t *tx) arm(due store.Micros, subject store.Timer) {
+	t.write(store.AppendTimerKey(nil, t.shard(), due, &subject), nil)
+	if due <= t.timers.horizon+store.Micros(horizonSlack.Microseconds()) {
+		heap.Push(&t.timers.queue, reminder{due, subject})
+	}
+}
+
+// disarm takes a timer back. Its reminder finds that it does not count any more.
+func (t *tx) disarm(due store.Micros, subject store.Timer) {
+	t.erase(store.AppendTimerKey(nil, t.shard(), due, &subject))
+}
+
+// fireTimers handles what is due.
+func (r *reign) fireTimers(t *tx) {
+	r.timers.set = 0
+	if step := store.Micros(horizonStep.Microseconds()); t.at >= r.timers.horizon-step/2 {
+		r.lookAhead(t.at + step)
+	}
+	for n := 0; n < timersRound && len(r.timers.queue) > 0 && r.timers.queue[0].due <= t.at; n++ {
+		due := heap.Pop(&r.timers.queue).(reminder)
+		t.disarm(due.due, due.timer)
+		t.timerDue(due)
+	}
+}
+
+// timerDue does what a timer is for, if that is still wanted. Each kind compares
+// the time it is due with what its subject says: a timer comes twice when it was
+// in memory and loaded as well.
+func (t *tx) timerDue(due reminder) {
+	switch subject := due.timer; subject.Kind {
+	case store.TimerRetry:
+		t.retryDue(subject, due.due)
+	case store.TimerTrigger:
+		t.triggerDue(subject, due.due)
+	case store.TimerPurge:
+		t.purgeDue(subject, due.due)
+	case store.TimerExpire:
+		t.expire(subject, due.due)
+	case store.TimerDeliver:
+		t.deliver(sessionName{subject.App, subject.Session}, subject.Bucket, subject.Key, due.due)
+	case store.TimerRequest:
+		t.remove(store.AppendRequestKey(nil, t.shard(), subject.App, string(subject.Key)))
+	}
+}
+
+// lookAhead loads the timers due up to the new horizon.
+func (r *reign) lookAhead(horizon store.Micros) {
+	if horizon <= r.timers.horizon {
+		return
+	}
+	sh := r.leader.cfg.Shard
+	lower := store.AppendTimersPrefix(nil, sh)
+	if r.timers.horizon != 0 {
+		lower = store.AppendTimersUntil(nil, sh, r.timers.horizon)
+	}
+	var damaged error
+	err := r.leader.cfg.DB.Scan(lower, store.AppendTimersUntil(nil, sh, horizon), func(k, _ []byte) bool {
+		due, timer, err := store.DecodeTimer(k)
+		if err != nil {
+			damaged = err
+			return false
+		}
+		heap.Push(&r.timers.queue, reminder{due, timer})
+		return true
+	})
+	if err == nil {
+		err = damaged
+	}
+	if err != nil {
+		r.failed = fmt.Errorf("load timers: %w", err)
+		return
+	}
+	r.timers.horizon = horizon
+}
+
+func timeOf(m store.Micros) time.Time { return time.UnixMicro(int64(m)).UTC() }

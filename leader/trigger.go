@@ -1,0 +1,253 @@
+package leader
+
+import (
+	"errors"
+	"iter"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/triggers"
+)
+
+// step passes an event to a trigger's machine in a session and does what it asks.
+func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev triggers.Event) {
+	m := t.machine(s, machineName{s.name.app, s.name.session, bucket, tr.Name}, tr)
+	if m == nil {
+		return
+	}
+	ev.Now = timeOf(t.at)
+	out := m.Step(ev)
+	name := machineName{s.name.app, s.name.session, bucket, tr.Name}
+	t.keep(s, name, m, &out)
+	for i := range out.Firings {
+		f := &out.Firings[i]
+		inputs := make([]store.InputRef, len(f.Inputs))
+		for j, o := range f.Inputs {
+			inputs[j] = store.InputRef{Bucket: bucket, Key: o.Key, Revision: spec.Revision(o.Position)}
+		}
+		for _, target := range tr.Target {
+			t.fire(s, target, bucket, tr.Name, f, inputs)
+		}
+	}
+	if out.CancelRest {
+		t.cancelRest(s, bucket, &out)
+	}
+}
+
+// keep makes durable what a step changed of a machine.
+func (t *tx) keep(s *session, name machineName, m *machine, out *triggers.Outcome) {
+	session := name.session
+	for i := range out.Keep {
+		it := &out.Keep[i]
+		t.write(store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, it.Position),
+			store.AppendItem(nil, &store.Item{Key: it.Key, Group: it.Group, Time: micros(it.Time)}))
+	}
+	for _, position := range out.Drop {
+		t.erase(store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, position))
+	}
+	var want store.Micros
+	if !out.Timer.IsZero() {
+		want = micros(out.Timer)
+	}
+	rearmed := t.rearm(s, name, m, want)
+	if !out.Changed && !rearmed && (m.known || len(out.Keep) == 0) {
+		return // items alone: the header stands as it is
+	}
+	if !m.known {
+		m.known = true
+		if s != nil {
+			s.rec.Machines++
+		}
+	}
+	t.markMachine(m, name)
+	if s != nil {
+		t.touch(s)
+	}
+}
+
+// rearm moves a machine's timer to where it wants it, and tells whether it moved.
+func (t *tx) rearm(s *session, name machineName, m *machine, want store.Micros) bool {
+	if want == m.timer {
+		return false
+	}
+	subject := store.Timer{Kind: store.TimerTrigger, App: name.app, Session: name.session, Bucket: name.bucket, Trigger: name.trigger}
+	if m.timer != 0 {
+		t.disarm(m.timer, subject)
+		if s != nil {
+			s.rec.Timers--
+		}
+	}
+	m.timer = want
+	if want != 0 {
+		t.arm(want, subject)
+		if s != nil {
+			s.rec.Timers++
+		}
+	}
+	return true
+}
+
+func (t *tx) writeMachine(m *machine) {
+	m.dirty = false
+	n := m.name
+	t.write(store.AppendTriggerStateKey(nil, t.shard(), n.app, n.session, n.bucket, n.trigger),
+		store.AppendTriggerState(nil, &store.TriggerState{Timer: m.timer, Header: m.Header(nil), Primitive: m.spec.Primitive}))
+}
+
+// machine returns the state machine of a trigger in a session, or of scope bucket
+// if s is nil, loading it if it is not in memory.
+func (t *tx) machine(s *session, name machineName, tr *spec.Trigger) *machine {
+	in := t.machines
+	if s != nil {
+		if s.machines == nil {
+			s.machines = make(map[machineName]*machine)
+		}
+		in = s.machines
+	}
+	if m, ok := in[name]; ok {
+		return m
+	}
+	m, err := t.loadMachine(s, name, tr)
+	if err != nil {
+		t.broken(err)
+		return nil
+	}
+	in[name] = m
+	return m
+}
+
+func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machine, error) {
+	make := func() (*machine, error) {
+		m, err := triggers.New(tr)
+		return &machine{Machine: m, spec: tr}, err
+	}
+	if triggers.Stateless(tr.Primitive) || s != nil && (s.fresh || s.rec.Machines == 0) {
+		return make()
+	}
+	value, err := t.leader.cfg.DB.Get(store.AppendTriggerStateKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
+	if errors.Is(err, store.ErrNotFound) {
+		return make()
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec, err := store.DecodeTriggerState(value)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Primitive != tr.Primitive {
+		t.leader.cfg.Log.Warn("trigger starts anew: its primitive has changed",
+			"app", name.app, "bucket", name.bucket, "trigger", name.trigger, "from", rec.Primitive, "to", tr.Primitive)
+		t.forgetMachine(name, rec.Timer)
+		return make()
+	}
+	items, failed := t.items(name)
+	m, err := triggers.Restore(tr, rec.Header, items)
+	if err = errors.Join(err, *failed); err != nil {
+		return nil, err
+	}
+	return &machine{Machine: m, spec: tr, timer: rec.Timer, known: true}, nil
+}
+
+// items reads what a machine keeps; the error is set when the sequence ends.
+func (t *tx) items(name machineName) (iter.Seq[triggers.Item], *error) {
+	failed := new(error)
+	return func(yield func(triggers.Item) bool) {
+		lower, upper := store.Bounds(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
+		err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+			_, position, err := store.DecodeTriggerItemKey(k)
+			if err != nil {
+				*failed = err
+				return false
+			}
+			it, err := store.DecodeItem(v)
+			if err != nil {
+				*failed = err
+				return false
+			}
+			return yield(triggers.Item{Object: triggers.Object{Position: position, Key: it.Key, Group: it.Group}, Time: timeOf(it.Time)})
+		})
+		if *failed == nil {
+			*failed = err
+		}
+	}, failed
+}
+
+// forgetMachine deletes a machine of scope bucket with all it holds.
+func (t *tx) forgetMachine(name machineName, timer store.Micros) {
+	t.erase(store.AppendTriggerStateKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
+	t.batch.DeleteRange(store.Bounds(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, name.session, name.bucket, name.trigger)))
+	t.dropHeld(name)
+	if timer != 0 {
+		t.disarm(timer, store.Timer{Kind: store.TimerTrigger, App: name.app, Session: name.session, Bucket: name.bucket, Trigger: name.trigger})
+	}
+}
+
+// triggerDue ticks a trigger whose timer has come.
+func (t *tx) triggerDue(subject store.Timer, due store.Micros) {
+	name := machineName{subject.App, subject.Session, subject.Bucket, subject.Trigger}
+	if subject.Session == "" {
+		t.tickBucket(name, due)
+		return
+	}
+	s := t.session(sessionName{subject.App, subject.Session})
+	if s == nil || s.rec.State != store.SessionRunning {
+		return
+	}
+	tr := findTrigger(s.plan.app, subject.Bucket, subject.Trigger)
+	if tr == nil {
+		return
+	}
+	m := t.machine(s, name, tr)
+	if m == nil || m.timer != due {
+		return
+	}
+	m.timer = 0
+	s.rec.Timers--
+	t.touch(s)
+	t.step(s, subject.Bucket, tr, triggers.Event{Kind: triggers.Tick})
+	t.markMachine(m, name)
+}
+
+// markMachine has a machine written at the end of the round whatever its step said.
+func (t *tx) markMachine(m *machine, name machineName) {
+	if !m.dirty {
+		m.dirty = true
+		m.name = name
+		t.dirty.machines = append(t.dirty.machines, m)
+	}
+}
+
+func findTrigger(app *spec.App, bucket spec.BucketName, name spec.TriggerName) *spec.Trigger {
+	b, ok := app.Bucket(bucket)
+	if !ok {
+		return nil
+	}
+	for _, tr := range b.Triggers {
+		if tr.Name == name {
+			return tr
+		}
+	}
+	return nil
+}
+
+// disarmMachines takes back the timers of a session that ends by force. Those of
+// machines that are not in memory find their session ended when they are due.
+func (t *tx) disarmMachines(s *session) {
+	for name, m := range s.machines {
+		if t.rearm(s, name, m, 0) {
+			t.markMachine(m, name)
+		}
+	}
+}
+
+// finishStages tells triggers that wait for functions that all their invocations
+// in the session are done: none of them is pending, nor of a function that was
+// seen to cause them.
+func (t *tx) finishStages(s *session) {
+	for _, st := range s.plan.stages {
+		if s.stageDone(st.trigger.Until.Functions) {
+			t.step(s, st.bucket, st.trigger, triggers.Event{Kind: triggers.StageDone})
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package leader
+
+import (
+	"errors"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// tx collects what the commands of one entry do: writes, and effects to be run
+// once the entry is applied. Reads see the writes of this and of earlier entries.
+type tx struct {
+	*reign
+	counters store.Counters
+	batch    *store.Batch
+	seq      uint64 // of the entry in the making
+	keys     []string
+	effects  []func(error)
+	at       store.Micros // the time of this round
+
+	// dirty is what commands changed, to be written at the end of the round.
+	dirty struct {
+		sessions    []*session
+		invocations []*invocation
+		machines    []*machine
+	}
+	cause spec.FunctionName // of the attempt whose emission is evaluated
+	trace string            // its or the request's traceparent
+}
+
+func (r *reign) begin() *tx {
+	return &tx{
+		reign:    r,
+		counters: r.counters,
+		batch:    r.leader.cfg.DB.NewBatch(),
+		seq:      r.proposed + 1,
+		at:       micros(r.now()),
+	}
+}
+
+// run evaluates one request. Its answer, good or bad, rests on everything before
+// it and so waits for it.
+func (t *tx) run(req *request) {
+	err := req.command.evaluate(t)
+	if req.answer == nil {
+		return
+	}
+	t.after(func(lost error) {
+		if lost != nil {
+			req.answer <- errTermOver(t.leader.cfg.Shard)
+			return
+		}
+		req.answer <- err
+	})
+}
+
+// after has f run once the entry is applied (nil) or lost.
+func (t *tx) after(f func(lost error)) { t.effects = append(t.effects, f) }
+
+// onApplied has f run once the entry is applied, and not if it is lost.
+func (t *tx) onApplied(f func()) {
+	t.effects = append(t.effects, func(lost error) {
+		if lost == nil {
+			f()
+		}
+	})
+}
+
+// fail runs the effects of a transaction that is not proposed.
+func (t *tx) fail(reason error) {
+	for _, f := range t.effects {
+		f(reason)
+	}
+}
+
+// broken notes that memory and store can't be told apart any more: the round's
+// writes are thrown away and the term is given up.
+func (t *tx) broken(err error) {
+	if t.failed == nil {
+		t.failed = err
+	}
+}
+
+// get reads a key that was written with put; ok tells whether it is there.
+func (t *tx) get(key []byte) (value []byte, ok bool) {
+	if v, found := t.overlay.get(key); found {
+		return v, v != nil
+	}
+	v, err := t.leader.cfg.DB.Get(key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, false
+	}
+	if err != nil {
+		t.broken(err)
+		return nil, false
+	}
+	return v, true
+}
+
+// put writes a key that later evaluation may read. It keeps value.
+func (t *tx) put(key, value []byte) {
+	t.batch.Set(key, value)
+	k := string(key)
+	t.overlay.put(k, value, t.seq)
+	t.keys = append(t.keys, k)
+}
+
+// remove deletes a key that was written with put.
+func (t *tx) remove(key []byte) {
+	t.batch.Delete(key)
+	k := string(key)
+	t.overlay.put(k, nil, t.seq)
+	t.keys = append(t.keys, k)
+}
+
+// write writes a key that evaluation never reads back while it is in flight,
+// because memory holds its subject.
+func (t *tx) write(key, value []byte) { t.batch.Set(key, value) }
+
+// erase deletes a key that was written with write.
+func (t *tx) erase(key []byte) { t.batch.Delete(key) }
+
+// revision counts up the shard's revision.
+func (t *tx) revision() spec.Revision {
+	t.counters.Revision++
+	return t.counters.Revision
+}
+
+// flush writes what the round's commands left dirty: each session, invocation
+// and machine once, however many commands touched it.
+func (t *tx) flush() {
+	for i := 0; i < len(t.dirty.sessions); i++ { // settling may fire and so touch more
+		t.settle(t.dirty.sessions[i])
+	}
+	for _, inv := range t.dirty.invocations {
+		t.writeInvocation(inv)
+	}
+	for _, m := range t.dirty.machines {
+		t.writeMachine(m)
+	}
+	for _, s := range t.dirty.sessions {
+		t.writeSession(s)
+	}
+	if t.counters != t.reign.counters {
+		t.write(store.AppendCountersKey(nil, t.shard()), store.AppendCounters(nil, &t.counters))
+	}
+	t.overlay.seal(t.seq, t.keys)
+}
+
+func (t *tx) shard() spec.ShardID { return t.leader.cfg.Shard }

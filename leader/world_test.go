@@ -1,0 +1,330 @@
+package leader_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/leader"
+	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// world is the shards of a node, led for real, with functions in Go for executors.
+type world struct {
+	t       testing.TB
+	dir     string
+	shards  int
+	apps    *deployed
+	run     *runner
+	db      *store.DB
+	host    *shard.Host
+	leaders map[spec.ShardID]*leader.Leader
+	stop    context.CancelFunc
+	done    sync.WaitGroup
+}
+
+func newWorld(t testing.TB, shards int, manifest string, functions map[string]function) *world {
+	w := &world{t: t, dir: t.TempDir(), shards: shards, apps: &deployed{}, run: newRunner(functions)}
+	w.apps.apply(t, manifest)
+	w.start()
+	t.Cleanup(w.close)
+	return w
+}
+
+func (w *world) start() {
+	w.t.Helper()
+	var err error
+	if w.db, err = store.Open(w.dir+"/store", store.Options{Node: "n1"}); err != nil {
+		w.t.Fatalf("open the store: %v", err)
+	}
+	if w.host, err = shard.Open(shard.HostConfig{Dir: w.dir + "/raft"}, w.db); err != nil {
+		w.t.Fatalf("open the raft logs: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop = cancel
+	w.leaders = map[spec.ShardID]*leader.Leader{}
+	for i := range w.shards {
+		id := spec.ShardID(i + 1)
+		s, err := w.host.Start(id, 1, map[uint64]string{1: ""})
+		if err != nil {
+			w.t.Fatalf("start shard %d: %v", id, err)
+		}
+		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run})
+	}
+	for _, l := range w.leaders {
+		w.done.Go(func() {
+			if err := l.Run(ctx); err != nil && ctx.Err() == nil {
+				w.t.Errorf("a leader ended: %v", err)
+			}
+		})
+	}
+	wait, cancelWait := context.WithTimeout(ctx, 20*time.Second)
+	defer cancelWait()
+	for id, l := range w.leaders {
+		if err := l.WaitLeading(wait); err != nil {
+			w.t.Fatalf("shard %d is not led: %v", id, err)
+		}
+	}
+}
+
+func (w *world) close() {
+	if w.stop == nil {
+		return
+	}
+	w.stop()
+	w.done.Wait()
+	w.stop = nil
+	if err := w.host.Close(); err != nil {
+		w.t.Errorf("close the host: %v", err)
+	}
+	if err := w.db.Close(); err != nil {
+		w.t.Errorf("close the store: %v", err)
+	}
+}
+
+// restart stops everything and starts it again on the same data.
+func (w *world) restart() {
+	w.close()
+	w.start()
+}
+
+func (w *world) ShardOf(slot spec.Slot) spec.ShardID {
+	return spec.ShardID(int(slot)*w.shards/spec.Slots + 1)
+}
+
+func (w *world) Deliver(ctx context.Context, to spec.ShardID, m leader.Mail) error {
+	return w.leaders[to].TakeMail(ctx, m)
+}
+
+func (w *world) of(slot spec.Slot) *leader.Leader { return w.leaders[w.ShardOf(slot)] }
+
+// put puts a key-value object and returns the session it drives.
+func (w *world) put(bucket, key, value string) spec.SessionID {
+	w.t.Helper()
+	res, err := w.tryPut(leader.Put{Bucket: spec.BucketName(bucket), Key: spec.Key(key), Body: bytes.NewReader([]byte(value))})
+	if err != nil {
+		w.t.Fatalf("put %s/%s: %v", bucket, key, err)
+	}
+	return res.Session
+}
+
+func (w *world) tryPut(p leader.Put) (leader.PutResult, error) {
+	p.App = "demo"
+	slot := spec.KeySlot(p.App, p.Bucket, p.Key)
+	if p.Session != "" {
+		slot = spec.SessionSlot(p.App, p.Session)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return w.of(slot).Put(ctx, p)
+}
+
+// result waits for the end of a session.
+func (w *world) result(id spec.SessionID) wire.Result {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	res, err := w.of(spec.SessionSlot("demo", id)).Result(ctx, "demo", id, 25*time.Second, false)
+	if err != nil {
+		w.t.Fatalf("result of %s: %v", id, err)
+	}
+	if res.Status == wire.SessionRunning {
+		s, _ := w.of(spec.SessionSlot("demo", id)).History(ctx, "demo", id, "", 100)
+		w.t.Fatalf("session %s does not end: %+v", id, s)
+	}
+	return res
+}
+
+func (w *world) history(id spec.SessionID) wire.History {
+	w.t.Helper()
+	h, err := w.of(spec.SessionSlot("demo", id)).History(context.Background(), "demo", id, "", 10000)
+	if err != nil {
+		w.t.Fatalf("history of %s: %v", id, err)
+	}
+	return h
+}
+
+// outputs returns a finished session's outputs as "key=value", in order.
+func outputs(r wire.Result) []string {
+	var out []string
+	for _, o := range r.Outputs {
+		out = append(out, fmt.Sprintf("%s=%s", o.Key, o.Data))
+	}
+	return out
+}
+
+// deployed is the control state.
+type deployed struct {
+	mu       sync.Mutex
+	versions []*spec.App
+}
+
+func (d *deployed) apply(t testing.TB, manifest string) {
+	t.Helper()
+	app, _, err := spec.Parse("app.yaml", []byte(manifest), spec.FormatYAML)
+	if err != nil {
+		t.Fatalf("manifest: %v", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.versions = append(d.versions, app)
+}
+
+func (d *deployed) App(name spec.AppName, version uint64) (*spec.App, uint64, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if version == 0 {
+		version = uint64(len(d.versions))
+	}
+	if name != "demo" || version == 0 || version > uint64(len(d.versions)) {
+		return nil, 0, false
+	}
+	return d.versions[version-1], version, true
+}
+
+func (d *deployed) Names() []spec.AppName {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.versions) == 0 {
+		return nil
+	}
+	return []spec.AppName{"demo"}
+}
+
+// function is user code: it gets its inputs and emits.
+type function func(c *call) error
+
+// call is one attempt.
+type call struct {
+	*exec.Task
+	in  []exec.Input
+	ctx context.Context
+	seq uint64
+	out []exec.Emission
+}
+
+func (c *call) put(bucket, key, value string) {
+	c.emit(exec.Emission{Bucket: spec.BucketName(bucket), Key: spec.Key(key), Data: []byte(value)})
+}
+func (c *call) output(key, value string) {
+	c.emit(exec.Emission{Bucket: spec.OutputBucket, Key: spec.Key(key), Data: []byte(value), Output: true})
+}
+func (c *call) join(bucket, trigger string, keys ...spec.Key) {
+	c.emit(exec.Emission{Bucket: spec.BucketName(bucket), JoinTrigger: spec.TriggerName(trigger), JoinKeys: keys})
+}
+func (c *call) emit(e exec.Emission) {
+	c.seq++
+	e.Seq = c.seq
+	c.out = append(c.out, e)
+}
+
+// flush hands over what was emitted before the attempt ends.
+func (c *call) flush() error {
+	out := c.out
+	c.out = nil
+	return c.Sink.Emit(c.Task, out)
+}
+
+// permanent is an error that is not to be retried.
+type permanent string
+
+func (p permanent) Error() string { return string(p) }
+
+// runner is an exec.Runtime with a goroutine for each attempt.
+type runner struct {
+	functions map[string]function
+	mu        sync.Mutex
+	cancels   map[string]context.CancelFunc
+	counts    map[string]int // attempts begun, by function
+}
+
+func newRunner(functions map[string]function) *runner {
+	return &runner{functions: functions, cancels: map[string]context.CancelFunc{}, counts: map[string]int{}}
+}
+
+func (r *runner) Submit(t *exec.Task) {
+	ctx, cancel := context.WithTimeout(context.Background(), t.Timeout)
+	name := fmt.Sprintf("%s/%d", t.Invocation, t.Attempt)
+	r.mu.Lock()
+	r.cancels[name] = cancel
+	r.counts[string(t.Function.Name)]++
+	r.mu.Unlock()
+	go func() {
+		defer cancel()
+		c := &call{Task: t, ctx: ctx}
+		var failure *exec.Failure
+		in, err := t.Load(ctx)
+		if err == nil {
+			t.Sink.Started(t, "go")
+			c.in = in
+			err = r.functions[string(t.Function.Name)](c)
+		}
+		if p, ok := err.(permanent); ok {
+			failure = &exec.Failure{Kind: exec.Permanent, Message: string(p)}
+		} else if err != nil {
+			failure = &exec.Failure{Kind: exec.Failed, Message: err.Error()}
+		}
+		t.Sink.Done(t, c.out, failure)
+	}()
+}
+
+func (r *runner) Cancel(id spec.InvocationID, attempt int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if cancel := r.cancels[fmt.Sprintf("%s/%d", id, attempt)]; cancel != nil {
+		cancel()
+	}
+}
+
+func (r *runner) Close() error { return nil }
+
+func (r *runner) count(function string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counts[function]
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func readAll(t testing.TB, o leader.Object, err error) string {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("get: %v", err)
+	}
+	defer func() { _ = o.Body.Close() }()
+	data, err := io.ReadAll(o.Body)
+	if err != nil {
+		t.Fatalf("read: %v", err)
+	}
+	return string(data)
+}
+
+func keysOf(in []exec.Input) []string {
+	var keys []string
+	for _, i := range in {
+		keys = append(keys, string(i.Key))
+	}
+	return keys
+}
+
+var _ = slices.Sorted(maps.Keys(map[string]int{}))

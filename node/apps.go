@@ -1,0 +1,206 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pheromone-run/pheromone/api"
+	"github.com/pheromone-run/pheromone/raft/control"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+)
+
+// App implements leader.Apps.
+func (n *Node) App(name spec.AppName, version uint64) (*spec.App, uint64, bool) {
+	v, ok := n.control.State().Version(name, version)
+	if !ok {
+		return nil, 0, false
+	}
+	app, err := v.App()
+	if err != nil {
+		n.cfg.Log.Error("an app can't be read", "app", name, "version", version, "error", err)
+		return nil, 0, false
+	}
+	return app, v.Version, true
+}
+
+// Names implements leader.Apps.
+func (n *Node) Names() []spec.AppName { return n.control.State().Names() }
+
+// Apply implements api.Apps.
+func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o api.ApplyOptions) (wire.ApplyResult, error) {
+	app, warnings, err := spec.Parse(string(name), manifest, spec.FormatYAML)
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	if app.Name != name {
+		return wire.ApplyResult{}, spec.Errorf(spec.CodeInvalid, "the manifest is of app %q, the request's path says %q", app.Name, name).WithField("app")
+	}
+	if err := n.runnable(app, o.Artifact); err != nil {
+		return wire.ApplyResult{}, err
+	}
+	app.Artifact = o.Artifact
+	res := wire.ApplyResult{App: name, DryRun: o.DryRun, Warnings: warnings, Changes: []wire.Change{}}
+	var old *spec.App
+	expected := uint64(0)
+	if current, version, ok := n.App(name, 0); ok {
+		old, expected = current, version
+	}
+	res.Version = expected
+	res.Changes = append(res.Changes, spec.Diff(old, app)...)
+	if o.DryRun {
+		return res, nil
+	}
+	done, err := n.control.Apply(ctx, &control.ApplyApp{
+		Name: name, Expected: &expected, Manifest: manifest, Spec: app.Manifest(), Artifact: o.Artifact, At: n.now(),
+	})
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	res.Version = done.Version
+	return res, n.appsChanged(ctx)
+}
+
+// runnable tells whether this node can run what an app declares.
+func (n *Node) runnable(app *spec.App, sum string) error {
+	if sum != "" && !n.artifacts.Has(sum) {
+		return spec.Errorf(spec.CodeNotFound, "artifact %s is not here: upload it first", sum).WithField("artifact")
+	}
+	for name, f := range app.Functions {
+		if f.Runtime == spec.RuntimeInproc && n.cfg.Inproc == nil {
+			return spec.Errorf(spec.CodeInvalid, "function %q has runtime inproc, which is for programs that embed a node: this one runs runtime process", name).
+				WithField("functions." + string(name) + ".runtime")
+		}
+	}
+	return nil
+}
+
+// appsChanged has every leader take over what is deployed.
+func (n *Node) appsChanged(ctx context.Context) error {
+	var group errgroup.Group
+	for _, l := range n.leaders {
+		group.Go(func() error { return l.AppsChanged(ctx) })
+	}
+	return group.Wait()
+}
+
+// followApps has the leaders take over changes that did not come through this
+// node's API.
+func (n *Node) followApps() {
+	ctx := context.Background()
+	for {
+		changed := n.control.Changed()
+		if n.cancelled() == nil {
+			if err := n.appsChanged(ctx); err != nil {
+				n.cfg.Log.Debug("apps not taken over yet", "error", err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-n.stopping():
+			return
+		}
+	}
+}
+
+// ListApps implements api.Apps.
+func (n *Node) ListApps(context.Context) ([]wire.App, error) {
+	state := n.control.State()
+	apps := []wire.App{}
+	for _, name := range state.Names() {
+		if v, ok := state.Current(name); ok {
+			apps = append(apps, wire.App{Name: name, Version: v.Version, AppliedAt: v.AppliedAt, Artifact: v.Artifact})
+		}
+	}
+	return apps, nil
+}
+
+// GetApp implements api.Apps.
+func (n *Node) GetApp(_ context.Context, name spec.AppName, version uint64) (wire.App, error) {
+	v, ok := n.control.State().Version(name, version)
+	if !ok || version != 0 && v.Version != version {
+		if version == 0 {
+			return wire.App{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", name)
+		}
+		return wire.App{}, spec.Errorf(spec.CodeNotFound, "app %q has no version %d, or it is not kept any more", name, version)
+	}
+	return wireApp(v), nil
+}
+
+func wireApp(v *control.AppVersion) wire.App {
+	return wire.App{Name: v.Name, Version: v.Version, AppliedAt: v.AppliedAt, Artifact: v.Artifact, Spec: v.Spec, Manifest: string(v.Manifest)}
+}
+
+// AppVersions implements api.Apps.
+func (n *Node) AppVersions(_ context.Context, name spec.AppName) ([]wire.App, error) {
+	record := n.control.State().Apps[name]
+	if record == nil || record.Deleted {
+		return nil, spec.Errorf(spec.CodeNotFound, "there is no app %q", name)
+	}
+	versions := []wire.App{}
+	for i := len(record.Versions) - 1; i >= 0; i-- {
+		v := record.Versions[i]
+		versions = append(versions, wire.App{Name: name, Version: v.Version, AppliedAt: v.AppliedAt, Artifact: v.Artifact})
+	}
+	return versions, nil
+}
+
+// Rollback implements api.Apps: a new version with the content of an old one.
+func (n *Node) Rollback(ctx context.Context, name spec.AppName, version uint64) (wire.ApplyResult, error) {
+	old, current, ok := n.App(name, 0)
+	if !ok {
+		return wire.ApplyResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", name)
+	}
+	done, err := n.control.Apply(ctx, &control.RollbackApp{Name: name, Version: version, Expected: &current, At: n.now()})
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	app, _, ok := n.App(name, done.Version)
+	if !ok {
+		return wire.ApplyResult{}, spec.Errorf(spec.CodeInternal, "version %d of app %q can't be read", done.Version, name)
+	}
+	return wire.ApplyResult{App: name, Version: done.Version, Changes: append([]wire.Change{}, spec.Diff(old, app)...)}, n.appsChanged(ctx)
+}
+
+// DeleteApp implements api.Apps. It returns once all data of the app is gone.
+func (n *Node) DeleteApp(ctx context.Context, name spec.AppName) error {
+	if _, err := n.control.Apply(ctx, &control.DeleteApp{Name: name, At: n.now()}); err != nil {
+		return err
+	}
+	return n.appsChanged(ctx)
+}
+
+// PutArtifact implements api.Apps.
+func (n *Node) PutArtifact(ctx context.Context, _ spec.AppName, sum string, body io.Reader) (bool, error) {
+	if raw, err := hex.DecodeString(sum); err != nil || len(raw) != 32 || hex.EncodeToString(raw) != sum {
+		return false, spec.Errorf(spec.CodeInvalid, "an artifact is named by its SHA-256 in 64 lower-case hexadecimal digits, this is %q", sum).WithField("artifact")
+	}
+	counted := &countingReader{from: body}
+	existed, err := n.artifacts.Put(ctx, sum, counted, maxArtifactBytes)
+	if err != nil || existed {
+		return existed, err
+	}
+	_, err = n.control.Apply(ctx, &control.PutArtifact{Sum: sum, Size: counted.n, At: n.now()})
+	return false, err
+}
+
+const maxArtifactBytes = 256 << 20
+
+type countingReader struct {
+	from io.Reader
+	n    int64
+}
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	r.n += int64(n)
+	return n, err
+}
+
+// HasArtifact implements api.Apps.
+func (n *Node) HasArtifact(_ context.Context, _ spec.AppName, sum string) (bool, error) {
+	return n.artifacts.Has(sum), nil
+}

@@ -1,0 +1,101 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// Config is a node's configuration. The zero value of a field stands for its
+// default.
+type Config struct {
+	// Name is the node's name, for the whole life of its data. Default n1.
+	Name string
+	// DataDir holds everything the node keeps. Required.
+	DataDir string
+	// Listen is the address of the API. Default 127.0.0.1:7070; port 0 takes a free one.
+	Listen string
+	// Insecure lets the API listen beyond loopback, without TLS and tokens.
+	Insecure bool
+	// Shards is the number of raft groups that a new data folder is laid out with.
+	// Default 1. It is not changed by later starts.
+	Shards int
+	// ReserveBytes is how much room on the disk is left: below it puts are refused.
+	// Default 256 MiB.
+	ReserveBytes int64
+	// Version is what the node says it is.
+	Version string
+	// Inproc runs the functions of runtime inproc: an inproc.Runtime of the program
+	// that embeds the node. Without it such functions can't be deployed.
+	Inproc exec.Runtime
+	Log    *slog.Logger // default: nowhere
+	// Fatal is called when the node can't go on; it must not return. Default: log
+	// the reason and exit with status 1.
+	Fatal func(error)
+}
+
+const (
+	defaultListen       = "127.0.0.1:7070"
+	defaultReserveBytes = 256 << 20
+	maxShards           = 256
+)
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = "n1"
+	}
+	if c.Listen == "" {
+		c.Listen = defaultListen
+	}
+	if c.Shards == 0 {
+		c.Shards = 1
+	}
+	if c.ReserveBytes == 0 {
+		c.ReserveBytes = defaultReserveBytes
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Validate reports every setting that is missing or out of bounds.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	if err := spec.ValidAppName(c.Name); err != nil {
+		errs = append(errs, fmt.Errorf("name %q: a node's name is made of lower-case letters, digits, '-' and '_', starts with a letter and has at most %d bytes", c.Name, spec.MaxNameBytes))
+	}
+	if c.DataDir == "" {
+		errs = append(errs, errors.New("data: name the folder that holds the node's data"))
+	}
+	if c.Shards < 1 || c.Shards > maxShards {
+		errs = append(errs, fmt.Errorf("shards: %d is not between 1 and %d", c.Shards, maxShards))
+	}
+	if c.ReserveBytes < 0 {
+		errs = append(errs, fmt.Errorf("reserve: %d bytes are less than none", c.ReserveBytes))
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	switch {
+	case err != nil:
+		errs = append(errs, fmt.Errorf("listen: %q is not host:port", c.Listen))
+	case !c.Insecure && !loopback(host):
+		errs = append(errs, fmt.Errorf("listen: %s is reachable from other machines, and this version has neither TLS nor tokens: listen on 127.0.0.1, or say --insecure", c.Listen))
+	}
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

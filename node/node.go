@@ -1,0 +1,297 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pheromone-run/pheromone/api"
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/exec/artifact"
+	"github.com/pheromone-run/pheromone/exec/logs"
+	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/leader"
+	"github.com/pheromone-run/pheromone/raft/control"
+	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// Node is a running node. Start makes one, Close ends it.
+type Node struct {
+	cfg     Config
+	started time.Time
+
+	db        *store.DB
+	control   *control.Group
+	host      *shard.Host
+	artifacts *artifact.Store
+	logs      *logs.Store
+	pool      *exec.Pool
+	server    *api.Server
+	listener  net.Listener
+
+	shards   []spec.ShardID // led here, in order
+	replicas []*shard.Shard
+	leaders  []*leader.Leader // leaders[i] leads shards[i]
+	byShard  map[spec.ShardID]*leader.Leader
+
+	ready  atomic.Bool
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	ended  chan struct{} // closed when Close is done
+	once   sync.Once
+	failed atomic.Pointer[error]
+}
+
+// Start opens the data folder and starts everything. It returns once the node
+// takes commands, or with what stood in the way; then nothing is left running.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	n := &Node{cfg: cfg, started: time.Now(), byShard: map[spec.ShardID]*leader.Leader{}, ended: make(chan struct{})}
+	if err := n.start(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) start(ctx context.Context) error {
+	// The address is taken first: it is what most often stands in the way.
+	var err error
+	if n.listener, err = net.Listen("tcp", n.cfg.Listen); err != nil {
+		return fmt.Errorf("listen on %s: %w", n.cfg.Listen, err)
+	}
+	if err := n.openData(ctx); err != nil {
+		return err
+	}
+	if err := n.startExecutors(); err != nil {
+		return err
+	}
+	if err := n.startShards(); err != nil {
+		return err
+	}
+	if err := n.waitLeaders(ctx); err != nil {
+		return err
+	}
+	n.tasks.Go(n.followApps)
+	n.ready.Store(true)
+	return n.serve()
+}
+
+// openData opens the store and joins the control group.
+func (n *Node) openData(ctx context.Context) error {
+	var err error
+	if n.db, err = store.Open(n.path("store"), store.Options{
+		Node: n.cfg.Name, Log: n.cfg.Log, ReserveBytes: n.cfg.ReserveBytes, Fatal: n.fatal,
+	}); err != nil {
+		return err
+	}
+	if n.control, err = control.Open(ctx, control.Config{
+		Node: n.cfg.Name, Dir: n.path("control"), DB: n.db, Log: n.cfg.Log,
+	}); err != nil {
+		return fmt.Errorf("open the control group: %w", err)
+	}
+	if _, err := n.control.Apply(ctx, &control.InitPlacement{Shards: n.cfg.Shards, Nodes: []string{n.cfg.Name}}); err != nil {
+		return fmt.Errorf("place the shards: %w", err)
+	}
+	return n.checkPlacement()
+}
+
+// checkPlacement refuses data that was laid out in another way than is asked for.
+func (n *Node) checkPlacement() error {
+	placed := n.control.State().Placement.Shards
+	if len(placed) == 0 {
+		return errors.New("the data folder has no shards")
+	}
+	for id, s := range placed {
+		if len(s.Replicas) != 1 {
+			return fmt.Errorf("shard %d has %d replicas: the data belongs to a cluster, and this version runs one node", id, len(s.Replicas))
+		}
+		for _, name := range s.Replicas {
+			if name != n.cfg.Name {
+				return fmt.Errorf("shard %d lives on node %q, this node is %q: start it with the name the data was made with", id, name, n.cfg.Name)
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) startExecutors() error {
+	var err error
+	if n.artifacts, err = artifact.Open(n.path("artifacts")); err != nil {
+		return fmt.Errorf("open the artifacts: %w", err)
+	}
+	if n.logs, err = logs.Open(n.path("logs")); err != nil {
+		return fmt.Errorf("open the functions' logs: %w", err)
+	}
+	processes, err := process.New(process.Settings{
+		Scratch: n.path("scratch"), Artifacts: n.artifacts, Log: n.logs.Append, Logger: n.cfg.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("start the executors: %w", err)
+	}
+	runtimes := map[spec.Runtime]exec.Runtime{spec.RuntimeProcess: processes}
+	if n.cfg.Inproc != nil {
+		runtimes[spec.RuntimeInproc] = n.cfg.Inproc
+	}
+	n.pool = exec.New(runtimes)
+	return nil
+}
+
+// startShards starts the raft group and the leader of each shard that is here.
+func (n *Node) startShards() error {
+	var err error
+	if n.host, err = shard.Open(shard.HostConfig{Dir: n.path("raft"), Log: n.cfg.Log, Fatal: n.fatal}, n.db); err != nil {
+		return fmt.Errorf("open the raft logs: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	placed := n.control.State().Placement.Shards
+	for _, id := range sortedShards(placed) {
+		for replica := range placed[id].Replicas {
+			s, err := n.host.Start(id, replica, map[uint64]string{replica: ""})
+			if err != nil {
+				return fmt.Errorf("start shard %d: %w", id, err)
+			}
+			l := leader.New(leader.Config{
+				Shard: id, Node: n.cfg.Name, DB: n.db, Replica: s, Apps: n, Router: n, Runtime: n.pool, Log: n.cfg.Log,
+			})
+			n.shards = append(n.shards, id)
+			n.replicas = append(n.replicas, s)
+			n.leaders = append(n.leaders, l)
+			n.byShard[id] = l
+		}
+	}
+	// Mail between shards needs all of them to be known before the first one leads.
+	for _, l := range n.leaders {
+		n.tasks.Go(func() {
+			if err := l.Run(ctx); err != nil && ctx.Err() == nil {
+				n.fatal(err)
+			}
+		})
+	}
+	return nil
+}
+
+// leadWait bounds how long a start waits for its shards.
+const leadWait = time.Minute
+
+func (n *Node) waitLeaders(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leadWait)
+	defer cancel()
+	for i, l := range n.leaders {
+		if err := l.WaitLeading(ctx); err != nil {
+			return fmt.Errorf("shard %d does not take commands: %w", n.shards[i], err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) serve() error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&collector{n})
+	n.server = api.New(api.Config{Version: n.cfg.Version, Registry: registry}, n, n.cfg.Log)
+	n.tasks.Go(func() {
+		if err := n.server.Serve(n.listener); err != nil && n.cancelled() == nil {
+			n.fatal(fmt.Errorf("serve the API: %w", err))
+		}
+	})
+	return nil
+}
+
+// cancelled returns why the node stops, nil while it does not.
+func (n *Node) cancelled() error {
+	if n.ready.Load() {
+		return nil
+	}
+	return context.Canceled
+}
+
+// URL is where the API is.
+func (n *Node) URL() string { return "http://" + n.listener.Addr().String() }
+
+// DataDir is where the node keeps its data.
+func (n *Node) DataDir() string { return n.cfg.DataDir }
+
+// Wait returns once the node is closed, with the reason if it closed itself.
+func (n *Node) Wait() error {
+	<-n.ended
+	if err := n.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// shutdownWait bounds how long requests may take to end.
+const shutdownWait = 3 * time.Second
+
+// Close stops the node: requests end, executors are killed, what was accepted
+// goes on at the next start. It may be called more than once.
+func (n *Node) Close() error {
+	var err error
+	n.once.Do(func() {
+		err = n.close()
+		close(n.ended)
+	})
+	<-n.ended
+	return err
+}
+
+func (n *Node) close() error {
+	var errs []error
+	n.ready.Store(false)
+	if n.server != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
+		errs = append(errs, n.server.Shutdown(ctx))
+		cancel()
+	} else if n.listener != nil {
+		errs = append(errs, n.listener.Close())
+	}
+	// Leaders end before executors do, so that attempts that are killed now are not
+	// taken for failed: they run again after the next start.
+	if n.cancel != nil {
+		n.cancel()
+	}
+	n.tasks.Wait()
+	if n.pool != nil {
+		errs = append(errs, n.pool.Close())
+	}
+	if n.host != nil {
+		errs = append(errs, n.host.Close())
+	}
+	if n.control != nil {
+		errs = append(errs, n.control.Close())
+	}
+	if n.logs != nil {
+		errs = append(errs, n.logs.Close())
+	}
+	if n.db != nil {
+		errs = append(errs, n.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// fatal ends the process: after a failed sync or a broken invariant nothing that
+// the node would say could be relied on.
+func (n *Node) fatal(err error) {
+	n.failed.CompareAndSwap(nil, &err)
+	if n.cfg.Fatal != nil {
+		n.cfg.Fatal(err)
+		return
+	}
+	n.cfg.Log.Error("the node can't go on and ends itself", "reason", err)
+	os.Exit(1)
+}
+
+func (n *Node) path(name string) string { return filepath.Join(n.cfg.DataDir, name) }

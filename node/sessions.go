@@ -1,0 +1,160 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pheromone-run/pheromone/api"
+	"github.com/pheromone-run/pheromone/leader"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// inputKey is the key of the object in a function's inbox that an invoke puts.
+const inputKey spec.Key = "input"
+
+// Invoke implements api.Sessions: it puts the body into the function's inbox, in
+// a new session. A repeated idempotency key finds the same shard again.
+func (n *Node) Invoke(ctx context.Context, i api.Invoke) (wire.PutResult, error) {
+	app, _, ok := n.App(i.App, 0)
+	if !ok {
+		return wire.PutResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", i.App)
+	}
+	if app.Functions[i.Function] == nil {
+		return wire.PutResult{}, spec.Errorf(spec.CodeNotFound, "app %q has no function %q", i.App, i.Function).
+			WithHint("it has: " + strings.Join(functionNames(app), ", "))
+	}
+	slot := spec.Slot(rand.IntN(spec.Slots))
+	if i.IdempotencyKey != "" {
+		slot = spec.KeySlot(i.App, spec.Inbox(i.Function), spec.Key(i.IdempotencyKey))
+	}
+	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
+		App: i.App, Session: spec.NewSessionID(slot, n.now()), New: true,
+		Origin: store.Origin{Kind: store.OriginInvoke, Bucket: spec.Inbox(i.Function), Key: inputKey},
+		Bucket: spec.Inbox(i.Function), Key: inputKey, Body: i.Body, ContentType: i.ContentType, Meta: i.Meta,
+		Request: i.IdempotencyKey, Traceparent: i.Traceparent,
+	})
+	return putResult(spec.Inbox(i.Function), res), err
+}
+
+func functionNames(app *spec.App) []string {
+	names := make([]string, 0, len(app.Functions))
+	for f := range app.Functions {
+		names = append(names, string(f))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ListSessions implements api.Sessions: a merge of the shards' pages, newest
+// first. The position is the time and id of the last session of the page.
+func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.SessionList, error) {
+	if _, _, ok := n.App(l.App, 0); !ok {
+		return wire.SessionList{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", l.App)
+	}
+	before, beforeID, err := parsePosition(l.After)
+	if err != nil {
+		return wire.SessionList{}, err
+	}
+	items, more := []wire.Session{}, false
+	for _, ld := range n.leaders {
+		page, err := ld.Sessions(ctx, l.App, l.Status, l.Function, before, beforeID, l.Limit)
+		if err != nil {
+			return wire.SessionList{}, err
+		}
+		items = append(items, page.Items...)
+		more = more || page.More
+	}
+	slices.SortFunc(items, func(a, b wire.Session) int {
+		if c := b.CreatedAt.Compare(a.CreatedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(string(b.Session), string(a.Session))
+	})
+	list := wire.SessionList{Items: items[:min(len(items), l.Limit)]}
+	if k := len(list.Items); k > 0 && (more || len(items) > k) {
+		last := list.Items[k-1]
+		list.Next = strconv.FormatInt(last.CreatedAt.UnixMicro(), 10) + ":" + string(last.Session)
+	}
+	return list, nil
+}
+
+func parsePosition(after string) (store.Micros, spec.SessionID, error) {
+	if after == "" {
+		return 0, "", nil
+	}
+	at, id, ok := strings.Cut(after, ":")
+	micros, err := strconv.ParseInt(at, 10, 64)
+	if !ok || err != nil || micros <= 0 {
+		return 0, "", spec.Errorf(spec.CodeInvalid, "after must be the next of an earlier page, it is %q", after).WithField("after")
+	}
+	return store.Micros(micros), spec.SessionID(id), nil
+}
+
+// GetSession implements api.Sessions.
+func (n *Node) GetSession(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
+	return n.leaderOf(spec.SessionSlot(app, id)).Session(ctx, app, id)
+}
+
+// Result implements api.Sessions.
+func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, wait time.Duration, untilOutput bool) (wire.Result, error) {
+	return n.leaderOf(spec.SessionSlot(app, id)).Result(ctx, app, id, wait, untilOutput)
+}
+
+// History implements api.Sessions.
+func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
+	return n.leaderOf(spec.SessionSlot(app, id)).History(ctx, app, id, after, limit)
+}
+
+// Cancel implements api.Sessions.
+func (n *Node) Cancel(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
+	if err := n.leaderOf(spec.SessionSlot(app, id)).Cancel(ctx, app, id); err != nil {
+		return wire.Session{}, err
+	}
+	return n.GetSession(ctx, app, id)
+}
+
+// Purge implements api.Sessions.
+func (n *Node) Purge(ctx context.Context, app spec.AppName, id spec.SessionID) error {
+	return n.leaderOf(spec.SessionSlot(app, id)).Purge(ctx, app, id)
+}
+
+// Rerun implements api.Sessions: it puts a copy of a stored object into a new
+// session, which then runs on the app's newest version.
+func (n *Node) Rerun(ctx context.Context, app spec.AppName, id spec.SessionID, from string) (wire.PutResult, error) {
+	session, err := n.GetSession(ctx, app, id)
+	if err != nil {
+		return wire.PutResult{}, err
+	}
+	bucket, key := session.Origin.Bucket, session.Origin.Key
+	if from != "" {
+		b, k, ok := strings.Cut(from, "/")
+		if !ok {
+			return wire.PutResult{}, spec.Errorf(spec.CodeInvalid, "from must name an object as bucket/key, it is %q", from).WithField("from")
+		}
+		bucket, key = spec.BucketName(b), spec.Key(k)
+	} else if session.Origin.Kind == "trigger" {
+		return wire.PutResult{}, spec.Errorf(spec.CodeInvalid, "session %s was started by trigger %s of bucket %s, not by one object: say from which of its objects it is to run again", id, session.Origin.Trigger, bucket).
+			WithField("from")
+	}
+	if err := n.knows(app, bucket); err != nil {
+		return wire.PutResult{}, err
+	}
+	o, err := n.open(ctx, app, id, bucket, key)
+	if err != nil {
+		return wire.PutResult{}, err
+	}
+	defer func() { _ = o.Body.Close() }()
+	slot := spec.Slot(rand.IntN(spec.Slots))
+	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
+		App: app, Session: spec.NewSessionID(slot, n.now()), New: true,
+		Origin: store.Origin{Kind: store.OriginRerun, Bucket: bucket, Key: key, Session: id},
+		Bucket: bucket, Key: key, Body: o.Body, ContentType: o.ContentType, Meta: o.Meta,
+	})
+	return putResult(bucket, res), err
+}

@@ -1,0 +1,117 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+)
+
+// HostConfig is the configuration of a Host. Dir is required; zero values of the
+// others stand for the defaults named.
+type HostConfig struct {
+	// Dir holds the raft logs. It belongs to the store that Open is given: neither
+	// works without the other.
+	Dir string
+	// Address is the host:port that other hosts reach this one at, and where it
+	// listens. Empty makes a host that listens nowhere and holds only shards with
+	// a single member. It may change from one start to the next.
+	Address string
+	// Cluster separates clusters: hosts with different numbers drop each other's
+	// messages. It can't be changed later. Default 1.
+	Cluster uint64
+	// RTT is the tick that elections, heartbeats and timeouts are counted in.
+	// Default 20 ms, and 10 ms without Address. Below 20 ms leaders of replicated
+	// shards lose their place on a busy machine.
+	RTT time.Duration
+	// ElectionTicks and HeartbeatTicks are for shards with several members.
+	// Default 25 and 2.
+	ElectionTicks  int
+	HeartbeatTicks int
+	// ProposeTimeout bounds the time until an entry is applied. It only matters
+	// when neither success nor the loss of the lead is noticed. Default 10 s.
+	ProposeTimeout time.Duration
+	// SnapshotEntries is the number of entries after which the store is synced
+	// and the log is cut. Default 20,000.
+	SnapshotEntries int
+	// Log gets what dragonboat logs at its levels error and warning as such, and
+	// everything else at debug. Dragonboat knows one logger for the process: the
+	// one of the Host opened last.
+	Log *slog.Logger
+	// Fatal is called when a replica can't go on: its store fails, or its log
+	// holds what no leader writes. It must not return. Default: log and exit the
+	// process with status 1, because a state machine that skips an entry would no
+	// longer equal the others.
+	Fatal func(error)
+}
+
+// The timing of a shard with a single member: there is no one to wait for.
+const (
+	soleElectionTicks  = 3
+	soleHeartbeatTicks = 1
+)
+
+func (c HostConfig) withDefaults() HostConfig {
+	if c.Cluster == 0 {
+		c.Cluster = 1
+	}
+	if c.RTT == 0 {
+		c.RTT = 20 * time.Millisecond
+		if c.Address == "" {
+			c.RTT = 10 * time.Millisecond
+		}
+	}
+	if c.ElectionTicks == 0 {
+		c.ElectionTicks = 25
+	}
+	if c.HeartbeatTicks == 0 {
+		c.HeartbeatTicks = 2
+	}
+	if c.ProposeTimeout == 0 {
+		c.ProposeTimeout = 10 * time.Second
+	}
+	if c.SnapshotEntries == 0 {
+		c.SnapshotEntries = 20_000
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Fatal == nil {
+		log := c.Log
+		c.Fatal = func(err error) {
+			log.Error("a shard's replica can't go on, ending the process", "reason", err)
+			os.Exit(1)
+		}
+	}
+	return c
+}
+
+// Validate reports every setting that is out of bounds.
+func (c HostConfig) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("dir is empty: name the folder for the raft logs"))
+	}
+	if c.Address != "" {
+		if host, port, err := net.SplitHostPort(c.Address); err != nil || host == "" || port == "" || port == "0" {
+			errs = append(errs, fmt.Errorf("address %q is not host:port with a fixed port", c.Address))
+		}
+	}
+	if c.RTT < time.Millisecond || c.RTT > time.Second {
+		errs = append(errs, fmt.Errorf("rtt %v is not between 1ms and 1s", c.RTT))
+	}
+	if c.HeartbeatTicks < 1 || c.ElectionTicks <= 2*c.HeartbeatTicks {
+		errs = append(errs, fmt.Errorf("election of %d ticks is not more than twice the heartbeat of %d, which is at least 1",
+			c.ElectionTicks, c.HeartbeatTicks))
+	}
+	if c.ProposeTimeout < c.RTT {
+		errs = append(errs, fmt.Errorf("propose timeout %v is below one rtt of %v", c.ProposeTimeout, c.RTT))
+	}
+	if c.SnapshotEntries < 1000 {
+		errs = append(errs, fmt.Errorf("%d snapshot entries are fewer than 1000", c.SnapshotEntries))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,260 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/lni/dragonboat/v4/statemachine"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// Host holds the shards of a node: their logs, connections and workers. A node
+// has one.
+type Host struct {
+	cfg      HostConfig
+	db       *store.DB
+	node     *dragonboat.NodeHost
+	registry *registry
+
+	mu struct {
+		sync.Mutex
+		shards map[spec.ShardID]*Shard
+		closed bool
+	}
+}
+
+// logShards is the number of log databases, each with its own stream of syncs,
+// and of the workers before them. Shards of one worker share syncs. It can't be
+// changed once there are logs.
+const logShards = 2
+
+// logMemTableBytes bounds a memtable of a log database; up to four exist. It is
+// also about the size of its log files.
+const logMemTableBytes = 8 << 20
+
+// maxInMemLogBytes bounds the entries of a shard that are not applied yet; more
+// are refused as busy.
+const maxInMemLogBytes = 64 << 20
+
+// Open makes the host of the store's node ready to start shards. The store must
+// stay open until the host is closed.
+func Open(cfg HostConfig, db *store.DB) (*Host, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, spec.Errorf(spec.CodeInvalid, "shard host: %w", err)
+	}
+	if err := prepareFolder(cfg.Dir, db); err != nil {
+		return nil, fmt.Errorf("shard host: %w", err)
+	}
+	routeRaftLog(cfg.Log)
+	h := &Host{cfg: cfg, db: db, registry: newRegistry()}
+	h.mu.shards = make(map[spec.ShardID]*Shard)
+	node, err := openNode(h.nodeConfig())
+	if err != nil {
+		return nil, fmt.Errorf("shard host: open the raft logs in %s: %w", cfg.Dir, err)
+	}
+	h.node = node
+	return h, nil
+}
+
+// openNode turns dragonboat's panics about what it finds on disk into errors.
+func openNode(cfg config.NodeHostConfig) (node *dragonboat.NodeHost, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("damaged: %v", fault)
+		}
+	}()
+	return dragonboat.NewNodeHost(cfg)
+}
+
+func (h *Host) nodeConfig() config.NodeHostConfig {
+	logs := config.GetTinyMemLogDBConfig()
+	logs.Shards = logShards
+	logs.KVWriteBufferSize = logMemTableBytes
+	c := config.NodeHostConfig{
+		DeploymentID:      h.cfg.Cluster,
+		NodeHostDir:       h.cfg.Dir,
+		RTTMillisecond:    uint64(max(h.cfg.RTT/time.Millisecond, 1)),
+		RaftAddress:       h.cfg.Address,
+		RaftEventListener: leaderEvents{h},
+		Expert: config.ExpertConfig{
+			FS:    logFS{IFS: defaultFS, bytes: logMemTableBytes + logMemTableBytes/8},
+			LogDB: logs,
+			Engine: config.EngineConfig{
+				ExecShards: logShards, CommitShards: 2, ApplyShards: 2, SnapshotShards: 2, CloseShards: 2,
+			},
+			NodeRegistryFactory: h.registry,
+		},
+	}
+	if h.cfg.Address == "" {
+		c.RaftAddress = "none"
+		c.Expert.TransportFactory = noTransport{}
+	}
+	return c
+}
+
+// Start starts this node's replica of a shard. members are the shard's replicas
+// and where they are, this one included. The first start of all of them makes
+// the shard, and then they must be the same on every host; later ones only tell
+// the addresses.
+func (h *Host) Start(id spec.ShardID, replica uint64, members map[uint64]string) (*Shard, error) {
+	if _, ok := members[replica]; !ok {
+		return nil, spec.Errorf(spec.CodeInvalid, "start shard %d: replica %d is not among its members", id, replica)
+	}
+	return h.start(id, replica, members, false)
+}
+
+// Join starts a replica that was added to a running shard (Shard.AddReplica).
+// members are the replicas that it can learn from.
+func (h *Host) Join(id spec.ShardID, replica uint64, members map[uint64]string) (*Shard, error) {
+	return h.start(id, replica, members, true)
+}
+
+func (h *Host) start(id spec.ShardID, replica uint64, members map[uint64]string, join bool) (*Shard, error) {
+	if id == 0 || replica == 0 {
+		return nil, spec.Errorf(spec.CodeInvalid, "start shard %d, replica %d: both are counted from 1", id, replica)
+	}
+	if h.cfg.Address == "" && (join || len(members) > 1) {
+		return nil, spec.Errorf(spec.CodeInvalid, "start shard %d: it has several members and this host has no address", id)
+	}
+	known := h.node.HasNodeInfo(uint64(id), replica)
+	if !known {
+		// The log of this replica is gone: under the same number it would break the
+		// promises it has given.
+		meta, err := h.db.Meta(id)
+		if err != nil && !errors.Is(err, store.ErrRestoring) {
+			return nil, fmt.Errorf("start shard %d: %w", id, err)
+		}
+		if meta.Applied > 0 {
+			return nil, fmt.Errorf("start shard %d: the store has entries of it up to %d and replica %d has no raft log: drop the shard's range and add a replica with a new number", id, meta.Applied, replica)
+		}
+	}
+	for member, address := range members {
+		h.registry.set(uint64(id), member, address)
+	}
+	s := newShard(h, id, replica, len(members) == 1 && !join)
+	if err := h.register(s); err != nil {
+		return nil, err
+	}
+	initial := make(map[uint64]dragonboat.Target)
+	if !known && !join {
+		for member := range maps.Keys(members) {
+			initial[member] = target(member)
+		}
+	}
+	if err := s.launch(initial, join && !known); err != nil {
+		h.forget(s)
+		return nil, fmt.Errorf("start shard %d: %w", id, err)
+	}
+	return s, nil
+}
+
+func (h *Host) register(s *Shard) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.closed {
+		return fmt.Errorf("start shard %d: %w", s.id, errClosed)
+	}
+	if h.mu.shards[s.id] != nil {
+		return spec.Errorf(spec.CodeConflict, "start shard %d: it runs already", s.id)
+	}
+	h.mu.shards[s.id] = s
+	return nil
+}
+
+func (h *Host) forget(s *Shard) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.mu.shards, s.id)
+}
+
+var errClosed = errors.New("the host is closed")
+
+// Close stops all shards and waits until their terms have reported everything.
+// Calls that wait return with an error. The store stays open.
+func (h *Host) Close() (err error) {
+	h.mu.Lock()
+	if h.mu.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.mu.closed = true
+	shards := maps.Clone(h.mu.shards)
+	h.mu.Unlock()
+	for _, s := range shards {
+		s.release()
+	}
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("close the shard host: %v", fault)
+		}
+	}()
+	h.node.Close()
+	for _, s := range shards {
+		s.waitTerm()
+	}
+	return nil
+}
+
+// leaderEvents gets dragonboat's news about leaders, on one goroutine for all
+// shards, which must not be kept waiting.
+type leaderEvents struct{ host *Host }
+
+var _ raftio.IRaftEventListener = leaderEvents{}
+
+func (e leaderEvents) LeaderUpdated(info raftio.LeaderInfo) {
+	e.host.mu.Lock()
+	s := e.host.mu.shards[spec.ShardID(info.ShardID)]
+	e.host.mu.Unlock()
+	if s != nil && s.replica == info.ReplicaID {
+		s.leaderIs(info.LeaderID, info.Term)
+	}
+}
+
+func (s *Shard) raftConfig() config.Config {
+	c := config.Config{
+		ShardID:   uint64(s.id),
+		ReplicaID: s.replica,
+		// A leader cut off from the others steps down, and a replica that was cut
+		// off does not bring its higher term to a leader that works.
+		CheckQuorum:         true,
+		PreVote:             true,
+		ElectionRTT:         uint64(s.host.cfg.ElectionTicks),
+		HeartbeatRTT:        uint64(s.host.cfg.HeartbeatTicks),
+		SnapshotEntries:     uint64(s.host.cfg.SnapshotEntries),
+		CompactionOverhead:  uint64(s.host.cfg.SnapshotEntries / 4),
+		OrderedConfigChange: true,
+		MaxInMemLogSize:     maxInMemLogBytes,
+	}
+	if s.sole {
+		c.ElectionRTT, c.HeartbeatRTT = soleElectionTicks, soleHeartbeatTicks
+	}
+	return c
+}
+
+// launch starts the replica in dragonboat. One that was stopped a moment ago may
+// not be gone yet.
+func (s *Shard) launch(initial map[uint64]dragonboat.Target, join bool) error {
+	const tries, wait = 500, 2 * time.Millisecond
+	for try := 1; ; try++ {
+		err := s.host.node.StartOnDiskReplica(initial, join, s.newMachine, s.raftConfig())
+		if !errors.Is(err, dragonboat.ErrShardAlreadyExist) || try == tries {
+			return err
+		}
+		time.Sleep(wait)
+	}
+}
+
+func (s *Shard) newMachine(uint64, uint64) statemachine.IOnDiskStateMachine {
+	m := newMachine(s.id, s.host.db, s.host.cfg.Fatal)
+	s.machine.Store(m)
+	return m
+}

@@ -1,0 +1,114 @@
+package shard
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/lni/dragonboat/v4"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// SetAddress tells where a replica of a shard is, when it is new or has moved.
+func (h *Host) SetAddress(id spec.ShardID, replica uint64, address string) {
+	h.registry.set(uint64(id), replica, address)
+}
+
+// Members returns the numbers of the shard's replicas, as of now.
+func (s *Shard) Members(ctx context.Context) ([]uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
+	defer cancel()
+	members, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
+	if err != nil {
+		return nil, fmt.Errorf("members of shard %d: %w", s.id, err)
+	}
+	return slices.Sorted(maps.Keys(members.Nodes)), nil
+}
+
+// AddReplica makes a replica on another host a member, which starts it with
+// Host.Join. The number must never have been used in this shard, not even by a
+// replica that was removed. The other members have to be told its address too.
+func (s *Shard) AddReplica(ctx context.Context, replica uint64, address string) error {
+	s.host.SetAddress(s.id, replica, address)
+	if s.sole {
+		if err := s.slowDown(); err != nil {
+			return fmt.Errorf("add replica %d to shard %d: %w", replica, s.id, err)
+		}
+	}
+	err := s.changeMembers(ctx, func(ctx context.Context, change uint64) error {
+		return s.host.node.SyncRequestAddReplica(ctx, uint64(s.id), replica, target(replica), change)
+	})
+	if err != nil {
+		return fmt.Errorf("add replica %d to shard %d: %w", replica, s.id, err)
+	}
+	return nil
+}
+
+// RemoveReplica takes a replica out of the shard, for ever. Transfer the lead
+// first if it is the leader: otherwise the shard is without one for an election.
+func (s *Shard) RemoveReplica(ctx context.Context, replica uint64) error {
+	err := s.changeMembers(ctx, func(ctx context.Context, change uint64) error {
+		return s.host.node.SyncRequestDeleteReplica(ctx, uint64(s.id), replica, change)
+	})
+	if err != nil {
+		return fmt.Errorf("remove replica %d of shard %d: %w", replica, s.id, err)
+	}
+	return nil
+}
+
+// changeMembers makes one change on top of the membership as it is now, and has
+// an entry applied after it: a snapshot taken right behind a change was seen to
+// lack it (dragonboat). A claim of epoch 0 is such an entry, it is always lost.
+func (s *Shard) changeMembers(ctx context.Context, change func(context.Context, uint64) error) error {
+	if s.host.cfg.Address == "" {
+		return spec.Errorf(spec.CodeInvalid, "this host has no address, so its shards have no other members")
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
+	defer cancel()
+	now, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
+	if err != nil {
+		return err
+	}
+	if err := change(ctx, now.ConfigChangeID); err != nil {
+		return err
+	}
+	_, err = s.host.node.SyncPropose(ctx, s.session, entry{kind: kindClaim}.encode())
+	return err
+}
+
+// slowDown starts the replica again with the timing of a shard with several
+// members. The term ends by it.
+func (s *Shard) slowDown() error {
+	if err := s.host.node.StopReplica(uint64(s.id), s.replica); err != nil {
+		return err
+	}
+	s.leaderIs(0, 0)
+	s.sole = false
+	return s.launch(map[uint64]dragonboat.Target{}, false)
+}
+
+// TransferTo hands the lead to another replica, which has to be alive: what is
+// proposed to a dead one is lost. Let batches in flight end first. It returns
+// once the other replica leads.
+func (s *Shard) TransferTo(ctx context.Context, replica uint64) error {
+	if err := s.host.node.RequestLeaderTransfer(uint64(s.id), replica); err != nil {
+		return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, err)
+	}
+	for {
+		s.mu.Lock()
+		leader, changed := s.mu.leader, s.mu.changed
+		s.mu.Unlock()
+		if leader == replica {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, ctx.Err())
+		case <-s.closing:
+			return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, errClosed)
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// OpenBlob returns the bytes of a blob, read chunk by chunk. At the end they are
+// checked against the blob's size and checksum: only who sees io.EOF has read
+// what was stored. A blob that is deleted meanwhile gives an error.
+func (db *DB) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadCloser {
+	return &blobReader{from: db, shard: shard, app: app, blob: blob}
+}
+
+// ReadBlob returns the bytes of a blob, checked.
+func (db *DB) ReadBlob(shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
+	if err := checkBlob(blob); err != nil {
+		return nil, err
+	}
+	out := make([]byte, 0, blob.Size)
+	r := &blobReader{from: db, shard: shard, app: app, blob: blob}
+	for {
+		err := r.nextChunk()
+		if err == io.EOF {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r.chunk...)
+	}
+}
+
+// checkBlob refuses a blob whose chunks can't have its size, so that the size can
+// be trusted as a bound.
+func checkBlob(b Blob) error {
+	if b.Size < 0 || (b.Size+BlobChunkBytes-1)/BlobChunkBytes != int64(b.Chunks) {
+		return fmt.Errorf("store: blob %x: %d bytes can't be in %d chunks", b.ID, b.Size, b.Chunks)
+	}
+	return nil
+}
+
+type blobReader struct {
+	from   Reader
+	shard  spec.ShardID
+	app    spec.AppName
+	blob   Blob
+	next   uint32
+	read   int64
+	crc    uint32
+	stored []byte
+	buf    []byte // the chunk, whole
+	chunk  []byte // what of it is not handed out yet
+	err    error
+}
+
+func (r *blobReader) Read(p []byte) (int, error) {
+	for len(r.chunk) == 0 {
+		if r.err == nil {
+			r.err = r.nextChunk()
+		}
+		if r.err != nil {
+			return 0, r.err
+		}
+	}
+	n := copy(p, r.chunk)
+	r.chunk = r.chunk[n:]
+	return n, nil
+}
+
+// WriteTo saves io.Copy a buffer.
+func (r *blobReader) WriteTo(w io.Writer) (written int64, err error) {
+	for {
+		if len(r.chunk) == 0 && r.err == nil {
+			r.err = r.nextChunk()
+		}
+		if r.err == io.EOF {
+			return written, nil
+		}
+		if r.err != nil {
+			return written, r.err
+		}
+		n, err := w.Write(r.chunk)
+		written += int64(n)
+		r.chunk = r.chunk[n:]
+		if err != nil {
+			return written, err
+		}
+	}
+}
+
+var errBlobClosed = errors.New("store: the blob is closed")
+
+func (r *blobReader) Close() error {
+	r.chunk, r.buf, r.stored, r.err = nil, nil, nil, errBlobClosed
+	return nil
+}
+
+// nextChunk reads the next chunk, or checks the whole and returns io.EOF.
+func (r *blobReader) nextChunk() error {
+	if r.next == 0 {
+		if err := checkBlob(r.blob); err != nil {
+			return err
+		}
+	}
+	if r.next == r.blob.Chunks {
+		if r.crc != r.blob.CRC {
+			return r.fault(errors.New("the checksum differs, the bytes are damaged"))
+		}
+		return io.EOF
+	}
+	var key [160]byte
+	stored, err := r.from.GetTo(r.stored[:0], AppendBlobChunkKey(key[:0], r.shard, r.app, r.blob.ID, r.next))
+	if err != nil {
+		return r.fault(err)
+	}
+	r.stored = stored
+	if r.buf, err = unpack(r.blob.Codec, r.buf, stored); err != nil {
+		return r.fault(err)
+	}
+	if want := min(BlobChunkBytes, r.blob.Size-r.read); int64(len(r.buf)) != want {
+		return r.fault(fmt.Errorf("%d bytes where %d were stored", len(r.buf), want))
+	}
+	r.crc = crc32.Update(r.crc, castagnoli, r.buf)
+	r.read += int64(len(r.buf))
+	r.next++
+	r.chunk = r.buf
+	return nil
+}
+
+func (r *blobReader) fault(err error) error {
+	return fmt.Errorf("store: blob %x of shard %d, chunk %d of %d: %w", r.blob.ID, r.shard, r.next, r.blob.Chunks, err)
+}

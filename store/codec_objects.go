@@ -1,0 +1,190 @@
+package store
+
+import (
+	"encoding/binary"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// AppendObject appends the record of an object.
+func AppendObject(dst []byte, o *Object) []byte {
+	return appendObjectFields(append(dst, recordVersion), o)
+}
+
+// DecodeObject reads the record of an object. Inline is a part of src, not a copy.
+func DecodeObject(src []byte) (Object, error) {
+	r := openRecord(src)
+	o := r.object()
+	return o, r.done("object")
+}
+
+func appendObjectFields(dst []byte, o *Object) []byte {
+	dst = appendUint(dst, uint64(o.Revision))
+	dst = appendInt(dst, o.Created)
+	dst = appendInt(dst, o.Expires)
+	dst = appendInt(dst, o.Deliver)
+	dst = appendUint(dst, o.Producer)
+	dst = appendString(dst, o.Session)
+	dst = appendString(dst, o.Key)
+	dst = appendInt(dst, o.Size)
+	dst = appendString(dst, o.ContentType)
+	dst = appendMap(dst, o.Meta)
+	dst = appendBool(dst, o.Output)
+	dst = appendString(dst, o.Inline)
+	dst = appendBool(dst, o.Blob != nil)
+	if o.Blob != nil {
+		dst = appendBlobFields(dst, o.Blob)
+	}
+	return dst
+}
+
+func (r *recordReader) object() Object {
+	o := Object{
+		Revision:    spec.Revision(r.uint()),
+		Created:     r.micros(),
+		Expires:     r.micros(),
+		Deliver:     r.micros(),
+		Producer:    r.uint(),
+		Session:     spec.SessionID(r.string()),
+		Key:         spec.Key(r.string()),
+		Size:        r.int(),
+		ContentType: r.string(),
+		Meta:        r.stringMap(),
+		Output:      r.bool(),
+		Inline:      r.bytes(),
+	}
+	if r.bool() {
+		b := r.blob()
+		o.Blob = &b
+	}
+	return o
+}
+
+func appendBlobFields(dst []byte, b *Blob) []byte {
+	dst = append(dst, b.ID[:]...)
+	dst = appendInt(dst, b.Size)
+	dst = appendUint(dst, uint64(b.Chunks))
+	dst = append(dst, byte(b.Codec))
+	dst = binary.LittleEndian.AppendUint32(dst, b.CRC)
+	return append(dst, b.Sum[:]...)
+}
+
+func (r *recordReader) blob() (b Blob) {
+	r.fixed(b.ID[:])
+	b.Size = r.int()
+	b.Chunks = r.uint32()
+	b.Codec = Codec(r.byte())
+	var crc [4]byte
+	r.fixed(crc[:])
+	b.CRC = binary.LittleEndian.Uint32(crc[:])
+	r.fixed(b.Sum[:])
+	return b
+}
+
+// AppendBlob appends the record of a blob, for those who keep blobs of their own.
+func AppendBlob(dst []byte, b *Blob) []byte { return appendBlobFields(append(dst, recordVersion), b) }
+
+// DecodeBlob reads the record of a blob.
+func DecodeBlob(src []byte) (Blob, error) {
+	r := openRecord(src)
+	b := r.blob()
+	return b, r.done("blob")
+}
+
+// AppendEvent appends the record of a change.
+func AppendEvent(dst []byte, e *Event) []byte {
+	dst = append(dst, recordVersion, byte(e.Kind))
+	dst = appendString(dst, e.App)
+	dst = appendString(dst, e.Bucket)
+	dst = appendString(dst, e.Key)
+	return appendObjectFields(dst, &e.Object)
+}
+
+// DecodeEvent reads the record of a change. Object.Inline is a part of src.
+func DecodeEvent(src []byte) (Event, error) {
+	r := openRecord(src)
+	e := Event{
+		Kind: EventKind(r.byte()), App: spec.AppName(r.string()), Bucket: spec.BucketName(r.string()),
+		Key: spec.Key(r.string()), Object: r.object(),
+	}
+	return e, r.done("event")
+}
+
+// AppendMail appends a message to another shard.
+func AppendMail(dst []byte, m *Mail) []byte {
+	dst = appendUint(append(dst, recordVersion), uint64(m.Slot))
+	dst = appendString(dst, m.App)
+	dst = appendString(dst, m.Bucket)
+	dst = appendString(dst, m.Trigger)
+	dst = appendString(dst, m.Session)
+	dst = appendObjectFields(dst, &m.Object)
+	dst = appendBool(dst, m.Set)
+	dst = appendUint(dst, uint64(len(m.Keys)))
+	for _, key := range m.Keys {
+		dst = appendString(dst, key)
+	}
+	return dst
+}
+
+// DecodeMail reads a message to another shard. Object.Inline is a part of src.
+func DecodeMail(src []byte) (Mail, error) {
+	r := openRecord(src)
+	slot := r.uint()
+	if slot >= spec.Slots {
+		r.fail(errVarint)
+	}
+	m := Mail{
+		Slot: spec.Slot(slot), App: spec.AppName(r.string()), Bucket: spec.BucketName(r.string()),
+		Trigger: spec.TriggerName(r.string()), Session: spec.SessionID(r.string()), Object: r.object(),
+		Set: r.bool(), Keys: list(&r, 1, func(r *recordReader) spec.Key { return spec.Key(r.string()) }),
+	}
+	return m, r.done("mail")
+}
+
+// AppendItem appends the record of an object that a trigger's machine keeps.
+func AppendItem(dst []byte, i *Item) []byte {
+	dst = appendString(append(dst, recordVersion), i.Key)
+	dst = appendString(dst, i.Group)
+	return appendInt(dst, i.Time)
+}
+
+// DecodeItem reads the record of an item.
+func DecodeItem(src []byte) (Item, error) {
+	r := openRecord(src)
+	i := Item{Key: spec.Key(r.string()), Group: r.string(), Time: r.micros()}
+	return i, r.done("item")
+}
+
+// AppendTriggerState appends the record of a trigger's state.
+func AppendTriggerState(dst []byte, s *TriggerState) []byte {
+	dst = appendInt(append(dst, recordVersion), s.Timer)
+	dst = appendString(dst, s.Header)
+	return appendString(dst, s.Primitive)
+}
+
+// DecodeTriggerState reads the record of a trigger's state. Header is a part of src.
+func DecodeTriggerState(src []byte) (TriggerState, error) {
+	r := openRecord(src)
+	s := TriggerState{Timer: r.micros(), Header: r.bytes(), Primitive: spec.Primitive(r.string())}
+	return s, r.done("trigger state")
+}
+
+// AppendRequest appends the record of a request with an idempotency key.
+func AppendRequest(dst []byte, q *Request) []byte {
+	dst = appendString(append(dst, recordVersion), q.Session)
+	dst = appendString(dst, q.Bucket)
+	dst = appendString(dst, q.Key)
+	dst = appendUint(dst, uint64(q.Revision))
+	dst = appendInt(dst, q.Expires)
+	return appendUint(dst, q.Fingerprint)
+}
+
+// DecodeRequest reads the record of a request.
+func DecodeRequest(src []byte) (Request, error) {
+	r := openRecord(src)
+	q := Request{
+		Session: spec.SessionID(r.string()), Bucket: spec.BucketName(r.string()), Key: spec.Key(r.string()),
+		Revision: spec.Revision(r.uint()), Expires: r.micros(), Fingerprint: r.uint(),
+	}
+	return q, r.done("request")
+}

@@ -1,0 +1,240 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// DB is the one store of a node. Its methods may be called at the same time from
+// several goroutines; the order of Apply and Commit calls that overlap is not
+// said, so each shard has one caller that applies.
+//
+// A DB that could not write or sync is failed for good: Options.Fatal is called
+// once, and every later write returns the reason. Nothing tries again after a
+// failed sync, because the kernel may have dropped the pages it could not write.
+type DB struct {
+	fs       vfs.FS
+	dir      string
+	log      *slog.Logger
+	pebble   *pebble.DB
+	lock     interface{ Close() error }
+	identity Identity
+	fatal    func(error)
+	failure  atomic.Pointer[failure]
+	opened   atomic.Bool // before that, a failure is what Open returns
+	disk     disk
+	staging  staging
+}
+
+type failure struct{ err error }
+
+// Options says how a store is opened.
+type Options struct {
+	// Node is the name of the node. It is written down by the first Open and has
+	// to be the same ever after.
+	Node string
+	FS   vfs.FS       // default: the disk
+	Log  *slog.Logger // default: nowhere
+
+	CacheBytes    int64  // of blocks read; default 16 MiB
+	MemTableBytes uint64 // of one memtable, of which up to four exist under load; default 8 MiB
+	// ReserveBytes is how much of the disk has to be free for Writable to say yes;
+	// default 256 MiB, or a tenth of the disk if that is less. Negative: any.
+	ReserveBytes int64
+	// Fatal is called once, when the store has failed and the node has to stop. It
+	// may be called from any goroutine, with locks held: it must not call the DB.
+	// It should not return, because pebble can't always go on behind a failed write
+	// and then ends the process with nothing but stacks. The default logs the
+	// reason as the last line and ends the process.
+	Fatal func(error)
+	Now   func() time.Time // for Identity.Created; default time.Now
+}
+
+const (
+	defaultCacheBytes    = 16 << 20
+	defaultMemTableBytes = 8 << 20
+	memTablesAtMost      = 4
+
+	// pebbleFormat is fixed, so that an upgrade of the library alone does not
+	// make a folder unreadable for the version before.
+	pebbleFormat = pebble.FormatWALSyncChunks
+	bloomBits    = 10
+)
+
+// Open opens the store in dir, and makes it if dir is empty or not there.
+func Open(dir string, o Options) (*DB, error) {
+	if o.Node == "" {
+		return nil, spec.Errorf(spec.CodeInvalid, "open store %s: the node has no name", dir)
+	}
+	o.setDefaults()
+	db := &DB{fs: o.FS, dir: dir, log: o.Log, fatal: o.Fatal}
+	db.disk = disk{fs: o.FS, dir: dir, reserve: o.ReserveBytes}
+	if err := db.open(o); err != nil {
+		return nil, err
+	}
+	return db, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultCacheBytes
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = defaultMemTableBytes
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Fatal == nil {
+		log := o.Log
+		o.Fatal = func(err error) {
+			log.Error("the store has failed, the node stops", "error", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func (db *DB) open(o Options) (err error) {
+	folder, err := openFolder(o.FS, db.dir)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = folder.lock.Close()
+		}
+	}()
+	if err := folder.check(o.Node); err != nil {
+		return err
+	}
+	opened, err := openPebble(folder.pebbleDir(), db.pebbleOptions(o, folder.known))
+	if err != nil {
+		return pebbleError(db.dir, err)
+	}
+	if !folder.known {
+		identity := Identity{Format: formatVersion, Node: o.Node, Created: o.Now().UTC().Truncate(time.Second)}
+		if err := folder.finish(identity); err != nil {
+			_ = opened.Close()
+			return err
+		}
+	}
+	db.pebble, db.lock, db.identity = opened, folder.lock, folder.identity
+	db.opened.Store(true)
+	return db.Err()
+}
+
+// openPebble returns as an error what pebble meets with a panic, such as a folder
+// that can't be synced.
+func openPebble(dir string, o *pebble.Options) (db *pebble.DB, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			cause, ok := fault.(error)
+			if !ok {
+				cause = fmt.Errorf("%v", fault)
+			}
+			err = cause
+		}
+	}()
+	return pebble.Open(dir, o)
+}
+
+func (db *DB) pebbleOptions(o Options, mustExist bool) *pebble.Options {
+	p := &pebble.Options{
+		FS:                          logFS{o.FS, db.fail},
+		CacheSize:                   o.CacheBytes,
+		MemTableSize:                o.MemTableBytes,
+		MemTableStopWritesThreshold: memTablesAtMost,
+		FormatMajorVersion:          pebbleFormat,
+		ErrorIfNotExists:            mustExist,
+		Logger:                      pebbleLogger{db},
+		EventListener:               &pebble.EventListener{},
+	}
+	var lastLogged atomic.Int64 // a full disk makes pebble retry in a tight loop
+	p.EventListener.BackgroundError = func(err error) {
+		if pebble.IsCorruptionError(err) {
+			db.fail(err)
+			return
+		}
+		now := time.Now().UnixNano()
+		if last := lastLogged.Load(); now-last > int64(time.Second) && lastLogged.CompareAndSwap(last, now) {
+			db.log.Error("store: background work failed and is tried again", "error", err)
+		}
+	}
+	p.EventListener.DataCorruption = func(i pebble.DataCorruptionInfo) { db.fail(i.Details) }
+	p.EventListener.DiskSlow = func(i pebble.DiskSlowInfo) {
+		db.log.Warn("store: the disk is slow", "path", i.Path, "waited", i.Duration)
+	}
+	for i := range p.Levels {
+		p.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
+	}
+	return p
+}
+
+// Close closes the store. What was not synced is synced by it. A failed store is
+// only let go of: its files stay locked until the process ends.
+func (db *DB) Close() error {
+	if err := db.Err(); err != nil {
+		return fmt.Errorf("close store %s: %w", db.dir, err)
+	}
+	err := errors.Join(db.Sync(), db.pebble.Close(), db.lock.Close())
+	if err != nil {
+		return fmt.Errorf("close store %s: %w", db.dir, err)
+	}
+	return nil
+}
+
+// Identity says whose store this is.
+func (db *DB) Identity() Identity { return db.identity }
+
+// Err returns why the store has failed, nil if it has not.
+func (db *DB) Err() error {
+	if f := db.failure.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
+
+// Metrics returns what pebble counts, for the node's metrics page.
+func (db *DB) Metrics() *pebble.Metrics { return db.pebble.Metrics() }
+
+func (db *DB) fail(err error) {
+	err = spec.Errorf(spec.CodeUnavailable, "the store in %s has failed: %w", db.dir, err).
+		WithHint("check the disk and the kernel's log, then start the node again")
+	if db.failure.CompareAndSwap(nil, &failure{err}) && db.opened.Load() {
+		db.fatal(err)
+	}
+}
+
+// pebbleLogger passes pebble's log on, and makes sure that what pebble calls
+// fatal stops the node with a reason.
+type pebbleLogger struct{ db *DB }
+
+func (l pebbleLogger) Infof(format string, args ...any) { l.debug(format, args) }
+
+// Errorf gets what pebble also reports by events or by errors.
+func (l pebbleLogger) Errorf(format string, args ...any) { l.debug(format, args) }
+
+func (l pebbleLogger) Fatalf(format string, args ...any) { l.db.fail(fmt.Errorf(format, args...)) }
+
+func (l pebbleLogger) debug(format string, args []any) {
+	if l.db.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.db.log.Debug("pebble: " + fmt.Sprintf(format, args...))
+	}
+}
