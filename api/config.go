@@ -117,5 +117,6 @@ func (c *Config) uploadTime(size int64) time.Duration {
 	if size < 0 {
 		return c.HeaderTimeout + c.UploadTimeout
 	}
-	return c.HeaderTimeout + min(time.Duration(size/minUploadRate)*time.Second, c.UploadTimeout)
+	seconds := min(size/minUploadRate+1, int64(c.UploadTimeout/time.Second)+1) // before it could overflow
+	return c.HeaderTimeout + min(time.Duration(seconds)*time.Second, c.UploadTimeout)
 }

@@ -58,23 +58,23 @@ type sessionError struct {
 func (e *sessionError) Error() string { return e.err.Error() }
 func (e *sessionError) Unwrap() error { return e.err }
 
-// errorOf says what is answered for err: its status and its body. Whatever is
-// not a spec.Error is internal: its text may hold anything, so it stays here.
+// errorOf says what is answered for err: its status and its body. What is no
+// spec.Error, or is an internal one, keeps its text here: it may hold anything.
 func errorOf(err error) (int, wire.Error) {
 	e, ok := errors.AsType[*spec.Error](err)
 	switch {
-	case ok:
-	case errors.Is(err, context.DeadlineExceeded):
+	case ok && e.Code != spec.CodeInternal:
+	case !ok && errors.Is(err, context.DeadlineExceeded):
 		e = spec.Errorf(spec.CodeTimeout, "not done in time; it may still take effect").
 			WithHint("repeat it with the same Idempotency-Key")
-	case errors.Is(err, context.Canceled):
+	case !ok && errors.Is(err, context.Canceled):
 		e = spec.Errorf(spec.CodeUnavailable, "the node is stopping")
 	default:
 		e = spec.Errorf(spec.CodeInternal, "internal error").
 			WithHint("the node's log tells more under the request id of this answer")
 	}
 	status, known := statuses[e.Code]
-	if !known || e.Code == spec.CodeInternal && !ok {
+	if !known {
 		status = http.StatusInternalServerError
 	}
 	out := wire.Error{Code: e.Code, Message: e.Message, Field: e.Field, Hint: e.Hint, Faults: e.Faults}

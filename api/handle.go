@@ -112,12 +112,14 @@ func (r *request) deadline() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(r.s.base, allowed)
 }
 
+// errPanicked is answered as any internal error.
+var errPanicked = errors.New("panicked")
+
 // finish ends a request: with a panic it is answered, and the node goes on.
 func (s *Server) finish(r *request) {
 	if p := recover(); p != nil {
 		s.log.Error("request panicked", "request_id", r.id, "route", r.pattern(), "panic", p, "stack", string(debug.Stack()))
-		answerError(r.fh, spec.Errorf(spec.CodeInternal, "internal error").
-			WithHint("the node's log tells more under the request id of this answer"))
+		answerError(r.fh, errPanicked)
 	}
 	if r.cancel != nil {
 		r.cancel()
@@ -135,7 +137,7 @@ func (s *Server) finish(r *request) {
 // fail answers err. What is the node's fault is logged, too.
 func (r *request) fail(err error) {
 	answerError(r.fh, err)
-	if r.fh.Response.StatusCode() == http.StatusInternalServerError && spec.CodeOf(err) == spec.CodeInternal && !errors.Is(err, context.Canceled) {
+	if r.fh.Response.StatusCode() == http.StatusInternalServerError && spec.CodeOf(err) == spec.CodeInternal {
 		r.s.log.Error("request failed", "request_id", r.id, "route", r.pattern(), "app", r.app, "error", err)
 	}
 }

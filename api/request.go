@@ -63,15 +63,6 @@ func (r *request) setParam(name, value string) error {
 	if err != nil {
 		return inField(name, err)
 	}
-	// A copy, since value is a piece of a buffer that serves the next request too.
-	switch name {
-	case "app":
-		r.app = spec.AppName(strings.Clone(value))
-	case "bucket":
-		r.bucket = spec.BucketName(strings.Clone(value))
-	case keyParam:
-		r.key = spec.Key(strings.Clone(value))
-	}
 	return nil
 }
 

@@ -38,7 +38,9 @@ type Server struct {
 
 	conns struct {
 		sync.Mutex
-		open map[net.Conn]fasthttp.ConnState
+		open     map[net.Conn]fasthttp.ConnState
+		listener net.Listener
+		stopped  bool
 	}
 }
 
@@ -82,6 +84,13 @@ func New(cfg Config, backend Backend, log *slog.Logger) *Server {
 // Serve answers requests on l until Shutdown, then returns nil. It may be
 // called once.
 func (s *Server) Serve(l net.Listener) error {
+	s.conns.Lock()
+	s.conns.listener = l
+	stopped := s.conns.stopped
+	s.conns.Unlock()
+	if stopped {
+		return l.Close()
+	}
 	s.hosts = newHostRules(s.cfg.AllowedHosts, l.Addr())
 	if err := s.http.Serve(listener{l}); err != nil {
 		return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
@@ -94,18 +103,36 @@ func (s *Server) Serve(l net.Listener) error {
 // error is returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.beginStop()
+	s.closeListener()
 	s.closeQuietConns()
 	err := s.http.ShutdownWithContext(ctx)
 	s.endBase()
-	if err != nil && ctx.Err() != nil {
+	if errors.Is(err, net.ErrClosed) {
+		err = nil // the listener is closed already
+	}
+	ended := make(chan struct{})
+	go func() { s.producers.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		s.closeAllConns()
 		return fmt.Errorf("shut down http: %w", err)
 	}
-	if errors.Is(err, net.ErrClosed) {
-		err = nil // whoever gave us the listener closed it first
+	return nil
+}
+
+// closeListener also stops a Serve that is only about to begin, of which
+// fasthttp does not know yet.
+func (s *Server) closeListener() {
+	s.conns.Lock()
+	defer s.conns.Unlock()
+	s.conns.stopped = true
+	if s.conns.listener != nil {
+		_ = s.conns.listener.Close()
 	}
-	s.producers.Wait()
-	return err
 }
 
 // headerReceived gives a request with a large body the time to send it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"net/http"
@@ -205,5 +204,5 @@ func streamError(op string, data []byte) *Error {
 
 func mayComeBack(err error) bool {
 	code := spec.CodeOf(err)
-	return code == spec.CodeUnavailable || code == spec.CodeOverloaded
+	return code == spec.CodeUnavailable || code == spec.CodeOverloaded || code == spec.CodeTimeout
 }

@@ -26,6 +26,9 @@ type Task struct {
 
 	// Timeout bounds the attempt from the moment that it is handed to an executor.
 	Timeout time.Duration
+	// MaxObjectBytes bounds an object that the attempt emits; 0 leaves it to the
+	// runtime's own bound.
+	MaxObjectBytes int64
 	// Load reads the inputs. The pool calls it once an executor is free, so that
 	// what waits costs no memory.
 	Load func(ctx context.Context) ([]Input, error)

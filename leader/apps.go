@@ -77,15 +77,15 @@ func (t *tx) forgetReplaced(p *plan) {
 	}
 }
 
-// startWindows ticks the windows of scope bucket that live on this shard, so that
-// they are armed before the first object comes.
+// startWindows ticks the triggers of scope bucket that live on this shard: windows
+// are armed before the first object comes, and what new options have made due fires.
 func (t *tx) startWindows(app *spec.App, p *plan) {
 	for bucket, b := range app.Buckets {
 		if t.leader.cfg.Router.ShardOf(spec.BucketSlot(app.Name, bucket)) != t.shard() {
 			continue
 		}
 		for _, tr := range b.Triggers {
-			if tr.Scope == spec.ScopeBucket && tr.Primitive == spec.ByTime {
+			if tr.Scope == spec.ScopeBucket && !triggers.Stateless(tr.Primitive) {
 				t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.Tick})
 			}
 		}

@@ -90,17 +90,14 @@ func (n *Node) appsChanged(ctx context.Context) error {
 // followApps has the leaders take over changes that did not come through this
 // node's API.
 func (n *Node) followApps() {
-	ctx := context.Background()
 	for {
 		changed := n.control.Changed()
-		if n.cancelled() == nil {
-			if err := n.appsChanged(ctx); err != nil {
-				n.cfg.Log.Debug("apps not taken over yet", "error", err)
-			}
+		if err := n.appsChanged(n.ctx); err != nil {
+			n.cfg.Log.Debug("apps not taken over yet", "error", err)
 		}
 		select {
 		case <-changed:
-		case <-n.stopping():
+		case <-n.ctx.Done():
 			return
 		}
 	}
@@ -170,7 +167,10 @@ func (n *Node) DeleteApp(ctx context.Context, name spec.AppName) error {
 	if _, err := n.control.Apply(ctx, &control.DeleteApp{Name: name, At: n.now()}); err != nil {
 		return err
 	}
-	return n.appsChanged(ctx)
+	if err := n.appsChanged(ctx); err != nil {
+		return err
+	}
+	return n.logs.Remove(name)
 }
 
 // PutArtifact implements api.Apps.

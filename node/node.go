@@ -34,7 +34,7 @@ type Node struct {
 	control   *control.Group
 	host      *shard.Host
 	artifacts *artifact.Store
-	logs      *logs.Store
+	logs      *logs.Logs
 	pool      *exec.Pool
 	server    *api.Server
 	listener  net.Listener
@@ -45,6 +45,7 @@ type Node struct {
 	byShard  map[spec.ShardID]*leader.Leader
 
 	ready  atomic.Bool
+	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 	ended  chan struct{} // closed when Close is done
@@ -60,6 +61,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	n := &Node{cfg: cfg, started: time.Now(), byShard: map[spec.ShardID]*leader.Leader{}, ended: make(chan struct{})}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -132,7 +134,7 @@ func (n *Node) startExecutors() error {
 	if n.artifacts, err = artifact.Open(n.path("artifacts")); err != nil {
 		return fmt.Errorf("open the artifacts: %w", err)
 	}
-	if n.logs, err = logs.Open(n.path("logs")); err != nil {
+	if n.logs, err = logs.Open(n.path("logs"), logs.Settings{Logger: n.cfg.Log}); err != nil {
 		return fmt.Errorf("open the functions' logs: %w", err)
 	}
 	processes, err := process.New(process.Settings{
@@ -155,8 +157,6 @@ func (n *Node) startShards() error {
 	if n.host, err = shard.Open(shard.HostConfig{Dir: n.path("raft"), Log: n.cfg.Log, Fatal: n.fatal}, n.db); err != nil {
 		return fmt.Errorf("open the raft logs: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
 	placed := n.control.State().Placement.Shards
 	for _, id := range sortedShards(placed) {
 		for replica := range placed[id].Replicas {
@@ -176,7 +176,7 @@ func (n *Node) startShards() error {
 	// Mail between shards needs all of them to be known before the first one leads.
 	for _, l := range n.leaders {
 		n.tasks.Go(func() {
-			if err := l.Run(ctx); err != nil && ctx.Err() == nil {
+			if err := l.Run(n.ctx); err != nil && n.ctx.Err() == nil {
 				n.fatal(err)
 			}
 		})
@@ -203,19 +203,11 @@ func (n *Node) serve() error {
 	registry.MustRegister(&collector{n})
 	n.server = api.New(api.Config{Version: n.cfg.Version, Registry: registry}, n, n.cfg.Log)
 	n.tasks.Go(func() {
-		if err := n.server.Serve(n.listener); err != nil && n.cancelled() == nil {
+		if err := n.server.Serve(n.listener); err != nil && n.ready.Load() {
 			n.fatal(fmt.Errorf("serve the API: %w", err))
 		}
 	})
 	return nil
-}
-
-// cancelled returns why the node stops, nil while it does not.
-func (n *Node) cancelled() error {
-	if n.ready.Load() {
-		return nil
-	}
-	return context.Canceled
 }
 
 // URL is where the API is.
@@ -260,9 +252,7 @@ func (n *Node) close() error {
 	}
 	// Leaders end before executors do, so that attempts that are killed now are not
 	// taken for failed: they run again after the next start.
-	if n.cancel != nil {
-		n.cancel()
-	}
+	n.cancel()
 	n.tasks.Wait()
 	if n.pool != nil {
 		errs = append(errs, n.pool.Close())

@@ -87,8 +87,8 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("store: stage a blob: %w", context.Cause(ctx))
 		}
-		n, readErr := io.ReadFull(r, chunk)
-		if readErr != nil && readErr != io.EOF && readErr != io.ErrUnexpectedEOF {
+		n, readErr := fillChunk(r, chunk)
+		if readErr != nil && readErr != io.EOF {
 			return fmt.Errorf("store: read the bytes of a blob: %w", readErr)
 		}
 		blob.Size += int64(n)
@@ -113,6 +113,17 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 			return nil
 		}
 	}
+}
+
+// fillChunk is io.ReadFull for a last chunk that may be short. io.ReadFull calls
+// that io.ErrUnexpectedEOF, the very error of a request body that was cut short.
+func fillChunk(r io.Reader, chunk []byte) (n int, err error) {
+	for n < len(chunk) && err == nil {
+		var read int
+		read, err = r.Read(chunk[n:])
+		n += read
+	}
+	return n, err
 }
 
 // ReleaseBlob tells that who staged blob has no more interest in it. If no entry

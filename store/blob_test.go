@@ -104,6 +104,7 @@ func TestNothingStaysOfABlobThatWasNotStored(t *testing.T) {
 		{"too large", context.Background(), bytes.NewReader(text(3*mib + 1)), 3 * mib, spec.CodeTooLarge, "more than 3145728 bytes"},
 		{"without end", context.Background(), neverEnds{}, 5 * mib, spec.CodeTooLarge, "more than"},
 		{"a source that fails", context.Background(), io.MultiReader(bytes.NewReader(text(2*mib+7)), iotest.ErrReader(errors.New("line cut"))), 1 << 30, spec.CodeInternal, "line cut"},
+		{"a body that is cut short", context.Background(), io.MultiReader(bytes.NewReader(text(mib+7)), iotest.ErrReader(io.ErrUnexpectedEOF)), 1 << 30, spec.CodeInternal, "unexpected EOF"},
 		{"given up", cancelled, bytes.NewReader(text(mib)), 1 << 30, spec.CodeInternal, "the client has gone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -41,7 +41,7 @@ func kind[T any](name string, full T, encode func([]byte, *T) []byte, decode fun
 
 func records() []record {
 	failure := &store.Failure{Kind: "crash", Message: "exit status 1", Detail: "trace", Function: "count", Invocation: 7, Attempts: 3}
-	blob := store.Blob{ID: [16]byte{1, 2, 15: 16}, Size: 3 << 20, Chunks: 3, Codec: store.CodecS2, CRC: 0xdeadbeef}
+	blob := store.Blob{ID: [16]byte{1, 2, 15: 16}, Size: 3 << 20, Chunks: 3, Codec: store.CodecS2, CRC: 0xdeadbeef, Sum: store.Sum{7, 15: 8}}
 	object := store.Object{
 		Revision: 9, Created: 1_700_000_000_000_000, Expires: 2, Deliver: 3, Producer: 4, Session: "s1", Key: "a/b", Size: 5,
 		ContentType: "text/plain", Meta: map[string]string{"b": "2", "a": "1"}, Output: true, Inline: []byte("hello"), Blob: &blob,
@@ -67,7 +67,7 @@ func records() []record {
 		kind("item", store.Item{Key: "k", Group: "g", Time: -5}, store.AppendItem, store.DecodeItem),
 		kind("request", store.Request{Session: "s", Bucket: "b", Key: "k", Revision: 1, Expires: 2, Fingerprint: 3}, store.AppendRequest, store.DecodeRequest),
 		kind("event", store.Event{Kind: store.EventDelete, App: "a", Bucket: "b", Key: "k", Object: object}, store.AppendEvent, store.DecodeEvent),
-		kind("mail", store.Mail{Slot: 4095, App: "a", Bucket: "b", Trigger: "t", Session: "s", Object: object}, store.AppendMail, store.DecodeMail),
+		kind("mail", store.Mail{Slot: 4095, App: "a", Bucket: "b", Trigger: "t", Session: "s", Object: object, Set: true, Keys: []spec.Key{"x", "y"}}, store.AppendMail, store.DecodeMail),
 		kind("shard_meta", store.ShardMeta{Applied: 1, Epoch: 2 << 20, Seq: 3}, store.AppendShardMeta, store.DecodeShardMeta),
 		kind("counters", store.Counters{Revision: 1, Mail: 2, Compacted: 3}, store.AppendCounters, store.DecodeCounters),
 		kind("count", uint64(300), func(dst []byte, n *uint64) []byte { return store.AppendCount(dst, *n) }, store.DecodeCount),

@@ -8,10 +8,20 @@
 // to the node and to the control group. The state machines (raft/shard) write
 // here; the leaders (leader) read, and make the batches that are replicated.
 //
+// A step's way through it: a leader builds keys (AppendPendingKey and its like)
+// and records (AppendInvocation) into a Batch; its Repr is the body of a raft
+// entry; the state machine gives the bodies to DB.Apply, which checks that they
+// keep to the shard and commits them with the shard's meta in one batch, without
+// a sync; DB.Sync makes all of it durable when raft asks for it. A large object
+// comes first by another way: StageBlob writes and syncs its chunks, and the
+// entry that refers to it adopts them.
+//
 // What it promises: keys order as their parts do; a record written by this
 // version or an older one decodes, any other bytes give an error and never a
 // panic; a batch is applied whole or not at all; what survives a power cut is a
-// prefix of the batches in the order in which they were applied.
+// prefix of the batches in the order in which they were applied; a shard that was
+// half restored from a snapshot says so; after a write or a sync that failed the
+// store takes nothing more and has the node stopped.
 //
 // Imports spec.
 package store

@@ -76,7 +76,6 @@ func TestAFailedWriteOrSyncOfTheLogStopsTheNode(t *testing.T) {
 			} else if fault.hit.Load() {
 				t.Errorf("fault %d was met and nobody was told", k)
 			}
-			closeDB(t, db)
 		case reason := <-stopped.reasons:
 			if spec.CodeOf(reason) != spec.CodeUnavailable || !errors.Is(reason, errDisk) {
 				t.Errorf("fault %d: told to stop because of %v", k, reason)
@@ -91,6 +90,7 @@ func TestAFailedWriteOrSyncOfTheLogStopsTheNode(t *testing.T) {
 	}
 }
 
+// applyAndSync ends by closing the store.
 func applyAndSync(db *store.DB, synced *atomic.Uint64) error {
 	for n := uint64(1); n <= 90; n++ {
 		if err := tryNumbered(db, n); err != nil {
@@ -104,7 +104,7 @@ func applyAndSync(db *store.DB, synced *atomic.Uint64) error {
 		}
 		synced.Store(n)
 	}
-	return nil
+	return db.Close()
 }
 
 func TestAStoreThatHasFailedTakesNothingMore(t *testing.T) {
@@ -188,20 +188,19 @@ func TestAFaultDuringTheFirstStartIsAnError(t *testing.T) {
 		fault := &failAt{}
 		fault.left.Store(k)
 		db, err := store.Open("data", store.Options{Node: "n1", FS: errorfs.Wrap(disk, fault), ReserveBytes: -1, Fatal: func(error) {}})
-		if !fault.hit.Load() {
-			if err != nil {
-				t.Fatalf("fault %d was not met, yet: %v", k, err)
-			}
-			closeDB(t, db)
-			if k < 10 {
-				t.Fatalf("a first start writes only %d times", k)
-			}
-			return
-		}
 		if err == nil {
-			_ = db.Close() // the fault may come after all that is needed was written
+			err = db.Close()
+		}
+		if fault.hit.Load() == (err == nil) {
+			t.Errorf("fault %d: met %v, error %v", k, fault.hit.Load(), err)
 		}
 		after := disk.CrashClone(vfs.CrashCloneCfg{})
 		closeDB(t, open(t, "data", store.Options{FS: after}))
+		if !fault.hit.Load() {
+			if k < 10 {
+				t.Errorf("a first start writes only %d times", k)
+			}
+			return
+		}
 	}
 }

@@ -11,7 +11,10 @@
 // step that changed it, and one item for each object it keeps, added and dropped
 // one by one, so that counting an object costs the same whether ten or a million
 // wait. Header and items become durable in the entry that makes the firings
-// durable. Restore makes the same machine again from both.
+// durable. Restore makes the same machine again from both, also after the options
+// of the trigger have changed; the Tick that follows then settles what waits.
+//
+// Register adds custom primitives beside the built-in ones.
 //
 // Imports spec.
 package triggers

@@ -50,7 +50,8 @@ type Event struct {
 }
 
 // Firing asks for one invocation of each target function with these objects, in
-// this order. Group is the name of the group for dynamic_group.
+// this order. Group is the name of the group for dynamic_group. The firings of one
+// step may share the memory of their Inputs: read it, don't write to it.
 type Firing struct {
 	Inputs []Object
 	Group  string
@@ -68,13 +69,15 @@ type Outcome struct {
 	// more: fired or dropped. An object that never was kept is not listed.
 	Drop []uint64
 	// Rejected lists objects of this step or of earlier ones that will never be
-	// part of a firing (late, not named, beyond k), for the owner to let go of.
+	// part of a firing (late, not named, beyond k, control objects of a stage that is
+	// complete), for the owner to let go of.
 	// Positions in Rejected that were kept are in Drop too.
 	Rejected []uint64
 	// Changed says that the header differs from before the step.
 	Changed bool
 	// Timer is when the machine wants a Tick, zero for never. It always holds the
-	// machine's present wish and replaces the one before.
+	// machine's present wish and replaces the one before, also in the Outcome of a
+	// repetition.
 	Timer time.Time
 	// CancelRest asks to cancel the work whose objects will not be used any more.
 	CancelRest bool

@@ -182,10 +182,11 @@ var (
 )
 
 func micros(t time.Time) int64 {
-	switch {
-	case t.Year() < 1:
+	// Seconds do not overflow where microseconds do.
+	switch s := t.Unix(); {
+	case s <= minMicros/1e6:
 		return minMicros
-	case t.Year() >= 9999:
+	case s >= maxMicros/1e6:
 		return maxMicros
 	}
 	return t.UnixMicro()

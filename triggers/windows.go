@@ -3,6 +3,7 @@ package triggers
 import (
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/adhocore/gronx"
@@ -12,10 +13,6 @@ import (
 
 // never is a boundary that does not come.
 const never = math.MaxInt64
-
-// maxOpenWindows bounds the windows that one object is in, and so the firings it
-// can cause when all of them were missed.
-const maxOpenWindows = 100_000
 
 // alignedWindows end at the multiples of slide since 1970, UTC, and are every
 // long.
@@ -33,8 +30,8 @@ func newAlignedWindows(t *spec.Trigger) (windows, error) {
 		return nil, badOption(t, "every", "every is %s, needs a microsecond or more", t.Every)
 	case slide < 1 || slide > every:
 		return nil, badOption(t, "slide", "slide is %s, needs to be between a microsecond and every (%s)", t.Slide, t.Every)
-	case every/slide > maxOpenWindows:
-		return nil, badOption(t, "slide", "each object would be in %d windows, at most %d are allowed", every/slide, maxOpenWindows)
+	case every/slide > spec.MaxWindowsAtOnce: // so many firings an object causes when all its windows were missed
+		return nil, badOption(t, "slide", "each object would be in %d windows, %d are allowed", every/slide, spec.MaxWindowsAtOnce)
 	}
 	return alignedWindows{every, slide}, nil
 }
@@ -68,20 +65,35 @@ func newCronWindows(t *spec.Trigger) (windows, error) {
 	if zone == "" {
 		zone = "UTC"
 	}
-	location, err := time.LoadLocation(zone)
+	location, err := loadLocation(zone)
 	if err != nil {
 		return nil, badOption(t, "timezone", "timezone %q: %w", t.Timezone, err)
 	}
-	segments, err := gronx.Segments(t.Cron)
-	if err != nil || len(segments) != 6 || segments[0] != "0" || !gronx.New().IsValid(t.Cron) {
-		return nil, badOption(t, "cron", "cron %q is no cron expression of five fields", t.Cron)
+	if err := spec.ValidCron(t.Cron); err != nil {
+		return nil, badOption(t, "cron", "%w", err)
 	}
-	const hourField = 2
-	c := cronWindows{expression: t.Cron, location: location, fixedHour: !strings.HasPrefix(segments[hourField], "*")}
+	hour := strings.Fields(t.Cron)[1]
+	c := cronWindows{expression: t.Cron, location: location, fixedHour: !strings.HasPrefix(hour, "*")}
 	if c.next(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()) == never {
 		return nil, badOption(t, "cron", "cron %q names no time that ever comes", t.Cron)
 	}
 	return c, nil
+}
+
+// locations keeps the time zones that triggers have named: time.LoadLocation
+// reads a file each time, and a machine is made for each session.
+var locations sync.Map // of *time.Location by name
+
+func loadLocation(name string) (*time.Location, error) {
+	if l, ok := locations.Load(name); ok {
+		return l.(*time.Location), nil
+	}
+	l, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, err
+	}
+	locations.Store(name, l)
+	return l, nil
 }
 
 func (c cronWindows) startAfter(end int64) int64 { return end }
@@ -111,7 +123,7 @@ func (c cronWindows) next(t int64) int64 {
 		return never
 	}
 	at, inclusive := timeOf(t).In(c.location), false
-	for range 64 { // changes of the offset that a search passes; most zones have two a year
+	for range maxStretches {
 		if again := c.repeatedUntil(at); at.Before(again) {
 			at, inclusive = again, true
 		}
@@ -122,6 +134,10 @@ func (c cronWindows) next(t int64) int64 {
 		}
 		tick := local.Add(-time.Duration(offset) * time.Second)
 		_, change := at.ZoneBounds()
+		if !change.IsZero() && !change.After(at) {
+			// On the 31st of December of a leap year ZoneBounds ends the year a day early.
+			change = at.Add(24 * time.Hour)
+		}
 		if change.IsZero() || tick.Before(change) {
 			return tick.UnixMicro()
 		}
@@ -145,6 +161,11 @@ func (c cronWindows) repeatedUntil(at time.Time) time.Time {
 	_, since := change.Zone()
 	return change.Add(time.Duration(before-since) * time.Second)
 }
+
+// maxStretches bounds a search: up to eight years, from one 29th of February to
+// another, with two changes of the clocks in each, and with the ends of the years,
+// which ZoneBounds reports as changes too.
+const maxStretches = 64
 
 // wall returns t's local time as if it were UTC.
 func wall(t time.Time, offset int) time.Time {

@@ -26,6 +26,7 @@ type Runtime struct {
 	places   chan struct{} // one token for each process of the node
 	wanting  atomic.Int64  // starts that wait for a place
 	lastName atomic.Uint64
+	pythons  sync.Map       // path and folder -> the interpreter itself
 	wg       sync.WaitGroup // every goroutine of the runtime
 
 	mu struct {

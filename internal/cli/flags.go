@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,3 +110,6 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+func sortedList(names []string) string {
+	return strings.Join(slices.Sorted(slices.Values(names)), ", ")
+}

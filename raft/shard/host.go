@@ -37,8 +37,10 @@ type Host struct {
 const logShards = 2
 
 // logMemTableBytes bounds a memtable of a log database; up to four exist. It is
-// also about the size of its log files.
-const logMemTableBytes = 8 << 20
+// also the size of its log files, which are used again after the first round:
+// overwriting a file needs no sync of the file system's journal, as growing one
+// does, so the first round is better short.
+const logMemTableBytes = 4 << 20
 
 // maxInMemLogBytes bounds the entries of a shard that are not applied yet; more
 // are refused as busy.
@@ -72,7 +74,11 @@ func openNode(cfg config.NodeHostConfig) (node *dragonboat.NodeHost, err error) 
 			err = fmt.Errorf("damaged: %v", fault)
 		}
 	}()
-	return dragonboat.NewNodeHost(cfg)
+	node, err = dragonboat.NewNodeHost(cfg)
+	if node == nil && err == nil {
+		err = errors.New("damaged: dragonboat gave up without a reason")
+	}
+	return node, err
 }
 
 func (h *Host) nodeConfig() config.NodeHostConfig {
@@ -86,7 +92,6 @@ func (h *Host) nodeConfig() config.NodeHostConfig {
 		RaftAddress:       h.cfg.Address,
 		RaftEventListener: leaderEvents{h},
 		Expert: config.ExpertConfig{
-			FS:    logFS{IFS: defaultFS, bytes: logMemTableBytes + logMemTableBytes/8},
 			LogDB: logs,
 			Engine: config.EngineConfig{
 				ExecShards: logShards, CommitShards: 2, ApplyShards: 2, SnapshotShards: 2, CloseShards: 2,

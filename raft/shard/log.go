@@ -43,8 +43,9 @@ func (l lineLogger) Infof(format string, args ...any)    { l.write(slog.LevelDeb
 func (l lineLogger) Warningf(format string, args ...any) { l.write(slog.LevelWarn, format, args) }
 func (l lineLogger) Errorf(format string, args ...any)   { l.write(slog.LevelError, format, args) }
 
-// Panicf must not return: dragonboat goes on with broken state otherwise.
+// Panicf must not return: dragonboat goes on with broken state otherwise. It
+// panics with an error: dragonboat swallows other panics while it opens.
 func (l lineLogger) Panicf(format string, args ...any) {
 	l.write(slog.LevelError, format, args)
-	panic(fmt.Sprintf(format, args...))
+	panic(fmt.Errorf(format, args...))
 }

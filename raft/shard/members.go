@@ -2,9 +2,11 @@ package shard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/lni/dragonboat/v4"
 
@@ -67,15 +69,33 @@ func (s *Shard) changeMembers(ctx context.Context, change func(context.Context, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
 	defer cancel()
-	now, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
+	err := s.retry(ctx, func() error {
+		now, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
+		if err != nil {
+			return err
+		}
+		return change(ctx, now.ConfigChangeID)
+	})
 	if err != nil {
 		return err
 	}
-	if err := change(ctx, now.ConfigChangeID); err != nil {
+	return s.retry(ctx, func() error {
+		_, err := s.host.node.SyncPropose(ctx, s.session, entry{kind: kindClaim}.encode())
 		return err
+	})
+}
+
+// retry tries again while there is no leader: nothing has been done then.
+func (s *Shard) retry(ctx context.Context, try func() error) error {
+	for {
+		err := try()
+		if !errors.Is(err, dragonboat.ErrShardNotReady) && !errors.Is(err, dragonboat.ErrShardNotInitialized) {
+			return err
+		}
+		if stop := s.pause(ctx, nil); stop != nil {
+			return errors.Join(err, stop)
+		}
 	}
-	_, err = s.host.node.SyncPropose(ctx, s.session, entry{kind: kindClaim}.encode())
-	return err
 }
 
 // slowDown starts the replica again with the timing of a shard with several
@@ -93,18 +113,27 @@ func (s *Shard) slowDown() error {
 // proposed to a dead one is lost. Let batches in flight end first. It returns
 // once the other replica leads.
 func (s *Shard) TransferTo(ctx context.Context, replica uint64) error {
-	if err := s.host.node.RequestLeaderTransfer(uint64(s.id), replica); err != nil {
-		return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, err)
-	}
-	for {
+	// The leader gives a transfer up when the other replica does not catch up
+	// within an election, without a word: ask again then.
+	again := time.NewTicker(2 * time.Duration(s.host.cfg.ElectionTicks) * s.host.cfg.RTT)
+	defer again.Stop()
+	for ask := true; ; {
 		s.mu.Lock()
 		leader, changed := s.mu.leader, s.mu.changed
 		s.mu.Unlock()
 		if leader == replica {
 			return nil
 		}
+		if ask {
+			if err := s.host.node.RequestLeaderTransfer(uint64(s.id), replica); err != nil {
+				return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, err)
+			}
+		}
+		ask = false
 		select {
 		case <-changed:
+		case <-again.C:
+			ask = true
 		case <-ctx.Done():
 			return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, ctx.Err())
 		case <-s.closing:

@@ -1,0 +1,46 @@
+# Pheromone: run `make help` for the targets.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X github.com/pheromone-run/pheromone/internal/cli.Version=$(VERSION)
+BIN      = bin/pheromone
+RACE     = -race -shuffle=on
+# Packages with goroutines of their own; the others are tested without the race
+# detector, which makes them several times slower.
+ALL      = ./...
+
+.PHONY: help build run test lint vet fmt bench crash fuzz generate clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the one binary, bin/pheromone
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pheromone
+
+run: build ## start a node, count the words of a book on it, and stay up until Ctrl-C
+	@$(GO) run ./examples/demo -binary $(BIN)
+
+test: lint ## everything that must be green
+	$(GO) test $(RACE) -timeout 15m $(ALL)
+
+lint: vet ## gofmt, go vet, staticcheck, tidy module files
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) tool -modfile=tools/go.mod staticcheck $(ALL)
+
+vet:
+	$(GO) vet $(ALL)
+
+bench: ## workloads A, B, C, D, E and K with our side, next to the disk's fdatasync
+	$(GO) run ./bench
+
+crash: ## the crash test with real processes, longer than in the tests
+	$(GO) test ./internal/crash -count=1 -timeout 60m -run TestSessionsSurvive -crash.sessions 2000 -crash.kills 100
+
+fuzz: ## every fuzz target for a minute
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test $$p -list '^Fuzz' | grep '^Fuzz'); do \
+		$(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime 60s || exit 1; done; done
+
+clean: ## remove what was built
+	rm -rf bin

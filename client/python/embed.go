@@ -1,0 +1,12 @@
+// Package python holds the Python SDK, one file of standard library Python, so
+// that a node can put it into the path of the programs that it starts.
+//
+// Imports nothing.
+package python
+
+import _ "embed"
+
+// Source is pheromone.py.
+//
+//go:embed pheromone.py
+var Source []byte

@@ -1,0 +1,778 @@
+"""Functions for Pheromone in Python: one file, standard library only.
+
+    from pheromone import function, main
+
+    @function
+    def count(ctx, objects):
+        ctx.put("counts", objects[0].key, tally(objects[0].data))
+
+    main()
+
+A function gets a context and the objects that made its trigger fire. It may run
+more than once for one invocation, and what it puts counts once: ctx.invocation
+is the same on every attempt, as an idempotency key for effects elsewhere. An
+exception fails the attempt, which is tried again by the function's retry policy;
+`raise Permanent("...")` says that there is no use in that.
+
+What is printed while a function runs goes to the function's log.
+
+The file speaks version 1 of the executor protocol (docs/executor-protocol.md).
+"""
+
+import io
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+
+__all__ = ["function", "main", "Permanent", "NotFound", "Refused", "Cancelled", "Context", "Object"]
+
+_HEADER = struct.Struct("<IBBHQII")  # body, type, flags, reserved, id, fields, arg
+_FIELD = struct.Struct("<BBH")
+_NUMBER = struct.Struct("<BBHQ")
+_DESCRIPTOR = struct.Struct("<B3xQQ")
+_OBJECT = struct.Struct("<BBHB3xQQ")
+_U64 = struct.Struct("<Q")
+
+_HELLO, _INVOKE, _PUT, _JOIN, _GET, _GET_REPLY, _LOG, _RESULT, _ERROR, _CANCEL, _PING, _PONG, _GOODBYE = range(1, 14)
+
+_SESSION, _NUMBER_TAG, _ATTEMPT, _TIMEOUT, _BUCKET, _TRIGGER, _GROUP, _WINDOW, _TRACEPARENT = range(1, 10)
+_OBJECT_TAG, _KEY, _CONTENT_TYPE, _META, _DELIVER_AFTER, _MAX_OBJECT = range(10, 16)
+
+_BUFFER_BYTES = 64 << 10
+_FLUSH_BYTES = 1 << 20  # what is collected before it leaves unasked
+_FIELD_BYTES = 16 << 20
+_LOG_BYTES = 8 << 10
+_DETAIL_BYTES = 16 << 10
+_TICK = 0.001  # how long a put may wait for company, seconds
+_SLOW = 0.0005  # a function that takes longer on average gets a thread at once
+_MISSING = object()
+
+
+class Permanent(Exception):
+    """Fails the invocation: another attempt would not help."""
+
+
+class NotFound(KeyError):
+    """What ctx.get raises for an object that is not there."""
+
+    def __str__(self):
+        return self.args[0] if self.args else ""
+
+
+class Refused(ValueError):
+    """What was put or named breaks a limit or a rule."""
+
+
+class Cancelled(Exception):
+    """The attempt was cancelled or is past its deadline: its result counts no more."""
+
+
+_functions = {}
+
+
+def function(f=None, *, name=None):
+    """Registers a function: @function, @function("name") or @function(name="name")."""
+    if isinstance(f, str):
+        f, name = None, f
+
+    def register(f):
+        known = name or f.__name__
+        if known in _functions:
+            raise ValueError("function %r is registered twice" % known)
+        _functions[known] = f
+        return f
+
+    return register if f is None else register(f)
+
+
+class Object:
+    """An object passed to a function, or read by it."""
+
+    __slots__ = ("bucket", "key", "session", "content_type", "meta", "view", "_data")
+
+    def __init__(self, view, bucket="", session=""):
+        self.view = view  # a memoryview of the data, without a copy
+        self.bucket = bucket
+        self.session = session
+        self.key = ""
+        self.content_type = ""
+        self.meta = {}
+        self._data = None
+
+    @property
+    def data(self):
+        """The data as bytes."""
+        if self._data is None:
+            self._data = bytes(self.view)
+        return self._data
+
+    @property
+    def size(self):
+        return len(self.view)
+
+    @property
+    def text(self):
+        """The data decoded from UTF-8."""
+        return self.data.decode()
+
+    def json(self):
+        """The data decoded from JSON."""
+        return json.loads(self.data)
+
+    def __repr__(self):
+        return "Object(%s/%s, %d bytes)" % (self.bucket, self.key, len(self.view))
+
+
+class Buffer:
+    """An object that is written in place: fill .data, then commit()."""
+
+    def __init__(self, ctx, bucket, key, size, options):
+        self._put = (ctx, bucket, key, options)
+        self.data = memoryview(bytearray(size))
+
+    def commit(self):
+        if self._put is None:
+            raise ValueError("the buffer is committed already")
+        (ctx, bucket, key, options), self._put = self._put, None
+        ctx.put(bucket, key, self.data, **options)
+
+
+class Context:
+    """An attempt's view of the platform."""
+
+    def __init__(self, connection, call):
+        self._connection = connection
+        self._call = call
+        self._ended = False
+        self._cancelled = False
+        self._line = {}  # what was printed of a line that is not complete
+        self.function = ""
+        self.session = ""
+        self.number = 0
+        self.attempt = 0
+        self.bucket = ""
+        self.trigger = ""
+        self.group = ""
+        self.traceparent = ""
+        self.max_object_bytes = connection.max_object
+        self._window = 0
+        self._timeout = 0
+        self._began = time.monotonic()
+
+    @property
+    def invocation(self):
+        """The id of the invocation, the same on every attempt."""
+        return "%s.%d" % (self.session, self.number)
+
+    @property
+    def window(self):
+        """When the window of a by_time firing began; None for other firings."""
+        if not self._window:
+            return None
+        return datetime.fromtimestamp(self._window / 1e9, timezone.utc)
+
+    @property
+    def remaining(self):
+        """Seconds until the deadline."""
+        return self._timeout / 1e9 - (time.monotonic() - self._began)
+
+    @property
+    def deadline(self):
+        """When the attempt is given up."""
+        return datetime.now(timezone.utc) + timedelta(seconds=self.remaining)
+
+    @property
+    def cancelled(self):
+        """Whether the attempt is to stop: its result counts no more."""
+        return self._cancelled
+
+    def put(self, bucket, key=_MISSING, data=_MISSING, *, content_type="", meta=None, output=False, deliver_after=0):
+        """put(bucket, key, data), or put(bucket, data) under a key that the platform makes up."""
+        if data is _MISSING:
+            key, data = None, key
+        if data is _MISSING:
+            raise TypeError("put takes a bucket, a key and data, or a bucket and data")
+        if isinstance(data, str):
+            data = data.encode()
+        elif not isinstance(data, bytes):
+            try:
+                data = bytes(memoryview(data))
+            except TypeError:
+                raise TypeError("data is bytes or str, not %s: encode it, as with json.dumps" % type(data).__name__) from None
+        size = len(data)
+        if size > self.max_object_bytes:
+            raise Refused("object %r for bucket %r has %d bytes, at most %d are allowed" % (key, bucket, size, self.max_object_bytes))
+        fields = [_OBJECT.pack(_OBJECT_TAG, 0, 20, 0, 0, size), _text(_BUCKET, bucket, 64, "the name of a bucket")]
+        if key is not None:
+            fields.append(_text(_KEY, key, 1024, "a key"))
+        if content_type:
+            fields.append(_text(_CONTENT_TYPE, content_type, 255, "a content type"))
+        if meta:
+            fields.append(_encode_meta(meta))
+        if deliver_after:
+            if isinstance(deliver_after, timedelta):
+                deliver_after = deliver_after.total_seconds()
+            fields.append(_NUMBER.pack(_DELIVER_AFTER, 0, 8, int(deliver_after * 1e9)))
+        self._send(_PUT, 1 if output else 0, b"".join(fields), data)
+
+    def send(self, function, data, **options):
+        """Puts data into the inbox of another function, which runs it."""
+        self.put("@" + function, data, **options)
+
+    def output(self, data, **options):
+        """Makes data an output of the session."""
+        self.put("@", data, output=True, **options)
+
+    def join(self, bucket, trigger, keys):
+        """Names the set of keys that the dynamic_join trigger on bucket waits for."""
+        if isinstance(keys, (str, bytes)):
+            raise TypeError("join takes a list of keys")
+        fields = [_text(_BUCKET, bucket, 64, "the name of a bucket"), _text(_TRIGGER, trigger, 63, "the name of a trigger")]
+        fields += [_text(_KEY, key, 1024, "a key") for key in keys]
+        fields = b"".join(fields)
+        if len(fields) > _FIELD_BYTES:
+            raise Refused("a join of %d bytes of keys, at most %d fit" % (len(fields), _FIELD_BYTES))
+        self._send(_JOIN, 0, fields, b"")
+
+    def get(self, bucket, key):
+        """Reads an object of the session; raises NotFound if it is not there."""
+        self._check()
+        fields = _text(_BUCKET, bucket, 64, "the name of a bucket") + _text(_KEY, key, 1024, "a key")
+        found = self._connection.get(self, fields)
+        found.bucket, found.key = bucket, key
+        return found
+
+    def create(self, bucket, key, size, **options):
+        """A buffer of size bytes, to be filled in place and committed."""
+        if size > self.max_object_bytes:
+            raise Refused("object %r for bucket %r has %d bytes, at most %d are allowed" % (key, bucket, size, self.max_object_bytes))
+        return Buffer(self, bucket, key, size, options)
+
+    def log(self, *values):
+        """Writes a line to the function's log."""
+        if not self._ended:
+            self._connection.log(self._call, 0, " ".join(map(str, values)))
+
+    def _check(self):
+        if self._ended:
+            raise RuntimeError("the attempt has ended: its function returned")
+        if self._cancelled:
+            raise Cancelled("the attempt was cancelled: its result counts no more")
+
+    def _send(self, kind, flags, fields, data):
+        self._check()
+        self._connection.add_soon(
+            _HEADER.pack(len(fields) + len(data), kind, flags, 0, self._call, len(fields), 0) + fields, data
+        )
+
+
+def _text(tag, value, most, what):
+    if not isinstance(value, str):
+        raise TypeError("%s is a str, not %s" % (what, type(value).__name__))
+    encoded = value.encode()
+    if not 0 < len(encoded) <= most:
+        raise Refused("%s has 1 to %d bytes, this one has %d" % (what, most, len(encoded)))
+    return _FIELD.pack(tag, 0, len(encoded)) + encoded
+
+
+def _encode_meta(meta):
+    out, total = [], 0
+    for name, value in meta.items():
+        name, value = str(name).encode(), str(value).encode()
+        total += len(name) + len(value)
+        if total > 65532:
+            raise Refused("metadata of more than 65532 bytes")
+        out.append(_FIELD.pack(_META, 0, 2 + len(name) + len(value)) + struct.pack("<H", len(name)) + name + value)
+    return b"".join(out)
+
+
+_TEXTS = {
+    _SESSION: "session",
+    _BUCKET: "bucket",
+    _TRIGGER: "trigger",
+    _GROUP: "group",
+    _TRACEPARENT: "traceparent",
+}
+_NUMBERS = {
+    _NUMBER_TAG: "number",
+    _ATTEMPT: "attempt",
+    _TIMEOUT: "_timeout",
+    _WINDOW: "_window",
+    _MAX_OBJECT: "max_object_bytes",
+}
+_OBJECT_TEXTS = {_BUCKET: "bucket", _KEY: "key", _SESSION: "session", _CONTENT_TYPE: "content_type"}
+
+
+def _parse(body, fields, ctx):
+    """Decodes the fields of an INVOKE (into ctx) or GET_REPLY and returns the objects."""
+    payload = memoryview(body)[fields:]
+    objects = []
+    current = None
+    at = 0
+    while at < fields:
+        tag, _, size = _FIELD.unpack_from(body, at)
+        at += 4
+        end = at + size
+        if end > fields:
+            raise ProtocolError("a field is cut short")
+        if tag == _OBJECT_TAG:
+            kind, offset, length = _DESCRIPTOR.unpack_from(body, at)
+            if kind != 0 or offset + length > len(payload):
+                raise ProtocolError("an object is not in the payload")
+            current = Object(payload[offset : offset + length], ctx.bucket, ctx.session)
+            objects.append(current)
+        elif current is not None:
+            name = _OBJECT_TEXTS.get(tag)
+            if name is not None:
+                setattr(current, name, str(body[at:end], "utf-8", "replace"))
+            elif tag == _META:
+                split = at + 2 + struct.unpack_from("<H", body, at)[0]
+                current.meta[str(body[at + 2 : split], "utf-8", "replace")] = str(body[split:end], "utf-8", "replace")
+        elif tag in _TEXTS:
+            setattr(ctx, _TEXTS[tag], str(body[at:end], "utf-8", "replace"))
+        elif tag in _NUMBERS:
+            setattr(ctx, _NUMBERS[tag], _U64.unpack_from(body, at)[0])
+        at = end
+    return objects
+
+
+class ProtocolError(Exception):
+    """The node broke the executor protocol."""
+
+
+_current = threading.local()
+
+
+class _Worker(threading.Thread):
+    """A thread that reads when it is its turn, and sleeps else."""
+
+    def __init__(self, connection):
+        super().__init__(daemon=True)
+        self.connection = connection
+        self.awake = threading.Lock()
+        self.awake.acquire()
+
+    def run(self):
+        connection = self.connection
+        try:
+            while True:
+                connection.lead()
+                connection.park(self)
+                self.awake.acquire()
+        except BaseException as e:  # nothing can go on without a reader
+            connection.fail(e)
+
+
+class _Connection:
+    """The program's end of the protocol.
+
+    One thread at a time reads. It runs the attempt that it has read itself, for
+    as long as that is short: no other thread is woken. The watch thread gives the
+    reading to another thread when an attempt goes on for more than a tick; a
+    function that is slow on average gives it away before it begins. What is to be
+    sent is collected, and leaves before a read blocks, when an attempt without
+    the reading ends, after a tick or two, or when it is much.
+    """
+
+    def __init__(self, sock, concurrency):
+        self.sock = sock
+        self.concurrency = concurrency
+        self.names = list(_functions)
+        self.handlers = list(_functions.values())
+        self.average = [0.0] * len(self.names)  # seconds that each function takes
+        self.max_object = 0
+
+        self.buffer = bytearray(_BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+        self.start = self.end = 0
+
+        self.out = []
+        self.out_bytes = 0
+        self.sends = 0  # counts flushes
+        self.out_lock = threading.Lock()
+        self.send_lock = threading.Lock()  # taken before out_lock
+
+        self.lock = threading.Lock()  # guards what follows
+        self.attempts = {}
+        self.gets = {}
+        self.last_get = 0
+        self.idle = []
+        self.inline = None  # the attempt that the reading thread runs
+        self.leaving = False
+        self.watching = False
+        self.watch_awake = threading.Lock()
+        self.watch_awake.acquire()
+        self.done = threading.Event()
+        self.error = None
+
+    # Reading.
+
+    def hello(self):
+        text = json.dumps(
+            {"versions": [1], "sdk": "python/1", "functions": self.names, "concurrency": self.concurrency, "parallel": 1}
+        ).encode()
+        self.add(_HEADER.pack(len(text), _HELLO, 0, 0, 0, 0, 0) + text)
+        kind, _, _, _, _, body = self.next()
+        if kind == _GOODBYE:
+            raise ProtocolError("the node refused this program: " + str(body, "utf-8", "replace"))
+        if kind != _HELLO:
+            raise ProtocolError("the node began with frame type %d instead of HELLO" % kind)
+        answer = json.loads(bytes(body))
+        if answer["version"] != 1:
+            raise ProtocolError("the node chose protocol version %r" % answer["version"])
+        self.max_object = answer["max_object_bytes"]
+
+    def next(self):
+        """The next frame; sends what is collected before it waits for one."""
+        if self.end - self.start < 24:
+            self.fill(24)
+        size, kind, flags, _, call, fields, arg = _HEADER.unpack_from(self.buffer, self.start)
+        if fields > size or not 1 <= kind <= 13:
+            raise ProtocolError("a frame of type %d with %d bytes of fields in %d" % (kind, fields, size))
+        total = 24 + size
+        if total <= _BUFFER_BYTES:
+            if self.end - self.start < total:
+                self.fill(total)
+            body = bytes(self.view[self.start + 24 : self.start + total])
+            self.start += total
+            return kind, flags, call, fields, arg, body
+        body = bytearray(size)
+        view = memoryview(body)
+        have = self.end - self.start - 24
+        view[:have] = self.view[self.start + 24 : self.end]
+        self.start = self.end = 0
+        while have < size:
+            got = self.receive(view[have:])
+            have += got
+        return kind, flags, call, fields, arg, body
+
+    def fill(self, n):
+        start, end = self.start, self.end
+        if start == end:
+            start = end = 0
+        elif start + n > _BUFFER_BYTES:
+            self.buffer[: end - start] = bytes(self.view[start:end])
+            start, end = 0, end - start
+        self.start, self.end = start, end
+        while self.end - start < n:
+            self.end += self.receive(self.view[self.end :])
+
+    def receive(self, view):
+        if self.out:
+            self.flush()
+        got = self.sock.recv_into(view)
+        if got == 0:
+            raise EOFError("the node has closed the connection")
+        return got
+
+    def lead(self):
+        """Reads, until another thread does."""
+        while True:
+            kind, flags, call, fields, arg, body = self.next()
+            if kind == _INVOKE:
+                if self.invoke(call, fields, arg, body):
+                    return
+            elif kind == _GET_REPLY:
+                self.replied(flags, fields, arg, body)
+            elif kind == _CANCEL:
+                self.cancel(call)
+            elif kind == _PING:
+                self.add(_HEADER.pack(0, _PONG, 0, 0, call, 0, 0))
+            elif kind == _GOODBYE:
+                with self.lock:
+                    self.leaving = True
+                    last = not self.attempts
+                if last:
+                    self.flush()
+                    self.done.set()
+            elif kind != _PONG:
+                raise ProtocolError("the node sent frame type %d, which a program does not take" % kind)
+
+    def invoke(self, call, fields, arg, body):
+        """Runs an attempt; tells whether another thread reads now."""
+        if arg >= len(self.handlers):
+            raise ProtocolError("an INVOKE of function %d, there are %d" % (arg, len(self.handlers)))
+        ctx = Context(self, call)
+        ctx.function = self.names[arg]
+        objects = _parse(body, fields, ctx)
+        slow = self.average[arg] > _SLOW
+        with self.lock:
+            if call in self.attempts:
+                raise ProtocolError("an INVOKE with id %d, which is running" % call)
+            self.attempts[call] = ctx
+            if not slow:
+                self.inline = ctx
+        if slow:
+            self.give_reading()
+        elif not self.watching:
+            self.watch()
+        began = time.perf_counter()
+        self.run(ctx, self.handlers[arg], objects)
+        self.average[arg] += (time.perf_counter() - began - self.average[arg]) * 0.2
+        with self.lock:
+            mine = self.inline is ctx
+            if mine:
+                self.inline = None
+            del self.attempts[call]
+            last = self.leaving and not self.attempts
+        if not mine or last:
+            self.flush()
+        if last:
+            self.done.set()
+        return not mine
+
+    def give_reading(self):
+        with self.lock:
+            worker = self.idle.pop() if self.idle else None
+        if worker is not None:
+            worker.awake.release()
+        else:
+            _Worker(self).start()
+
+    def park(self, worker):
+        with self.lock:
+            self.idle.append(worker)
+
+    def watch(self):
+        with self.lock:
+            if self.watching:
+                return
+            self.watching = True
+        self.watch_awake.release()
+
+    def watcher(self):
+        """Sees to it that nothing waits for a long attempt: a thread of its own."""
+        while True:
+            self.watch_awake.acquire()
+            seen, sends, quiet = None, -1, 0
+            while True:
+                time.sleep(_TICK)
+                with self.lock:
+                    inline = self.inline
+                    taken = inline is not None and inline is seen
+                    if taken:
+                        self.inline = None
+                if taken:
+                    self.give_reading()
+                    inline = None
+                seen = inline
+                if self.out:
+                    if self.sends == sends:
+                        self.flush_quietly()
+                    sends = self.sends
+                    quiet = 0
+                elif inline is not None:
+                    sends, quiet = -1, 0
+                else:
+                    sends, quiet = -1, quiet + 1
+                    if quiet >= 100:
+                        with self.lock:
+                            if self.inline is None and not self.out:
+                                self.watching = False
+                                break
+                        quiet = 0
+
+    # Running.
+
+    def run(self, ctx, handler, objects):
+        _current.ctx = ctx
+        failure = None
+        try:
+            handler(ctx, objects)
+        except BaseException as e:
+            failure = _failure(e)
+        _current.ctx = None
+        for stream, line in ctx._line.items():
+            if line:
+                self.log(ctx._call, stream, line)
+        ctx._ended = True
+        if failure is None:
+            self.add(_HEADER.pack(0, _RESULT, 0, 0, ctx._call, 0, 0))
+        else:
+            self.add(_HEADER.pack(len(failure), _ERROR, 0, 0, ctx._call, 0, 0) + failure)
+
+    def cancel(self, call):
+        with self.lock:
+            ctx = self.attempts.get(call)
+            if ctx is None:
+                return
+            ctx._cancelled = True
+            waiting = [w for w in self.gets.values() if w[0] is ctx]
+        for w in waiting:
+            w[2] = Cancelled("the attempt was cancelled: its result counts no more")
+            w[1].set()
+
+    def get(self, ctx, fields):
+        waiting = [ctx, threading.Event(), None]
+        with self.lock:
+            self.last_get = number = self.last_get % 0xFFFFFFFF + 1
+            self.gets[number] = waiting
+            give = self.inline is ctx
+            if give:
+                self.inline = None
+        self.add(_HEADER.pack(len(fields), _GET, 0, 0, ctx._call, len(fields), number) + fields)
+        self.flush()
+        if give:  # this thread can't read while it waits in here
+            self.give_reading()
+        waiting[1].wait()
+        with self.lock:
+            self.gets.pop(number, None)
+        if isinstance(waiting[2], Exception):
+            raise waiting[2]
+        return waiting[2]
+
+    def replied(self, flags, fields, number, body):
+        with self.lock:
+            waiting = self.gets.get(number)
+        if waiting is None:
+            return
+        if flags & 1:
+            objects = _parse(body, fields, waiting[0])
+            if len(objects) != 1:
+                raise ProtocolError("a GET_REPLY with %d objects" % len(objects))
+            waiting[2] = objects[0]
+        else:
+            error = json.loads(bytes(body))
+            kind = NotFound if error["kind"] == "not_found" else RuntimeError
+            waiting[2] = kind(error["message"])
+        waiting[1].set()
+
+    # Sending.
+
+    def add(self, head, data=b""):
+        """Puts a frame into the next send."""
+        with self.out_lock:
+            self.out.append(head)
+            if data:
+                self.out.append(data)
+            self.out_bytes += len(head) + len(data)
+
+    def add_soon(self, head, data=b""):
+        """Puts a frame into the next send, which is to come within two ticks."""
+        self.add(head, data)
+        if self.out_bytes >= _FLUSH_BYTES:
+            self.flush()
+        elif not self.watching:
+            self.watch()
+
+    def log(self, call, stream, text):
+        encoded = text.encode("utf-8", "replace")
+        for at in range(0, len(encoded) or 1, _LOG_BYTES):
+            line = encoded[at : at + _LOG_BYTES]
+            self.add_soon(_HEADER.pack(len(line), _LOG, 0, 0, call, 0, stream) + line)
+
+    def flush(self):
+        with self.send_lock:
+            with self.out_lock:
+                parts, size = self.out, self.out_bytes
+                self.out, self.out_bytes = [], 0
+                self.sends += 1
+            if not parts:
+                return
+            if size <= _BUFFER_BYTES:
+                self.sock.sendall(parts[0] if len(parts) == 1 else b"".join(parts))
+                return
+            at = 0
+            while at < len(parts):
+                sent = self.sock.sendmsg(parts[at : at + 512])
+                while at < len(parts) and sent >= len(parts[at]):
+                    sent -= len(parts[at])
+                    at += 1
+                if sent:
+                    parts[at] = memoryview(parts[at])[sent:]
+
+    def flush_quietly(self):
+        try:
+            self.flush()
+        except OSError as e:
+            self.fail(e)
+
+    def fail(self, error):
+        self.error = error
+        self.done.set()
+
+
+def _failure(e):
+    kind = "failed"
+    if isinstance(e, Permanent):
+        kind = "permanent"
+    elif isinstance(e, Refused):
+        kind = "refused"
+    detail = ""
+    if kind == "failed":
+        import traceback
+
+        # Without the frame of this file that called the function.
+        trace = e.__traceback__.tb_next if e.__traceback__ else None
+        detail = "".join(traceback.format_exception(type(e), e, trace))[-_DETAIL_BYTES:]
+    message = str(e) if kind != "failed" else "%s: %s" % (type(e).__name__, e)
+    return json.dumps({"kind": kind, "message": message[:_DETAIL_BYTES], "detail": detail}).encode()
+
+
+class _Stream(io.TextIOBase):
+    """Stands for stdout or stderr: what an attempt's thread prints goes to its log."""
+
+    def __init__(self, connection, number, original):
+        self._connection = connection
+        self._number = number
+        self._original = original
+
+    def write(self, text):
+        ctx = getattr(_current, "ctx", None)
+        if ctx is None:
+            return self._original.write(text)
+        *lines, rest = (ctx._line.get(self._number, "") + text).split("\n")
+        for line in lines:
+            self._connection.log(ctx._call, self._number, line)
+        if len(rest) > _LOG_BYTES:
+            self._connection.log(ctx._call, self._number, rest)
+            rest = ""
+        ctx._line[self._number] = rest
+        return len(text)
+
+    def flush(self):
+        self._original.flush()
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self._original.fileno()
+
+    def isatty(self):
+        return False
+
+    @property
+    def encoding(self):
+        return self._original.encoding
+
+    @property
+    def buffer(self):
+        return self._original.buffer
+
+
+def main(concurrency=64):
+    """Runs the registered functions for the node that started the program, until it lets the program go."""
+    if "PHEROMONE_EXECUTOR" not in os.environ:
+        sys.exit(
+            "this program holds pheromone functions: name it as the command of a function in a manifest "
+            "and deploy it with: pheromone dev MANIFEST, or: pheromone apply -f MANIFEST"
+        )
+    os.set_inheritable(3, False)  # programs that a function starts must not keep the connection open
+    connection = _Connection(socket.socket(fileno=3), concurrency)
+    connection.hello()
+    sys.stdout = _Stream(connection, 1, sys.stdout)
+    sys.stderr = _Stream(connection, 2, sys.stderr)
+    threading.Thread(target=connection.watcher, daemon=True).start()
+    connection.give_reading()
+    connection.done.wait()
+    sys.stdout, sys.stderr = sys.stdout._original, sys.stderr._original
+    if connection.error is not None:
+        sys.stdout.flush()
+        print("pheromone: %s: %s" % (type(connection.error).__name__, connection.error), file=sys.stderr, flush=True)
+        os._exit(1)

@@ -1,0 +1,16 @@
+package main
+
+import (
+	"context"
+
+	"github.com/pheromone-run/pheromone/internal/cli"
+	"github.com/pheromone-run/pheromone/node"
+)
+
+func startNode(ctx context.Context, c cli.NodeConfig) (cli.Node, error) {
+	n, err := node.Start(ctx, node.Config{Name: c.Name, DataDir: c.DataDir, Listen: c.Listen, Shards: c.Shards, Log: c.Log})
+	if err != nil {
+		return nil, err // a nil *node.Node must not become a Node
+	}
+	return n, nil
+}

@@ -1,0 +1,484 @@
+package process_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	osexec "os/exec"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/pheromone-run/pheromone/client/fn"
+	"github.com/pheromone-run/pheromone/client/fn/protocol"
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/exec/process"
+)
+
+// badPrograms are what goes wrong.
+var badPrograms = map[string]func(){
+	"exits": func() {
+		fmt.Fprintln(os.Stderr, "no such module")
+		os.Exit(3)
+	},
+	"silent": func() { select {} },
+	"exits-midway": func() {
+		fn.Handle("f", func(ctx *fn.Context, in []fn.Object) error {
+			if string(in[0].Bytes()) == "stay" {
+				return nil
+			}
+			fmt.Fprintln(os.Stderr, "last words")
+			os.Exit(7)
+			return nil
+		})
+		fn.Main()
+	},
+	"stubborn": func() {
+		signal.Ignore(syscall.SIGTERM)
+		hold := make(chan struct{})
+		fn.Handle("hang", func(ctx *fn.Context, in []fn.Object) error {
+			err := ctx.Put("out", "hanging", nil)
+			<-hold
+			return err
+		})
+		fn.Handle("waits", func(ctx *fn.Context, in []fn.Object) error {
+			err := ctx.Put("out", "waiting", nil)
+			<-ctx.Context().Done()
+			return err
+		})
+		fn.Main()
+	},
+	"loud": func() {
+		fn.Handle("f", func(ctx *fn.Context, in []fn.Object) error {
+			line := append(bytes.Repeat([]byte("x"), 999), '\n')
+			for range 100_000 {
+				if _, err := os.Stdout.Write(line); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		fn.Main()
+	},
+	"frames-on-stdout": func() {
+		fn.Handle("f", func(ctx *fn.Context, in []fn.Object) error {
+			var b protocol.Batch
+			for id := range uint64(100) {
+				b.Add(protocol.Header{Type: protocol.Error, ID: id}, nil, []byte(`{"kind":"permanent"}`))
+			}
+			_, err := os.Stdout.Write(b.Parts()[0])
+			return err
+		})
+		fn.Main()
+	},
+	"garbage":         func() { sayHelloAnd(func(c net.Conn) { _, _ = c.Write(bytes.Repeat([]byte("garbage"), 1000)) }) },
+	"huge-claim":      func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Put, 1<<32-1, 0) }) },
+	"huge-fields":     func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Put, 40<<20, 39<<20) }) },
+	"foreign-id":      func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Result, 0, 0) }) },
+	"closes":          func() { sayHelloAnd(func(c net.Conn) { _ = c.Close() }) },
+	"old-protocol":    func() { hello(`{"versions":[99],"sdk":"x","functions":["f"],"concurrency":1}`); select {} },
+	"no-json":         func() { hello(`{`); select {} },
+	"no-concurrency":  func() { hello(`{"versions":[1],"sdk":"x","functions":["f"]}`); select {} },
+	"one-at-a-time":   oneAtATime,
+	"with-grandchild": withGrandchild,
+	"prints-env":      printsEnv,
+}
+
+func hello(text string) net.Conn {
+	conn, err := net.FileConn(os.NewFile(protocol.FD, "node"))
+	if err != nil {
+		panic(err)
+	}
+	var b protocol.Batch
+	b.Add(protocol.Header{Type: protocol.Hello}, nil, []byte(text))
+	if _, err := conn.Write(b.Parts()[0]); err != nil {
+		panic(err)
+	}
+	return conn
+}
+
+// sayHelloAnd does something wrong once the first INVOKE has come.
+func sayHelloAnd(wrong func(net.Conn)) {
+	conn := hello(`{"versions":[1],"sdk":"x","functions":["f"],"concurrency":8}`)
+	r := protocol.NewReader(conn, 1<<20)
+	for range 2 {
+		if _, err := r.Next(); err != nil {
+			panic(err)
+		}
+	}
+	wrong(conn)
+	select {}
+}
+
+func claim(c net.Conn, kind protocol.Type, body, fields uint32) {
+	h := protocol.Header{Type: kind, ID: 999, BodyBytes: body, FieldBytes: fields}
+	_, _ = c.Write(h.Append(nil))
+}
+
+func oneAtATime() {
+	conn := hello(`{"versions":[1],"sdk":"x","functions":["f","g","h"],"concurrency":1}`)
+	r := protocol.NewReader(conn, 1<<20)
+	for {
+		f, err := r.Next()
+		if err != nil {
+			os.Exit(0)
+		}
+		if f.Type == protocol.Invoke {
+			_, _ = conn.Write(protocol.Header{Type: protocol.Result, ID: f.ID}.Append(nil))
+		}
+	}
+}
+
+func withGrandchild() {
+	fn.Handle("f", func(ctx *fn.Context, in []fn.Object) error {
+		child := osexec.Command("sleep", "1000")
+		if err := child.Start(); err != nil {
+			return err
+		}
+		return ctx.Output(fmt.Append(nil, child.Process.Pid))
+	})
+	fn.Main()
+}
+
+func printsEnv() {
+	fn.Handle("f", func(ctx *fn.Context, in []fn.Object) error {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			return err
+		}
+		var fds []string
+		for _, e := range entries {
+			target, err := os.Readlink("/proc/self/fd/" + e.Name())
+			if err == nil && !strings.HasPrefix(target, "anon_inode:") && !strings.HasPrefix(target, "/proc/") && !strings.HasPrefix(target, "/sys/") {
+				fds = append(fds, e.Name()+"="+target)
+			}
+		}
+		status, err := os.ReadFile("/proc/self/status")
+		text := strings.Join(os.Environ(), "\n") + "\n" + strings.Join(fds, "\n") + "\n" + string(status)
+		if err != nil {
+			return err
+		}
+		return ctx.Output([]byte(text))
+	})
+	fn.Main()
+}
+
+func TestBadPrograms(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	for _, c := range []struct {
+		name, program, kind, says string
+	}{
+		{"one that exits at once fails to start, with what it said last", "exits", exec.Start, "no such module"},
+		{"one that says nothing fails to start", "silent", exec.Start, "did not say HELLO within"},
+		{"one that speaks no version of ours fails to start", "old-protocol", exec.Start, "versions [99]"},
+		{"one whose hello is no JSON fails to start", "no-json", exec.Start, "not the JSON"},
+		{"one whose hello is out of bounds fails to start", "no-concurrency", exec.Start, "out of bounds"},
+		{"one that exits in an attempt crashes it, with what it said last", "exits-midway", exec.Crashed, "exit status 7"},
+		{"one that exits in an attempt leaves its last words", "exits-midway", exec.Crashed, "last words"},
+		{"garbage on the socket is refused", "garbage", exec.Refused, "broke the executor protocol"},
+		{"a frame that claims 4 GiB is refused", "huge-claim", exec.Refused, "PUT frame of 4294967295 bytes"},
+		{"a frame with too many fields is refused", "huge-fields", exec.Refused, "bytes of fields"},
+		{"a result for an attempt that never was is refused", "foreign-id", exec.Refused, "never given"},
+		{"one that closes its socket loses its attempt", "closes", exec.Lost, "closed its connection"},
+		{"frames on stdout are only text", "frames-on-stdout", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, process.Settings{HelloTimeout: time.Second, CancelGrace: 100 * time.Millisecond, StopGrace: 200 * time.Millisecond})
+			r := b.submit(b.task(goProgram(t, c.program), "f", object("k", nil)))
+			if c.kind == "" {
+				r.succeed()
+				return
+			}
+			if f := r.fail(c.kind); !strings.Contains(f.Message+f.Detail, c.says) {
+				t.Fatalf("failure %+v does not say %q", f, c.says)
+			}
+		})
+	}
+}
+
+func TestACommandThatIsNotThereFailsToStartAndIsTriedAgainLater(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	for _, command := range [][]string{{"no-such-program"}, {"./no-such-program"}, {"./functions.py"}} {
+		b.submit(b.task(command, "f")).fail(exec.Start)
+		b.submit(b.task(command, "f")).fail(exec.Start)
+	}
+}
+
+func TestAProcessIsReplacedAfterACrash(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	command := goProgram(t, "exits-midway")
+	b.submit(b.task(command, "f", object("k", nil))).fail(exec.Crashed)
+	b.submit(b.task(command, "f", object("k", []byte("stay")))).succeed()
+}
+
+func TestAnAttemptThatIgnoresItsTimeoutCostsTheProcess(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1, CancelGrace: 20 * time.Millisecond, SuspectLimit: 100 * time.Millisecond, StopGrace: 200 * time.Millisecond})
+	command := goProgram(t, "stubborn")
+	other := b.submit(b.task(command, "waits"))
+	other.emission()
+	hung := b.task(command, "hang")
+	hung.task.Timeout = 30 * time.Millisecond
+	b.submit(hung).fail(exec.TimedOut)
+	other.fail(exec.Lost)
+
+	alone := b.task(command, "hang")
+	b.submit(alone).emission()
+	b.Cancel(alone.task.Invocation, 1)
+	alone.fail(exec.Cancelled)
+	b.await("the process to be killed", func() bool { return len(b.Processes()) == 0 })
+}
+
+func TestAFloodOfOutputIsBoundedAndSaidToBe(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	b.submit(b.task(goProgram(t, "loud"), "f")).succeed()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitLog(func(r exec.LogRecord) bool {
+		return r.Stream == exec.StreamNode && strings.HasPrefix(r.Text, "dropped ")
+	})
+	size := 0
+	for _, r := range b.logs {
+		size += len(r.Text)
+	}
+	if size > 20<<20 {
+		t.Fatalf("%d bytes were kept of 100 MB", size)
+	}
+}
+
+func TestWaitingTasksOfAllFunctionsGetTheirTurn(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1})
+	command := goProgram(t, "one-at-a-time")
+	b.submit(b.task(command, "f")).succeed()
+	hold := make(chan struct{})
+	blocked := b.task(command, "f")
+	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
+	go b.submit(blocked)
+	b.await("the process to be busy", func() bool { return b.running() == 1 })
+
+	var mu sync.Mutex
+	var order []string
+	var all []*run
+	for i, name := range []string{"f", "f", "f", "g", "g", "h"} {
+		r := b.task(command, name)
+		r.task.Load = func(context.Context) ([]exec.Input, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, fmt.Sprint(name, i))
+			return nil, nil
+		}
+		all = append(all, b.submit(r))
+	}
+	close(hold)
+	blocked.succeed()
+	for _, r := range all {
+		r.succeed()
+	}
+	if got := strings.Join(order, " "); got != "f0 g3 h5 f1 g4 f2" {
+		t.Fatalf("they began in the order %s", got)
+	}
+}
+
+func TestACancelledTaskThatWaitsNeverStarts(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1})
+	command := goProgram(t, "one-at-a-time")
+	b.submit(b.task(command, "f")).succeed()
+	hold := make(chan struct{})
+	blocked := b.task(command, "f")
+	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
+	go b.submit(blocked)
+	b.await("the process to be busy", func() bool { return b.running() == 1 })
+	waiting := b.submit(b.task(command, "f"))
+	b.Cancel(waiting.task.Invocation, 1)
+	waiting.fail(exec.Cancelled)
+	close(hold)
+	blocked.succeed()
+	b.submit(b.task(command, "f")).succeed()
+	if waiting.started != "" {
+		t.Fatal("it was started")
+	}
+}
+
+func TestIdleProcessesEnd(t *testing.T) {
+	b := newBench(t, process.Settings{IdleTimeout: 20 * time.Millisecond, GroupIdleTimeout: 60 * time.Millisecond})
+	b.submit(b.task(goProgram(t, "functions"), "echo")).succeed()
+	b.await("the process to end", func() bool { return len(b.Processes()) == 0 })
+	b.submit(b.task(goProgram(t, "functions"), "echo")).succeed()
+}
+
+func TestAGroupGetsThePlaceOfAnIdleOne(t *testing.T) {
+	b := newBench(t, process.Settings{Processes: 1})
+	first := b.submit(b.task(goProgram(t, "functions"), "echo"))
+	first.succeed()
+	second := b.task(goProgram(t, "functions"), "echo")
+	second.task.App = "other"
+	b.submit(second).succeed()
+	if p := b.Processes(); len(p) != 1 || p[0].App != "other" {
+		t.Fatalf("processes %+v", p)
+	}
+}
+
+func TestBusyProcessesAreJoinedByOthersUpToTheBound(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 3})
+	var all []*run
+	for range 6 { // Python says that it runs one attempt well at once
+		all = append(all, b.submit(b.task([]string{"python3", "functions.py"}, "waits")))
+	}
+	b.await("three processes", func() bool { return len(b.Processes()) == 3 })
+	for _, r := range all {
+		b.Cancel(r.task.Invocation, 1)
+		r.fail(exec.Cancelled)
+	}
+}
+
+func TestAProgramGetsACleanEnvironment(t *testing.T) {
+	t.Setenv("SECRET_OF_THE_NODE", "x")
+	b := newBench(t, process.Settings{})
+	r := b.task(goProgram(t, "prints-env"), "f")
+	r.task.Function.Env = map[string]string{"MINE": "yes", "PHEROMONE_APP": "forged"}
+	text := string(b.submit(r).succeed()[0].Data)
+	for _, want := range []string{"MINE=yes\n", "PHEROMONE_APP=app\n", "HOME=", "TMPDIR=", "PYTHONPATH=", "NoNewPrivs:\t1\n", "0=/dev/null\n", "1=pipe:", "2=pipe:"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	if strings.Contains(text, "SECRET_OF_THE_NODE") {
+		t.Error("the node's environment was passed on")
+	}
+	if n := strings.Count(text, "=socket:") + strings.Count(text, "=pipe:") + strings.Count(text, "=/"); strings.Contains(text, "\n5=socket") || n == 0 {
+		t.Errorf("descriptors were inherited:\n%s", text)
+	}
+}
+
+func TestCloseLeavesNoProcessNorItsChildren(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	b := newBench(t, process.Settings{StopGrace: 200 * time.Millisecond})
+	out := b.submit(b.task(goProgram(t, "with-grandchild"), "f")).succeed()
+	var grandchild int
+	if _, err := fmt.Sscan(string(out[0].Data), &grandchild); err != nil {
+		t.Fatal(err)
+	}
+	hung := b.submit(b.task(goProgram(t, "stubborn"), "hang"))
+	hung.emission()
+	var pids []int
+	for _, p := range b.Processes() {
+		pids = append(pids, p.PID)
+	}
+	if len(pids) != 2 || !alive(grandchild) {
+		t.Fatalf("processes %v, grandchild %d", pids, grandchild)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	hung.fail(exec.Lost)
+	for _, pid := range append(pids, grandchild) {
+		await(t, fmt.Sprintf("process %d to be gone", pid), func() bool { return !alive(pid) })
+	}
+	late := b.task(goProgram(t, "functions"), "echo")
+	b.submit(late).fail(exec.Lost)
+}
+
+// alive tells whether pid runs; a zombie that nobody reaps does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
+// parent is a node of its own: it runs one attempt that hangs, tells the pid of
+// its executor and of that one's child, and waits to be killed.
+func parent() {
+	rt, err := process.New(process.Settings{Scratch: os.Args[3], Artifacts: folder(".")})
+	if err != nil {
+		panic(err)
+	}
+	self, _ := os.Executable()
+	b := &bench{Runtime: rt}
+	r := b.submit(b.task([]string{self, "executor", "with-grandchild"}, "f"))
+	<-r.done
+	fmt.Printf("%d %s\n", rt.Processes()[0].PID, r.emitted[0].Data)
+	select {}
+}
+
+func TestAKilledNodeTakesItsProcessesAlongAndTheNextOneTheRest(t *testing.T) {
+	scratch := t.TempDir() + "/scratch"
+	node := osexec.Command(goProgram(t, "parent")[0], "executor", "parent", scratch)
+	node.Stderr = os.Stderr
+	out, err := node.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child, grandchild int
+	if _, err := fmt.Fscan(out, &child, &grandchild); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = node.Wait() // it was killed
+	await(t, "the executor to be gone", func() bool { return !alive(child) })
+	if !alive(grandchild) {
+		t.Fatal("the grandchild is gone: nothing is left for the next node to do")
+	}
+	next, err := process.New(process.Settings{Scratch: scratch, Artifacts: folder(".")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	await(t, "the grandchild to be gone", func() bool { return !alive(grandchild) })
+}
+
+func TestAFrozenProcessIsKilledWithTheNode(t *testing.T) {
+	b := newBench(t, process.Settings{StopGrace: 100 * time.Millisecond})
+	b.submit(b.task(goProgram(t, "functions"), "echo")).succeed()
+	pid := b.Processes()[0].PID
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if alive(pid) {
+		t.Fatal("it is still there")
+	}
+}
+
+func FuzzFramesOfAProcess(f *testing.F) {
+	var b protocol.Batch
+	fields := protocol.AppendObject(nil, protocol.Descriptor{Length: 3})
+	b.Add(protocol.Header{Type: protocol.Put, ID: 1}, protocol.AppendField(fields, protocol.TagBucket, "out"), []byte("abc"))
+	f.Add(b.Parts()[0])
+	f.Add(binary.LittleEndian.AppendUint32(nil, 1<<31))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r := protocol.NewReader(bytes.NewReader(in), 1<<20)
+		for {
+			frame, err := r.Next()
+			if err != nil {
+				return
+			}
+			for rest := frame.Fields; len(rest) > 0; {
+				tag, value, next, err := protocol.NextField(rest)
+				if err != nil {
+					break
+				}
+				if tag == protocol.TagObject {
+					if data, err := protocol.Object(value, frame.Payload); err == nil && len(data) > len(frame.Payload) {
+						t.Fatal("an object larger than its payload")
+					}
+				}
+				rest = next
+			}
+		}
+	})
+}

@@ -1,0 +1,219 @@
+package process
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pheromone-run/pheromone/client/fn/protocol"
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+var (
+	batches     = sync.Pool{New: func() any { return new(protocol.Batch) }}
+	fieldBuffer = sync.Pool{New: func() any { return new([]byte) }}
+)
+
+// encodeInvoke puts the INVOKE frame of a call into batch.
+func encodeInvoke(batch *protocol.Batch, c *call, function int, in []exec.Input, limit int64) error {
+	t := c.task
+	buffer := fieldBuffer.Get().(*[]byte)
+	defer fieldBuffer.Put(buffer)
+	b := (*buffer)[:0]
+	b = protocol.AppendField(b, protocol.TagSession, t.Invocation.Session)
+	b = protocol.AppendUint(b, protocol.TagNumber, t.Invocation.Number)
+	b = protocol.AppendUint(b, protocol.TagAttempt, uint64(t.Attempt))
+	b = protocol.AppendUint(b, protocol.TagTimeout, uint64(t.Timeout))
+	b = protocol.AppendField(b, protocol.TagBucket, t.Bucket)
+	b = protocol.AppendField(b, protocol.TagTrigger, t.Trigger)
+	if t.Group != "" {
+		b = protocol.AppendField(b, protocol.TagGroup, t.Group[:min(len(t.Group), 1<<16-1)])
+	}
+	if !t.Window.IsZero() {
+		b = protocol.AppendUint(b, protocol.TagWindow, uint64(t.Window.UnixNano()))
+	}
+	if t.Traceparent != "" && len(t.Traceparent) < 256 {
+		b = protocol.AppendField(b, protocol.TagTraceparent, t.Traceparent)
+	}
+	if c.maxObject() < c.rt.s.MaxObjectBytes {
+		b = protocol.AppendUint(b, protocol.TagMaxObject, uint64(c.maxObject()))
+	}
+	payload := make([][]byte, len(in))
+	var size int64
+	for i := range in {
+		o := &in[i]
+		payload[i] = o.Data
+		b = protocol.AppendObject(b, protocol.Descriptor{Offset: uint64(size), Length: uint64(len(o.Data))})
+		size += int64(len(o.Data))
+		b = appendInput(b, t, o)
+	}
+	*buffer = b
+	if size > limit {
+		return fmt.Errorf("the %d inputs have %d bytes together, at most %d fit one attempt", len(in), size, limit)
+	}
+	if len(b) > protocol.MaxFieldBytes {
+		return fmt.Errorf("the keys and metadata of %d inputs have %d bytes together, at most %d fit one attempt", len(in), len(b), protocol.MaxFieldBytes)
+	}
+	batch.Add(protocol.Header{Type: protocol.Invoke, ID: c.id, Arg: uint32(function)}, b, payload...)
+	return nil
+}
+
+// appendInput describes an object; what equals the attempt's own is left out.
+func appendInput(b []byte, t *exec.Task, o *exec.Input) []byte {
+	if o.Bucket != t.Bucket {
+		b = protocol.AppendField(b, protocol.TagBucket, o.Bucket)
+	}
+	b = protocol.AppendField(b, protocol.TagKey, o.Key)
+	if o.Session != t.Invocation.Session && o.Session != "" {
+		b = protocol.AppendField(b, protocol.TagSession, o.Session)
+	}
+	if o.ContentType != "" && len(o.ContentType) < 1<<16 {
+		b = protocol.AppendField(b, protocol.TagContentType, o.ContentType)
+	}
+	for name, value := range o.Meta {
+		if len(name)+len(value) <= protocol.MaxMetaBytes {
+			b = protocol.AppendMeta(b, name, value)
+		}
+	}
+	return b
+}
+
+// decodePut makes an emission of a PUT frame. Data of a frame that is not owned is
+// copied.
+func decodePut(f protocol.Frame) (exec.Emission, error) {
+	e := exec.Emission{Output: f.Flags&protocol.FlagOutput != 0}
+	object := false
+	for rest := f.Fields; len(rest) > 0; {
+		tag, value, next, err := protocol.NextField(rest)
+		if err != nil {
+			return e, err
+		}
+		rest = next
+		switch tag {
+		case protocol.TagObject:
+			data, err := protocol.Object(value, f.Payload)
+			if err != nil {
+				return e, err
+			}
+			if object {
+				return e, protocol.Violation("a PUT with two objects")
+			}
+			object, e.Data = true, data
+		case protocol.TagBucket:
+			e.Bucket = spec.BucketName(value)
+		case protocol.TagKey:
+			e.Key = spec.Key(value)
+		case protocol.TagContentType:
+			e.ContentType = string(value)
+		case protocol.TagMeta:
+			name, content, err := protocol.Meta(value)
+			if err != nil {
+				return e, err
+			}
+			if e.Meta == nil {
+				e.Meta = make(map[string]string)
+			}
+			e.Meta[name] = content
+		case protocol.TagDeliverAfter:
+			n, err := protocol.Uint(tag, value)
+			if err != nil {
+				return e, err
+			}
+			e.DeliverAfter = time.Duration(min(n, 1<<62))
+		}
+	}
+	if !object || e.Bucket == "" {
+		return e, protocol.Violation("a PUT without an object or a bucket")
+	}
+	if !f.Owned {
+		e.Data = bytes.Clone(e.Data)
+	}
+	if e.Data == nil {
+		e.Data = []byte{}
+	}
+	return e, nil
+}
+
+func decodeJoin(f protocol.Frame) (exec.Emission, error) {
+	var e exec.Emission
+	for rest := f.Fields; len(rest) > 0; {
+		tag, value, next, err := protocol.NextField(rest)
+		if err != nil {
+			return e, err
+		}
+		rest = next
+		switch tag {
+		case protocol.TagBucket:
+			e.Bucket = spec.BucketName(value)
+		case protocol.TagTrigger:
+			e.JoinTrigger = spec.TriggerName(value)
+		case protocol.TagKey:
+			e.JoinKeys = append(e.JoinKeys, spec.Key(value))
+		}
+	}
+	if e.Bucket == "" || e.JoinTrigger == "" {
+		return e, protocol.Violation("a JOIN without a bucket or a trigger")
+	}
+	return e, nil
+}
+
+func decodeGet(f protocol.Frame) (bucket spec.BucketName, key spec.Key, err error) {
+	for rest := f.Fields; len(rest) > 0; {
+		tag, value, next, err := protocol.NextField(rest)
+		if err != nil {
+			return "", "", err
+		}
+		rest = next
+		switch tag {
+		case protocol.TagBucket:
+			bucket = spec.BucketName(value)
+		case protocol.TagKey:
+			key = spec.Key(value)
+		}
+	}
+	if bucket == "" || key == "" {
+		return "", "", protocol.Violation("a GET without a bucket or a key")
+	}
+	return bucket, key, nil
+}
+
+// encodeGetReply puts the answer to a GET into batch.
+func encodeGetReply(batch *protocol.Batch, c *call, request uint32, o exec.Input, err error) {
+	h := protocol.Header{Type: protocol.GetReply, ID: c.id, Arg: request}
+	if err != nil {
+		batch.Add(h, nil, mustJSON(protocol.Failure{Kind: string(spec.CodeOf(err)), Message: err.Error()}))
+		return
+	}
+	h.Flags = protocol.FlagFound
+	fields := protocol.AppendObject(nil, protocol.Descriptor{Length: uint64(len(o.Data))})
+	batch.Add(h, appendInput(fields, c.task, &o), o.Data)
+}
+
+// maxDetail bounds the detail of a failure, and its message.
+const maxDetail = 16 << 10
+
+// decodeError makes a failure of an ERROR frame.
+func decodeError(f protocol.Frame) (*exec.Failure, error) {
+	var e protocol.Failure
+	if err := json.Unmarshal(f.Payload, &e); err != nil {
+		return nil, protocol.Violation("an ERROR whose text is not the JSON of a failure: " + err.Error())
+	}
+	out := &exec.Failure{Kind: exec.Failed, Message: cut(e.Message), Detail: cut(e.Detail)}
+	if e.Kind == exec.Permanent || e.Kind == exec.Refused {
+		out.Kind = e.Kind
+	}
+	return out, nil
+}
+
+func cut(s string) string { return s[:min(len(s), maxDetail)] }
+
+func mustJSON(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic("exec/process: " + err.Error()) // only structs of strings and numbers come here
+	}
+	return text
+}

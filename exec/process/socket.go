@@ -1,0 +1,147 @@
+package process
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pheromone-run/pheromone/client/fn/protocol"
+)
+
+// maxQueued is how many bytes may wait to be taken by a process before it counts
+// as busy.
+const maxQueued = 32 << 20
+
+// socket is the node's end of a process's connection. It is read with blocking
+// calls by one goroutine: the kernel wakes its thread directly, without the
+// detour over the poller. Sending never blocks the caller.
+type socket struct {
+	fd     int
+	queued atomic.Int64 // bytes that wait
+
+	mu struct {
+		sync.Mutex
+		waiting  [][]byte // bytes that the kernel did not take at once
+		draining sync.WaitGroup
+		active   bool // a goroutine is sending what waits
+		closed   bool
+	}
+}
+
+// send writes a batch, or as much of it as the kernel takes; a goroutine sends
+// the rest. It takes the batch over. Errors are left to the reader, which sees
+// the end of the connection.
+func (s *socket) send(batch *protocol.Batch) {
+	parts := batch.Parts()
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return
+	}
+	if !s.mu.active {
+		parts = s.sendSome(parts, unix.MSG_DONTWAIT)
+		if len(parts) == 0 {
+			s.mu.Unlock()
+			batch.Reset(true)
+			batches.Put(batch)
+			return
+		}
+	}
+	for _, part := range parts {
+		s.queued.Add(int64(len(part)))
+	}
+	s.mu.waiting = append(s.mu.waiting, parts...)
+	if !s.mu.active {
+		s.mu.active = true
+		s.mu.draining.Go(s.drain)
+	}
+	s.mu.Unlock()
+}
+
+// drain sends what waits until nothing does or the connection ends.
+func (s *socket) drain() {
+	for {
+		s.mu.Lock()
+		parts := s.mu.waiting
+		s.mu.waiting = nil
+		if len(parts) == 0 || s.mu.closed {
+			s.mu.active = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		size := int64(0)
+		for _, part := range parts {
+			size += int64(len(part))
+		}
+		s.sendSome(parts, 0)
+		s.queued.Add(-size)
+	}
+}
+
+// sendSome sends parts and returns what was not taken. Without MSG_DONTWAIT it
+// returns when all is sent, or nothing more can be.
+func (s *socket) sendSome(parts [][]byte, flags int) [][]byte {
+	for len(parts) > 0 {
+		// 1024 is the kernel's bound on the parts of one call.
+		n, err := unix.SendmsgBuffers(s.fd, parts[:min(len(parts), 1024)], nil, nil, flags|unix.MSG_NOSIGNAL)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0 {
+			return parts
+		}
+		if err != nil {
+			return nil
+		}
+		for n > 0 || len(parts) > 0 && len(parts[0]) == 0 {
+			if n < len(parts[0]) {
+				parts[0] = parts[0][n:]
+				break
+			}
+			n -= len(parts[0])
+			parts = parts[1:]
+		}
+	}
+	return nil
+}
+
+// read reads at least one byte. With wait false it returns EAGAIN when there is
+// nothing.
+func (s *socket) read(b []byte, wait bool) (int, error) {
+	for {
+		var n int
+		var err error
+		if wait {
+			n, err = unix.Read(s.fd, b)
+		} else {
+			n, _, err = unix.Recvfrom(s.fd, b, unix.MSG_DONTWAIT)
+		}
+		switch {
+		case err == unix.EINTR:
+		case err == unix.ECONNRESET:
+			return 0, io.EOF // the process ended with unread bytes of ours
+		case err != nil:
+			return 0, err
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// shut ends the connection: the reader gets what has come, then the end.
+func (s *socket) shut() { _ = unix.Shutdown(s.fd, unix.SHUT_RDWR) }
+
+// close frees the descriptor. The reader calls it last; shut was called before.
+func (s *socket) close() {
+	s.mu.Lock()
+	s.mu.closed = true
+	s.mu.waiting = nil
+	s.mu.Unlock()
+	s.mu.draining.Wait()
+	_ = unix.Close(s.fd)
+}

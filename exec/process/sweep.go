@@ -1,0 +1,133 @@
+package process
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pheromone-run/pheromone/client/fn/protocol"
+)
+
+// pingAfter is how long a process may be silent and idle before it is asked
+// whether it lives, and how long it may take to answer.
+const pingAfter = 15 * time.Second
+
+// sweep ends what has been idle for long, until the runtime closes.
+func (rt *Runtime) sweep() {
+	every := min(rt.s.IdleTimeout/4, rt.s.GroupIdleTimeout/4, time.Second)
+	ticker := time.NewTicker(max(every, 10*time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-rt.ctx.Done():
+			return
+		case now := <-ticker.C:
+			for _, g := range rt.groups() {
+				g.sweep(now)
+			}
+			rt.dropGroups(now)
+			if rt.wanting.Load() > 0 {
+				rt.retireIdlest()
+			}
+		}
+	}
+}
+
+func (rt *Runtime) groups() []*group {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return slices.Collect(maps.Values(rt.mu.groups))
+}
+
+// sweep retires idle processes: those beyond the first after IdleTimeout, the
+// last after GroupIdleTimeout. It pings the others that are idle and silent.
+func (g *group) sweep(now time.Time) {
+	g.mu.Lock()
+	var retire, ping, frozen []*process
+	staying := len(g.mu.procs)
+	for _, p := range slices.Backward(g.mu.procs) { // the oldest stays longest
+		idle := now.Sub(p.idleSince)
+		switch {
+		case p.leaving || len(p.calls) > 0:
+			continue
+		case staying > 1 && idle >= g.rt.s.IdleTimeout || idle >= g.rt.s.GroupIdleTimeout:
+			staying--
+			p.leaving = true
+			retire = append(retire, p)
+		case !p.pinged.IsZero() && now.Sub(p.pinged) >= pingAfter:
+			frozen = append(frozen, p)
+		case p.pinged.IsZero() && idle >= pingAfter && !p.spoke.Swap(false):
+			p.pinged = now
+			ping = append(ping, p)
+		}
+	}
+	g.mu.Unlock()
+	for _, p := range retire {
+		g.rt.wg.Go(func() { p.stop(g.rt.s.StopGrace, "idle") })
+	}
+	for _, p := range ping {
+		p.say(protocol.Header{Type: protocol.Ping}, nil)
+	}
+	for _, p := range frozen {
+		p.kill("it did not answer a PING")
+	}
+}
+
+// dropGroups forgets groups without processes that nothing has come for.
+func (rt *Runtime) dropGroups(now time.Time) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.mu.closed {
+		return
+	}
+	for key, g := range rt.mu.groups {
+		if now.Sub(time.Unix(0, g.touched.Load())) < rt.s.GroupIdleTimeout || !g.retire() {
+			continue
+		}
+		delete(rt.mu.groups, key)
+		for ref, known := range rt.mu.known {
+			if known == g {
+				delete(rt.mu.known, ref)
+			}
+		}
+	}
+}
+
+// retire closes a group that is empty; it tells whether it was.
+func (g *group) retire() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.mu.procs) > 0 || g.mu.starting || len(g.mu.ring) > 0 {
+		return false
+	}
+	g.mu.closed = true
+	g.signal()
+	return true
+}
+
+// retireIdlest ends the process of the node that has been idle for longest.
+func (rt *Runtime) retireIdlest() {
+	var idlest *process
+	var since time.Time
+	for _, g := range rt.groups() {
+		g.mu.Lock()
+		for _, p := range g.mu.procs {
+			if !p.leaving && len(p.calls) == 0 && (idlest == nil || p.idleSince.Before(since)) {
+				idlest, since = p, p.idleSince
+			}
+		}
+		g.mu.Unlock()
+	}
+	if idlest == nil {
+		return
+	}
+	idlest.g.mu.Lock()
+	taken := idlest.leaving || len(idlest.calls) > 0
+	if !taken {
+		idlest.leaving = true
+	}
+	idlest.g.mu.Unlock()
+	if !taken {
+		rt.wg.Go(func() { idlest.stop(rt.s.StopGrace, "another app needs its place") })
+	}
+}

@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"fmt"
+	"mime"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+	"github.com/spf13/cobra"
+)
+
+type putFlags struct {
+	session     string
+	ifMatch     string
+	contentType string
+	meta        []string
+	ttl         durationFlag
+	deliver     durationFlag
+	wait        durationFlag
+	follow      bool
+	key         string
+}
+
+func (c *cli) putCommand() *cobra.Command {
+	var f putFlags
+	cmd := &cobra.Command{
+		Use:   "put APP BUCKET/KEY [VALUE | @FILE | -]",
+		Short: "Put an object, and so start what its bucket's triggers say",
+		Long:  "Put an object into a bucket. The value is the argument itself, the content of a file (@FILE),\nor standard input (- or nothing). Write @@ for a value that starts with @.",
+		Example: "  pheromone put wordcount documents/a.txt 'some words' --follow\n" +
+			"  pheromone put wordcount documents/b.txt @b.txt --wait 10s\n" +
+			"  date | pheromone put clock ticks/now --ttl 1h",
+		Args:              cobra.RangeArgs(2, 3),
+		ValidArgsFunction: c.complete(c.apps, c.objects),
+		RunE:              func(cmd *cobra.Command, args []string) error { return c.put(cmd, args, f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.session, "session", "", "put into this session, where objects are written once")
+	flags.StringVar(&f.ifMatch, "if-match", "", "only if this is the object's revision; 0: only if it is not there; *: only if it is")
+	flags.Var(&f.ttl, "ttl", "delete the object after this time")
+	flags.Var(&f.deliver, "deliver-after", "let it count for triggers only after this time")
+	flags.StringVar(&f.contentType, "content-type", "", "content type (default: from the name of a @FILE, else text/plain for an argument)")
+	flags.StringArrayVar(&f.meta, "meta", nil, "metadata as name=value; may be repeated")
+	flags.BoolVar(&f.follow, "follow", false, "stay and show what the put drives, until its session ends")
+	flags.Var(&f.wait, "wait", "wait this long for the session's result and print its outputs")
+	flags.StringVar(&f.key, "idempotency-key", "", "name of this put: the same one again is not done twice")
+	cmd.MarkFlagsMutuallyExclusive("follow", "wait")
+	return cmd
+}
+
+func (c *cli) put(cmd *cobra.Command, args []string, f putFlags) error {
+	bucket, key, err := splitObject(args[1])
+	if err != nil {
+		return err
+	}
+	options, err := f.options(args[2:])
+	if err != nil {
+		return err
+	}
+	if f.session != "" && (f.ttl > 0 || f.ifMatch != "") {
+		return usage("--ttl and --if-match are for objects without a session: in a session an object is written once")
+	}
+	server, err := c.connect()
+	if err != nil {
+		return err
+	}
+	body, err := c.value(args[2:])
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	app := spec.AppName(args[0])
+	var result wire.PutResult
+	if f.session != "" {
+		result, err = server.PutSession(cmd.Context(), app, spec.SessionID(f.session), bucket, key, body, options)
+	} else {
+		result, err = server.Put(cmd.Context(), app, bucket, key, body, options)
+	}
+	switch {
+	case err != nil:
+		return err
+	case f.follow:
+		return c.follow(cmd.Context(), server, app, result.Session)
+	case f.wait > 0:
+		return c.awaitResult(cmd.Context(), server, app, result.Session, time.Duration(f.wait), false)
+	}
+	return c.showPut(result)
+}
+
+func (f putFlags) options(value []string) (client.PutOptions, error) {
+	o := client.PutOptions{
+		ContentType: f.contentType, TTL: time.Duration(f.ttl), DeliverAfter: time.Duration(f.deliver), IdempotencyKey: f.key,
+	}
+	var err error
+	if o.Meta, err = parseMeta(f.meta); err != nil {
+		return o, err
+	}
+	if o.ContentType == "" {
+		o.ContentType = contentTypeOf(value)
+	}
+	switch f.ifMatch {
+	case "":
+	case "0":
+		o.IfAbsent = true
+	case "*":
+		o.IfPresent = true
+	default:
+		o.IfRevision, err = parseRevision(f.ifMatch)
+	}
+	return o, err
+}
+
+func parseRevision(s string) (spec.Revision, error) {
+	n, err := strconv.ParseUint(strings.Trim(s, `"`), 10, 64)
+	if err != nil || n == 0 {
+		return 0, usage("--if-match %q: use a revision, as put and ls print it", s)
+	}
+	return spec.Revision(n), nil
+}
+
+// contentTypeOf guesses from what stands on the command line; "" leaves it to the client.
+func contentTypeOf(value []string) string {
+	switch {
+	case len(value) == 0 || value[0] == "-":
+		return ""
+	case strings.HasPrefix(value[0], "@") && !strings.HasPrefix(value[0], "@@"):
+		return mime.TypeByExtension(filepath.Ext(value[0]))
+	}
+	return "text/plain; charset=utf-8"
+}
+
+func (c *cli) showPut(r wire.PutResult) error {
+	return c.show(view{
+		value: r,
+		names: []string{string(r.Session)},
+		table: func(t *table) {
+			existed := ""
+			if r.Existed {
+				existed = "  (was there already)"
+			}
+			t.linef("%s  revision %d  session %s%s", harmless(fmt.Sprintf("%s/%s", r.Bucket, r.Key)), r.Revision, harmless(string(r.Session)), existed)
+		},
+	})
+}

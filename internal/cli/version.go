@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := version{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			v.read()
+			return c.show(view{value: v, names: []string{v.Version}, table: func(t *table) {
+				t.linef("pheromone %s  %s  %s  %s", v.Version, orDash(v.Commit), v.Go, v.Platform)
+			}})
+		},
+	}
+}
+
+type version struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"`
+	Modified bool   `json:"modified,omitempty"` // built from a changed checkout
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// read takes what the Go tool wrote into the binary.
+func (v *version) read() {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return
+	}
+	if m := info.Main.Version; m != "" && m != "(devel)" {
+		v.Version = m
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			v.Commit = s.Value[:min(12, len(s.Value))]
+		case "vcs.modified":
+			v.Modified = s.Value == "true"
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package leader_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// chainManifest is a chain of no-op functions f0 … f9.
+func chainManifest(n int) string {
+	var b strings.Builder
+	b.WriteString("apiVersion: pheromone/v1\napp: demo\nfunctions:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  f%d: {runtime: inproc}\n", i)
+	}
+	b.WriteString("buckets:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  b%d: {triggers: [{name: t, primitive: immediate, target: f%d}]}\n", i, i)
+	}
+	return b.String()
+}
+
+func chainFunctions(n int) map[string]function {
+	fs := map[string]function{}
+	for i := range n {
+		fs[fmt.Sprint("f", i)] = func(c *call) error {
+			if i == n-1 {
+				c.output("out", string(c.in[0].Data))
+				return nil
+			}
+			c.put(fmt.Sprint("b", i+1), "x", string(c.in[0].Data))
+			return nil
+		}
+	}
+	return fs
+}
+
+func BenchmarkChainOf10(b *testing.B) {
+	w := newWorld(b, 1, chainManifest(10), chainFunctions(10))
+	payload := strings.Repeat("x", 100)
+	for i := 0; b.Loop(); i++ {
+		w.result(w.put("b0", fmt.Sprint("k", i), payload))
+	}
+}
+
+func BenchmarkChainOf10With64InFlight(b *testing.B) {
+	w := newWorld(b, 1, chainManifest(10), chainFunctions(10))
+	payload := strings.Repeat("x", 100)
+	var next atomic.Int64
+	var clients sync.WaitGroup
+	b.ResetTimer()
+	for range 64 {
+		clients.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				w.result(w.put("b0", fmt.Sprint("k", i), payload))
+			}
+		})
+	}
+	clients.Wait()
+	b.ReportMetric(float64(10*b.N)/b.Elapsed().Seconds(), "steps/s")
+}

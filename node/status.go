@@ -1,0 +1,139 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+)
+
+// Ready implements api.Status.
+func (n *Node) Ready() error {
+	if !n.ready.Load() {
+		return spec.Errorf(spec.CodeUnavailable, "the node is starting or stopping")
+	}
+	var errs []error
+	for i, l := range n.leaders {
+		if !l.Leading() {
+			errs = append(errs, spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now", n.shards[i]))
+		}
+	}
+	return errors.Join(append(errs, n.db.Writable())...)
+}
+
+// Cluster implements api.Status.
+func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
+	c := wire.Cluster{Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.Ready() == nil, StartedAt: n.started.UTC(), Shards: []wire.Shard{}}
+	slots := map[spec.ShardID]int{}
+	for _, id := range n.control.State().Placement.Slots {
+		slots[id]++
+	}
+	for i, l := range n.leaders {
+		_, pending, leading := l.Status()
+		status := n.replicas[i].Status()
+		s := wire.Shard{Shard: n.shards[i], Epoch: status.Epoch, Applied: status.Applied, PendingInvocations: pending, Slots: slots[n.shards[i]]}
+		if leading {
+			s.Leader = n.cfg.Name
+		}
+		c.Shards = append(c.Shards, s)
+	}
+	return c, nil
+}
+
+// Logs implements api.Sessions.
+func (n *Node) Logs(ctx context.Context, app spec.AppName, function spec.FunctionName, tail int, follow bool, emit func(wire.LogLine) error) error {
+	a, _, ok := n.App(app, 0)
+	if !ok {
+		return spec.Errorf(spec.CodeNotFound, "there is no app %q", app)
+	}
+	if function != "" && a.Functions[function] == nil {
+		return spec.Errorf(spec.CodeNotFound, "app %q has no function %q", app, function)
+	}
+	var live iter.Seq[exec.LogRecord]
+	if follow { // first, so that nothing falls between what is there and what comes
+		live = n.logs.Follow(ctx, app, function)
+	}
+	lines, err := n.logs.Tail(app, function, tail)
+	if err != nil {
+		return err
+	}
+	for _, r := range lines {
+		if err := emit(wire.LogLine(r)); err != nil {
+			return err
+		}
+	}
+	if !follow {
+		return nil
+	}
+	for r := range live {
+		if len(lines) > 0 && !r.Time.After(lines[len(lines)-1].Time) {
+			continue // it was among the lines already
+		}
+		if err := emit(wire.LogLine(r)); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// collector reports what the node is doing to the metrics page.
+type collector struct{ node *Node }
+
+var (
+	shardLabels    = []string{"shard"}
+	functionLabels = []string{"app", "function"}
+
+	leadingDesc  = prometheus.NewDesc("pheromone_shard_leading", "Whether this node leads the shard and takes commands.", shardLabels, nil)
+	pendingDesc  = prometheus.NewDesc("pheromone_shard_pending_invocations", "Invocations of the shard that have not ended.", shardLabels, nil)
+	appliedDesc  = prometheus.NewDesc("pheromone_shard_applied_index", "Index of the last raft entry applied.", shardLabels, nil)
+	queuedDesc   = prometheus.NewDesc("pheromone_function_queued_attempts", "Attempts that wait for an executor.", functionLabels, nil)
+	runningDesc  = prometheus.NewDesc("pheromone_function_running_attempts", "Attempts that executors run.", functionLabels, nil)
+	processDesc  = prometheus.NewDesc("pheromone_executor_processes", "Executor processes.", nil, nil)
+	diskDesc     = prometheus.NewDesc("pheromone_store_disk_bytes", "Bytes that the store takes on disk.", nil, nil)
+	writableDesc = prometheus.NewDesc("pheromone_store_writable", "Whether there is room on the disk for more.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, writableDesc} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	cluster, err := c.node.Cluster(context.Background())
+	if err != nil {
+		return
+	}
+	for _, s := range cluster.Shards {
+		id := strconv.FormatUint(uint64(s.Shard), 10)
+		gauge(leadingDesc, truth(s.Leader != ""), id)
+		gauge(pendingDesc, float64(s.PendingInvocations), id)
+		gauge(appliedDesc, float64(s.Applied), id)
+	}
+	stats := c.node.pool.Stats()
+	for _, f := range stats.Functions {
+		gauge(queuedDesc, float64(f.Queued), string(f.App), string(f.Function))
+		gauge(runningDesc, float64(f.Running), string(f.App), string(f.Function))
+	}
+	gauge(processDesc, float64(len(stats.Processes)))
+	gauge(diskDesc, float64(c.node.db.Metrics().DiskSpaceUsage()))
+	gauge(writableDesc, truth(c.node.db.Writable() == nil))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

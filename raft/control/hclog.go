@@ -1,0 +1,32 @@
+package control
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// hashicorpLog passes raft's log on: warnings and errors as such, the rest at
+// debug, because raft tells every step of a start at info.
+func hashicorpLog(log *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Off})
+	l.RegisterSink(sink{log})
+	return l
+}
+
+type sink struct{ log *slog.Logger }
+
+func (s sink) Accept(name string, level hclog.Level, message string, args ...any) {
+	to := slog.LevelDebug
+	switch level {
+	case hclog.Warn:
+		to = slog.LevelWarn
+	case hclog.Error:
+		to = slog.LevelError
+	}
+	if s.log.Enabled(context.Background(), to) {
+		s.log.Log(context.Background(), to, message, append([]any{"part", "raft/control"}, args...)...)
+	}
+}

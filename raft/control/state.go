@@ -1,0 +1,131 @@
+package control
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// State is what the group agrees on at one point. It and all it refers to never
+// change; the next State shares what stayed.
+type State struct {
+	Index     uint64                      `json:"index"` // of the last change
+	Apps      map[spec.AppName]*AppRecord `json:"apps"`
+	Artifacts map[string]Artifact         `json:"artifacts"` // by SHA-256, hex
+	Placement Placement                   `json:"placement"`
+	Settings  map[string]string           `json:"settings"`
+}
+
+// AppRecord is an app with its versions.
+type AppRecord struct {
+	Name spec.AppName `json:"name"`
+	// Versions are the newest ones, oldest first, at most MaxVersions.
+	Versions []*AppVersion `json:"versions"`
+	// Last is the highest number ever given to a version.
+	Last uint64 `json:"last"`
+	// Deleted says that the app is not deployed. Its versions stay for sessions
+	// that still run; the next one that is applied has the next number.
+	Deleted   bool      `json:"deleted,omitempty"`
+	DeletedAt time.Time `json:"deleted_at,omitzero"`
+}
+
+// MaxVersions is how many versions of an app are kept.
+const MaxVersions = 50
+
+// AppVersion is one version of an app.
+type AppVersion struct {
+	Version   uint64       `json:"version"`
+	AppliedAt time.Time    `json:"applied_at"`
+	Name      spec.AppName `json:"name"`
+	Manifest  []byte       `json:"manifest"` // as it was sent
+	Spec      []byte       `json:"spec"`     // canonical JSON
+	Artifact  string       `json:"artifact,omitempty"`
+
+	parse sync.Once
+	app   *spec.App
+	err   error
+}
+
+// App returns the version as the app that it declares. It is parsed once.
+func (v *AppVersion) App() (*spec.App, error) {
+	v.parse.Do(func() {
+		app, _, err := spec.Parse(string(v.Name), v.Spec, spec.FormatJSON)
+		if err != nil {
+			v.err = spec.Errorf(spec.CodeInternal, "version %d of app %s can't be read any more: %w", v.Version, v.Name, err)
+			return
+		}
+		app.Artifact = v.Artifact
+		v.app = app
+	})
+	return v.app, v.err
+}
+
+// Artifact is what is known of an uploaded folder.
+type Artifact struct {
+	Size    int64     `json:"size"`
+	Created time.Time `json:"created"`
+}
+
+// Placement says where everything is. It is empty until InitPlacement.
+type Placement struct {
+	// Slots maps each slot to the shard that owns it: spec.Slots of them, or none.
+	Slots  []spec.ShardID         `json:"slots,omitempty"`
+	Shards map[spec.ShardID]Shard `json:"shards,omitempty"`
+}
+
+// Shard is where a shard's replicas are: their numbers, never used twice, and
+// the nodes' names.
+type Shard struct {
+	Replicas map[uint64]string `json:"replicas"`
+}
+
+// ShardOf returns the shard that owns a slot, 0 before there is a placement.
+func (p Placement) ShardOf(slot spec.Slot) spec.ShardID {
+	if int(slot) >= len(p.Slots) {
+		return 0
+	}
+	return p.Slots[slot]
+}
+
+// Current returns the newest version of a deployed app.
+func (s *State) Current(name spec.AppName) (*AppVersion, bool) {
+	a := s.Apps[name]
+	if a == nil || a.Deleted || len(a.Versions) == 0 {
+		return nil, false
+	}
+	return a.Versions[len(a.Versions)-1], true
+}
+
+// Version returns a version of an app: the newest for 0, if the app is deployed;
+// else the one asked for, deployed or deleted, or the oldest one that is still
+// kept if that is newer.
+func (s *State) Version(name spec.AppName, version uint64) (*AppVersion, bool) {
+	if version == 0 {
+		return s.Current(name)
+	}
+	a := s.Apps[name]
+	if a == nil || len(a.Versions) == 0 || version > a.Last {
+		return nil, false
+	}
+	i, _ := slices.BinarySearchFunc(a.Versions, version, func(v *AppVersion, want uint64) int {
+		return int(int64(v.Version - want))
+	})
+	if i == len(a.Versions) {
+		return nil, false
+	}
+	return a.Versions[i], true
+}
+
+// Names lists the deployed apps in order.
+func (s *State) Names() []spec.AppName {
+	var names []spec.AppName
+	for name := range s.Apps {
+		if _, ok := s.Current(name); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
