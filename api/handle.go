@@ -127,6 +127,9 @@ func (s *Server) finish(r *request) {
 	if r.leavesBody() {
 		r.closeAfter()
 	}
+	if s.stopping.Err() != nil {
+		r.fh.SetConnectionClose()
+	}
 	s.metrics.count(r)
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
 		s.log.Debug("request", "request_id", r.id, "route", r.pattern(), "app", r.app,

@@ -95,7 +95,7 @@ func getMetrics(r *request) error {
 	if err != nil {
 		r.s.log.Warn("some metrics could not be gathered", "request_id", r.id, "error", err)
 	}
-	format := expfmt.Negotiate(http.Header{"Accept": {string(r.fh.Request.Header.Peek("Accept"))}})
+	format := expfmt.NegotiateAccept(http.Header{"Accept": {string(r.fh.Request.Header.Peek("Accept"))}}, expfmt.DefaultAcceptedFormats()...)
 	var out bytes.Buffer
 	encoder := expfmt.NewEncoder(&out, format)
 	for _, f := range families {

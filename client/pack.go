@@ -155,8 +155,10 @@ func (p *packer) link(name string) error {
 	if filepath.IsAbs(target) {
 		return p.refuse(name, "it is a link to the absolute path %s; use a relative one inside the folder", target)
 	}
-	// Root follows links only inside the folder, through other links too.
-	if _, err := p.root.Stat(name); err != nil {
+	// Root follows links only inside the folder, through other links too. The path
+	// as it is written must lead inside as well: that is what the server checks
+	// before the other links are there.
+	if _, err := p.root.Stat(name); err != nil || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target)) {
 		return p.refuse(name, "it is a link to %s, which is not inside the folder", target)
 	}
 	return p.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: filepath.ToSlash(target), Mode: 0o777})

@@ -72,7 +72,7 @@ func TestAFailedWriteOrSyncOfTheLogStopsTheNode(t *testing.T) {
 		select {
 		case err := <-ended:
 			if err != nil {
-				t.Errorf("fault %d: %v, and nobody was told to stop", k, err)
+				<-stopped.reasons // the writer may learn of it first
 			} else if fault.hit.Load() {
 				t.Errorf("fault %d was met and nobody was told", k)
 			}
@@ -167,7 +167,7 @@ func TestFaultsInTheBackgroundLoseNothing(t *testing.T) {
 			select {
 			case err := <-ended:
 				if err != nil {
-					t.Errorf("fault %d of %q: %v, and nobody was told to stop", k, suffix, err)
+					<-stopped.reasons // the writer may learn of it first
 				}
 			case <-stopped.reasons:
 			}

@@ -84,7 +84,7 @@ var badPrograms = map[string]func(){
 	"huge-claim":      func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Put, 1<<32-1, 0) }) },
 	"huge-fields":     func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Put, 40<<20, 39<<20) }) },
 	"foreign-id":      func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Result, 0, 0) }) },
-	"closes":          func() { sayHelloAnd(func(c net.Conn) { _ = c.Close() }) },
+	"closes":          func() { sayHelloAnd(func(c net.Conn) { _ = c.Close(); _ = unix.Close(protocol.FD) }) },
 	"old-protocol":    func() { hello(`{"versions":[99],"sdk":"x","functions":["f"],"concurrency":1}`); select {} },
 	"no-json":         func() { hello(`{`); select {} },
 	"no-concurrency":  func() { hello(`{"versions":[1],"sdk":"x","functions":["f"]}`); select {} },
@@ -330,8 +330,11 @@ func TestAGroupGetsThePlaceOfAnIdleOne(t *testing.T) {
 func TestBusyProcessesAreJoinedByOthersUpToTheBound(t *testing.T) {
 	b := newBench(t, process.Settings{GroupProcesses: 3})
 	var all []*run
-	for range 6 { // Python says that it runs one attempt well at once
-		all = append(all, b.submit(b.task([]string{"python3", "functions.py"}, "waits")))
+	for n := range 5 { // Python says that it runs one attempt well at once
+		r := b.submit(b.task([]string{"python3", "functions.py"}, "waits"))
+		r.emission()
+		all = append(all, r)
+		b.await("another process", func() bool { return len(b.Processes()) == min(n+1, 3) || len(b.Processes()) == min(n+2, 3) })
 	}
 	b.await("three processes", func() bool { return len(b.Processes()) == 3 })
 	for _, r := range all {

@@ -45,13 +45,17 @@ func (c *cli) apply(cmd *cobra.Command, file string, dryRun bool) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.deploy(cmd.Context(), to, m, dryRun)
+	folder, err := m.pack()
 	if err != nil {
 		return err
 	}
-	c.tellSkipped(d)
-	c.tellWarnings(m.path, d.result.Warnings)
-	return c.showApplied(d.result)
+	c.tellSkipped(folder)
+	result, err := c.deploy(cmd.Context(), to, m, folder, dryRun)
+	if err != nil {
+		return err
+	}
+	c.tellWarnings(m.path, result.Warnings)
+	return c.showApplied(result)
 }
 
 func (c *cli) validateCommand() *cobra.Command {
@@ -128,6 +132,9 @@ func (c *cli) changeLine(change wire.Change) string {
 		return c.paint(c.StdoutTerminal, green, line)
 	case "remove":
 		return c.paint(c.StdoutTerminal, red, "- "+harmless(change.Path))
+	}
+	if change.Path == "artifact" { // hashes: a part tells them apart
+		change.From, change.To = change.From[:min(12, len(change.From))], change.To[:min(12, len(change.To))]
 	}
 	return c.paint(c.StdoutTerminal, yellow, fmt.Sprintf("~ %s: %s → %s", harmless(change.Path), orDash(harmless(change.From)), orDash(harmless(change.To))))
 }

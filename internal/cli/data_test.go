@@ -123,7 +123,7 @@ func TestInvokePrintsWhatTheSessionPutOut(t *testing.T) {
 		{"a failure", invocation(nil, "failed", &wire.FunctionError{Function: "f", Kind: "crashed", Message: "exit status 3", Attempts: 4}), nil,
 			outcome{1, "", "error: session s1: function f crashed after 4 attempts: exit status 3\nhint: see `pheromone session show a s1` and `pheromone logs a`\n"}},
 		{"not in time", invocation(nil, "running", nil), []string{"--wait", "1ms"},
-			outcome{6, "", "error: session s1: session s1 is still running\nhint: session s1 goes on; see `pheromone session show APP s1`\n"}},
+			outcome{6, "", "error: session s1: session s1 is still running\nhint: it goes on: `pheromone session result a s1 --wait 1m` waits for it\n"}},
 		{"no such function", nil, nil, outcome{3, "", "error: invoke f: nothing at POST /v1/apps/a/functions/f/invoke\n"}},
 	}
 	for _, test := range tests {

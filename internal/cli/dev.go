@@ -57,7 +57,7 @@ func (c *cli) devCommand() *cobra.Command {
 	flags.StringVar(&f.listen, "listen", defaultListen, "address to listen on; this machine only")
 	flags.BoolVar(&f.randomPort, "random-port", false, "listen on a free port")
 	flags.IntVar(&f.shards, "shards", 0, "number of shards of a new data folder (default 1)")
-	flags.StringVar(&f.logLevel, "log-level", "warn", "what the node logs: debug, info, warn or error")
+	flags.StringVar(&f.logLevel, "log-level", "error", "what the node logs: debug, info, warn or error")
 	cmd.MarkFlagsMutuallyExclusive("listen", "random-port")
 	return cmd
 }
@@ -101,7 +101,7 @@ func (c *cli) dev(ctx context.Context, manifestPath string, f devFlags) (err err
 		defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
 	}
 	node, err := c.startNode(ctx, NodeConfig{Name: "dev", DataDir: data, Listen: listen, Shards: f.shards,
-		Log: slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: level}))})
+		Version: programVersion().Version, Log: slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: level}))})
 	if err != nil {
 		return err
 	}
@@ -201,6 +201,6 @@ func stopped(ctx context.Context, err error) error {
 	return err
 }
 
-func (c *cli) say(w io.Writer, format string, args ...any) {
+func say(w io.Writer, format string, args ...any) {
 	fmt.Fprintf(w, format+"\n", args...)
 }

@@ -64,11 +64,11 @@ func (r *devRun) serve(ctx context.Context) error {
 		case err := <-ended:
 			return stopped(ctx, nodeEnded(err))
 		case line := <-r.lines:
-			r.c.say(r.out, "%s", line)
+			say(r.out, "%s", line)
 		case <-folder.changed():
 			_ = r.deploy(ctx) // told there; the next change may mend it
 		case err := <-folder.failed():
-			r.c.say(r.out, "warning: changes may be missed: %s", harmless(err.Error()))
+			say(r.out, "warning: changes may be missed: %s", harmless(err.Error()))
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (r *devRun) hello() {
 	if r.temporary {
 		kept = "removed at exit; --data DIR keeps it"
 	}
-	r.c.say(r.out, "Pheromone runs at %s (data is %s)", r.node.URL(), harmless(kept))
+	say(r.out, "Pheromone runs at %s (data is %s)", r.node.URL(), harmless(kept))
 }
 
 func (r *devRun) tellReady(deployError error) error {
@@ -105,41 +105,41 @@ func (r *devRun) deploy(ctx context.Context) error {
 		r.refused(err)
 		return err
 	}
-	var sum [sha256.Size]byte
-	if sum, err = r.contents(m); err == nil && sum == r.deployed {
+	folder, err := m.pack(r.exclude(m)...)
+	if err != nil {
+		r.refused(err)
+		return err
+	}
+	sum := contents(m, folder)
+	if sum == r.deployed {
 		return nil
 	}
 	r.deployed = sum
-	d, err := r.c.deploy(ctx, r.server, m, false, r.exclude(m)...)
+	result, err := r.c.deploy(ctx, r.server, m, folder, false)
 	if err != nil {
 		if ctx.Err() == nil {
 			r.refused(err)
 		}
 		return err
 	}
-	r.app, r.version = d.result.App, d.result.Version
-	for _, w := range d.result.Warnings {
-		r.c.say(r.out, "%s", faultLine(m.path, w))
+	r.app, r.version = result.App, result.Version
+	for _, w := range result.Warnings {
+		say(r.out, "%s", faultLine(m.path, w))
 	}
-	for _, change := range d.result.Changes {
-		r.c.say(r.out, "  %s", r.c.changeLine(change))
+	for _, change := range result.Changes {
+		say(r.out, "  %s", r.c.changeLine(change))
 	}
-	r.c.say(r.out, "%s version %d ready in %d ms", harmless(string(r.app)), r.version, time.Since(start).Milliseconds())
+	say(r.out, "%s version %d ready in %d ms", harmless(string(r.app)), r.version, time.Since(start).Milliseconds())
 	return nil
 }
 
 // contents is the hash of the manifest and of the folder that goes with it.
-func (r *devRun) contents(m *manifest) (sum [sha256.Size]byte, err error) {
-	h := sha256.New()
-	h.Write(m.data)
-	if m.needsFolder() {
-		a, err := client.Pack(m.dir, client.PackOptions{Exclude: r.exclude(m)})
-		if err != nil {
-			return sum, err
-		}
-		h.Write([]byte(a.Sum))
+func contents(m *manifest, folder *client.Artifact) [sha256.Size]byte {
+	all := m.data
+	if folder != nil {
+		all = append([]byte(folder.Sum), all...)
 	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
+	return sha256.Sum256(all)
 }
 
 // exclude keeps the node's own data out of the app, if it lies in its folder.
@@ -158,12 +158,12 @@ func (r *devRun) exclude(m *manifest) []string {
 func (r *devRun) refused(err error) {
 	r.deployed = [sha256.Size]byte{}
 	said := wireError(err)
-	r.c.say(r.out, "%s %s", r.c.paint(r.c.StdoutTerminal, red, "not deployed:"), harmlessText(said.Message))
+	say(r.out, "%s %s", r.c.paint(r.c.StdoutTerminal, red, "not deployed:"), harmlessText(said.Message))
 	for _, f := range said.Faults {
-		r.c.say(r.out, "  %s", faultLine(r.manifest, f))
+		say(r.out, "  %s", faultLine(r.manifest, f))
 	}
 	if said.Hint != "" {
-		r.c.say(r.out, "hint: %s", harmlessText(said.Hint))
+		say(r.out, "hint: %s", harmlessText(said.Hint))
 	}
 }
 

@@ -63,9 +63,6 @@ func (c *cli) printError(ctx context.Context, err error) {
 	if said.Hint != "" {
 		fmt.Fprintf(c.Stderr, "hint: %s\n", harmlessText(said.Hint))
 	}
-	if said.Session != "" && spec.CodeOf(err) == spec.CodeTimeout {
-		fmt.Fprintf(c.Stderr, "hint: session %s goes on; see `pheromone session show APP %s`\n", harmless(string(said.Session)), harmless(string(said.Session)))
-	}
 }
 
 func wireError(err error) wire.Error {

@@ -32,6 +32,29 @@ func (d *durationFlag) Set(s string) error {
 func (d *durationFlag) String() string { return time.Duration(*d).String() }
 func (d *durationFlag) Type() string   { return "duration" }
 
+// sizeFlag is a number of bytes in the words of manifests.
+type sizeFlag int64
+
+func (b *sizeFlag) Set(s string) error {
+	if s == "0" {
+		*b = 0
+		return nil
+	}
+	v, err := spec.ParseSize(s)
+	if err != nil {
+		return err
+	}
+	*b = sizeFlag(v)
+	return nil
+}
+func (b *sizeFlag) String() string {
+	if *b == 0 {
+		return "0"
+	}
+	return spec.FormatSize(int64(*b))
+}
+func (b *sizeFlag) Type() string { return "size" }
+
 // splitObject reads BUCKET/KEY. Only the first slash counts: keys may hold more.
 func splitObject(arg string) (spec.BucketName, spec.Key, error) {
 	bucket, key, found := strings.Cut(arg, "/")

@@ -104,9 +104,7 @@ type newFile struct {
 
 func render(lang, name string) ([]newFile, error) {
 	data := struct{ Name, Version, Checkout string }{Name: name, Version: "v0.0.0"}
-	var v version
-	v.read()
-	if strings.HasPrefix(v.Version, "v") {
+	if v := programVersion(); strings.HasPrefix(v.Version, "v") && !strings.Contains(v.Version, "+dirty") && !v.Modified {
 		data.Version = v.Version
 	}
 	// A module that was not released can only come from the checkout that this
@@ -127,11 +125,12 @@ func render(lang, name string) ([]newFile, error) {
 	return files, nil
 }
 
-// checkout is the folder of the sources of this program, if it is still there.
+// checkout is the folder of the sources of this program, if it is still there and
+// no module's, which has its version in its name.
 func checkout() string {
 	_, file, _, _ := runtime.Caller(0)
 	root := filepath.Dir(filepath.Dir(filepath.Dir(file)))
-	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil || !filepath.IsAbs(root) {
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil || !filepath.IsAbs(root) || strings.Contains(root, "@") {
 		return ""
 	}
 	return root

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -94,11 +95,14 @@ func (c *cli) endWith(app spec.AppName, r wire.Result) error {
 		return err
 	}
 	err := client.ResultError(fmt.Sprintf("session %s", r.Session), r)
-	if e, ok := err.(*client.Error); ok && e.Err.Code == spec.CodeSessionFailed {
+	switch e, _ := errors.AsType[*client.Error](err); spec.CodeOf(err) {
+	case spec.CodeSessionFailed:
 		e.Err = e.Err.WithHint(fmt.Sprintf("see `pheromone session show %s %s` and `pheromone logs %s`", app, r.Session, app))
 		if r.Error != nil && r.Error.Detail != "" && c.format == formatTable {
 			fmt.Fprintln(c.Stderr, harmlessText(r.Error.Detail))
 		}
+	case spec.CodeTimeout:
+		e.Err = e.Err.WithHint(fmt.Sprintf("it goes on: `pheromone session result %s %s --wait 1m` waits for it", app, r.Session))
 	}
 	return err
 }

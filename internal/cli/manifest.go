@@ -82,54 +82,46 @@ func (m *manifest) needsFolder() bool {
 	return false
 }
 
-// deployment is what deploy did.
-type deployment struct {
-	result   wire.ApplyResult
-	artifact *client.Artifact // nil: nothing was packed
+// pack packs the folder beside the manifest; nil if no function needs it.
+func (m *manifest) pack(exclude ...string) (*client.Artifact, error) {
+	if !m.needsFolder() {
+		return nil, nil
+	}
+	if m.dir == "" {
+		return nil, usage("this app has process functions, whose files lie beside the manifest: give the manifest as a file, not as -")
+	}
+	return client.Pack(m.dir, client.PackOptions{Exclude: exclude})
 }
 
-// deploy packs and uploads the folder beside the manifest where functions need
-// it, and applies the manifest. A dry run sends only the folder's hash.
-func (c *cli) deploy(ctx context.Context, to *client.Client, m *manifest, dryRun bool, exclude ...string) (deployment, error) {
-	var d deployment
-	if m.needsFolder() {
-		if m.dir == "" {
-			return d, usage("this app has process functions, whose files lie beside the manifest: give the manifest as a file, not as -")
-		}
-		var err error
-		if d.artifact, err = client.Pack(m.dir, client.PackOptions{Exclude: exclude}); err != nil {
-			return d, err
-		}
-	}
+// deploy uploads the folder, if there is one, and applies the manifest. A dry run
+// sends only the folder's hash.
+func (c *cli) deploy(ctx context.Context, to *client.Client, m *manifest, folder *client.Artifact, dryRun bool) (wire.ApplyResult, error) {
 	options := client.ApplyOptions{JSON: m.json}
-	if d.artifact != nil {
-		options.Artifact = d.artifact.Sum
+	if folder != nil {
+		options.Artifact = folder.Sum
 	}
-	var err error
 	if dryRun {
-		d.result, err = to.Validate(ctx, m.app.Name, m.data, options)
-		return d, err
+		return to.Validate(ctx, m.app.Name, m.data, options)
 	}
-	if d.artifact != nil {
-		existed, err := to.UploadArtifact(ctx, m.app.Name, d.artifact)
+	if folder != nil {
+		existed, err := to.UploadArtifact(ctx, m.app.Name, folder)
 		if err != nil {
-			return d, err
+			return wire.ApplyResult{}, err
 		}
 		if !existed {
-			c.notice("uploaded %s: %d files, %s packed", m.dir, d.artifact.Files, size(int64(len(d.artifact.Data))))
+			c.notice("uploaded %s: %s, %s packed", m.dir, count(folder.Files, "file"), size(int64(len(folder.Data))))
 		}
 	}
-	d.result, err = to.Apply(ctx, m.app.Name, m.data, options)
-	return d, err
+	return to.Apply(ctx, m.app.Name, m.data, options)
 }
 
-func (c *cli) tellSkipped(d deployment) {
-	if d.artifact != nil && len(d.artifact.Skipped) > 0 {
-		shown := d.artifact.Skipped[:min(10, len(d.artifact.Skipped))]
-		more := ""
-		if len(shown) < len(d.artifact.Skipped) {
-			more = ", …"
-		}
-		c.notice("left out: %s%s", strings.Join(shown, ", "), more)
+func (c *cli) tellSkipped(folder *client.Artifact) {
+	if folder == nil || len(folder.Skipped) == 0 {
+		return
 	}
+	shown, more := folder.Skipped[:min(10, len(folder.Skipped))], ""
+	if len(shown) < len(folder.Skipped) {
+		more = ", …"
+	}
+	c.notice("left out: %s%s", strings.Join(shown, ", "), more)
 }

@@ -34,7 +34,11 @@ type NodeConfig struct {
 	DataDir string
 	Listen  string
 	Shards  int // 0: the node's default
-	Log     *slog.Logger
+	// ReserveBytes is how much room on the disk is left; 0: the node's default.
+	ReserveBytes int64
+	Insecure     bool // Listen may be reached from other machines
+	Version      string
+	Log          *slog.Logger
 }
 
 // Node is a running node.

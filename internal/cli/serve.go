@@ -22,6 +22,7 @@ type serveFlags struct {
 	bootstrapExpect int
 	join            []string
 	shards          int
+	diskReserve     sizeFlag
 	insecure        bool
 	logLevel        string
 	logFormat       string
@@ -59,6 +60,7 @@ func (c *cli) serveCommand() *cobra.Command {
 	flags.IntVar(&f.bootstrapExpect, "bootstrap-expect", 1, "how many nodes form the cluster; this version: 1")
 	flags.StringSliceVar(&f.join, "join", nil, "peer addresses of the cluster's nodes; this version: none")
 	flags.IntVar(&f.shards, "shards", 0, "number of shards of a new data folder (0: the node's default)")
+	flags.Var(&f.diskReserve, "disk-reserve", "room on the disk below which puts are refused, as in 1GiB (0: the node's default)")
 	flags.BoolVar(&f.insecure, "insecure", false, "listen beyond this machine although nothing is encrypted and nobody is asked who they are")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "", "text or json (default: text on a terminal, else json)")
@@ -121,7 +123,8 @@ func (c *cli) serve(ctx context.Context, f serveFlags) (err error) {
 	if f.insecure && !isLoopback(f.listen) {
 		log.Warn("listening beyond this machine without TLS and tokens, as --insecure asks", "listen", f.listen)
 	}
-	node, err := c.startNode(ctx, NodeConfig{Name: f.name, DataDir: data, Listen: f.listen, Shards: f.shards, Log: log})
+	node, err := c.startNode(ctx, NodeConfig{Name: f.name, DataDir: data, Listen: f.listen, Shards: f.shards,
+		ReserveBytes: int64(f.diskReserve), Insecure: f.insecure, Version: programVersion().Version, Log: log})
 	if err != nil {
 		return err
 	}

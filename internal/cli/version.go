@@ -11,8 +11,7 @@ func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := version{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-			v.read()
+			v := programVersion()
 			return c.show(view{value: v, names: []string{v.Version}, table: func(t *table) {
 				t.linef("pheromone %s  %s  %s  %s", v.Version, orDash(v.Commit), v.Go, v.Platform)
 			}})
@@ -28,11 +27,12 @@ type version struct {
 	Platform string `json:"platform"`
 }
 
-// read takes what the Go tool wrote into the binary.
-func (v *version) read() {
+// programVersion is what the Go tool wrote into the binary.
+func programVersion() version {
+	v := version{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return
+		return v
 	}
 	if m := info.Main.Version; m != "" && m != "(devel)" {
 		v.Version = m
@@ -45,4 +45,5 @@ func (v *version) read() {
 			v.Modified = s.Value == "true"
 		}
 	}
+	return v
 }

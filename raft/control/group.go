@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"time"
@@ -122,44 +121,6 @@ func (g *Group) voters() raft.Configuration {
 	return c
 }
 
-func openTransport(cfg Config) (raft.Transport, error) {
-	if cfg.sole() {
-		_, t := raft.NewInmemTransport("local")
-		return t, nil
-	}
-	advertise, err := net.ResolveTCPAddr("tcp", cfg.Address)
-	if err != nil {
-		return nil, spec.Errorf(spec.CodeInvalid, "control group: address %q: %w", cfg.Address, err)
-	}
-	t, err := raft.NewTCPTransportWithConfig(cfg.Address, advertise, &raft.NetworkTransportConfig{
-		ServerAddressProvider: peers(cfg.Peers),
-		Logger:                hashicorpLog(cfg.Log),
-		MaxPool:               connections,
-		Timeout:               networkTimeout,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("control group: listen on %s: %w", cfg.Address, err)
-	}
-	return t, nil
-}
-
-// peers tells where voters are, whatever the log says: they may have moved.
-type peers map[string]string
-
-func (p peers) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if address, ok := p[string(id)]; ok {
-		return raft.ServerAddress(address), nil
-	}
-	return "", fmt.Errorf("no address is known of node %s", id)
-}
-
-func closeTransport(t raft.Transport) error {
-	if c, ok := t.(raft.WithClose); ok {
-		return c.Close()
-	}
-	return nil
-}
-
 // State returns this node's copy of what the group agrees on. It takes no lock.
 func (g *Group) State() *State { return g.fsm.state.Load() }
 
@@ -266,6 +227,14 @@ func (g *Group) propose(ctx context.Context, command []byte) (Result, error) {
 		return Result{}, spec.Errorf(spec.CodeInternal, "the control group answered %T", future.Response())
 	}
 	return o.result, o.err
+}
+
+// Snapshot writes the State down and cuts the log now, not when it is due.
+func (g *Group) Snapshot() error {
+	if err := g.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return fmt.Errorf("snapshot of the control group: %w", err)
+	}
+	return nil
 }
 
 // Close stops this node's member. The store stays open.

@@ -227,6 +227,9 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 		}
 		c.nodes[replica], c.shards[replica] = n, s
 		eventually(t, fmt.Sprintf("replica %d has all", replica), func() bool { return count(t, n.db) == cap(pending) })
+		if err := c.shards[1].Promote(withTimeout(t), replica); err != nil {
+			t.Fatal(err)
+		}
 	}
 	<-term.Done() // the first member was started again with the timing of several
 	_, again := c.leadAny()

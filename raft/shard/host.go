@@ -117,8 +117,9 @@ func (h *Host) Start(id spec.ShardID, replica uint64, members map[uint64]string)
 	return h.start(id, replica, members, false)
 }
 
-// Join starts a replica that was added to a running shard (Shard.AddReplica).
-// members are the replicas that it can learn from.
+// Join starts a learner that was added to a running shard (Shard.AddReplica).
+// members are the replicas that it can learn from. Once it is promoted it is
+// started with Start.
 func (h *Host) Join(id spec.ShardID, replica uint64, members map[uint64]string) (*Shard, error) {
 	return h.start(id, replica, members, true)
 }
@@ -145,7 +146,8 @@ func (h *Host) start(id spec.ShardID, replica uint64, members map[uint64]string,
 	for member, address := range members {
 		h.registry.set(uint64(id), member, address)
 	}
-	s := newShard(h, id, replica, len(members) == 1 && !join)
+	s := newShard(h, id, replica)
+	s.sole, s.learner = len(members) == 1 && !join, join
 	if err := h.register(s); err != nil {
 		return nil, err
 	}
@@ -238,6 +240,7 @@ func (s *Shard) raftConfig() config.Config {
 		CompactionOverhead:  uint64(s.host.cfg.SnapshotEntries / 4),
 		OrderedConfigChange: true,
 		MaxInMemLogSize:     maxInMemLogBytes,
+		IsNonVoting:         s.learner,
 	}
 	if s.sole {
 		c.ElectionRTT, c.HeartbeatRTT = soleElectionTicks, soleHeartbeatTicks

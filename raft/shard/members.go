@@ -18,7 +18,7 @@ func (h *Host) SetAddress(id spec.ShardID, replica uint64, address string) {
 	h.registry.set(uint64(id), replica, address)
 }
 
-// Members returns the numbers of the shard's replicas, as of now.
+// Members returns the numbers of the shard's replicas that vote, as of now.
 func (s *Shard) Members(ctx context.Context) ([]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
 	defer cancel()
@@ -29,8 +29,9 @@ func (s *Shard) Members(ctx context.Context) ([]uint64, error) {
 	return slices.Sorted(maps.Keys(members.Nodes)), nil
 }
 
-// AddReplica makes a replica on another host a member, which starts it with
-// Host.Join. The number must never have been used in this shard, not even by a
+// AddReplica makes a replica on another host a learner, which starts it with
+// Host.Join: it gets everything and has no vote, so that the shard does not wait
+// for it. The number must never have been used in this shard, not even by a
 // replica that was removed. The other members have to be told its address too.
 func (s *Shard) AddReplica(ctx context.Context, replica uint64, address string) error {
 	s.host.SetAddress(s.id, replica, address)
@@ -40,10 +41,22 @@ func (s *Shard) AddReplica(ctx context.Context, replica uint64, address string) 
 		}
 	}
 	err := s.changeMembers(ctx, func(ctx context.Context, change uint64) error {
-		return s.host.node.SyncRequestAddReplica(ctx, uint64(s.id), replica, target(replica), change)
+		return s.host.node.SyncRequestAddNonVoting(ctx, uint64(s.id), replica, target(replica), change)
 	})
 	if err != nil {
 		return fmt.Errorf("add replica %d to shard %d: %w", replica, s.id, err)
+	}
+	return nil
+}
+
+// Promote gives a learner its vote. It should run and have caught up: the shard
+// counts on it from then on.
+func (s *Shard) Promote(ctx context.Context, replica uint64) error {
+	err := s.changeMembers(ctx, func(ctx context.Context, change uint64) error {
+		return s.host.node.SyncRequestAddReplica(ctx, uint64(s.id), replica, target(replica), change)
+	})
+	if err != nil {
+		return fmt.Errorf("promote replica %d of shard %d: %w", replica, s.id, err)
 	}
 	return nil
 }

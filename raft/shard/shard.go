@@ -20,6 +20,7 @@ type Shard struct {
 	id      spec.ShardID
 	replica uint64
 	sole    bool // its only member, with the timing of one
+	learner bool // started without a vote
 	session *client.Session
 	machine atomic.Pointer[machine]
 
@@ -36,12 +37,11 @@ type Shard struct {
 	}
 }
 
-func newShard(h *Host, id spec.ShardID, replica uint64, sole bool) *Shard {
+func newShard(h *Host, id spec.ShardID, replica uint64) *Shard {
 	s := &Shard{
 		host:    h,
 		id:      id,
 		replica: replica,
-		sole:    sole,
 		session: h.node.GetNoOPSession(uint64(id)),
 		closing: make(chan struct{}),
 	}

@@ -1,0 +1,246 @@
+// Package nodetest runs real nodes, processes of the real binary, for tests: it
+// builds the binary once, starts nodes on free ports, kills them without warning
+// and starts them again on the same data, and finds what they leave behind.
+//
+// It may import client; only tests import it.
+package nodetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pheromone-run/pheromone/client"
+)
+
+var build struct {
+	once   sync.Once
+	dir    string
+	binary string
+	err    error
+}
+
+// Binary builds cmd/pheromone once for all tests of the package and returns its
+// path. Tests call Cleanup from TestMain to remove it.
+func Binary(t testing.TB) string {
+	t.Helper()
+	build.once.Do(func() {
+		if build.dir, build.err = os.MkdirTemp("", "pheromone-test-"); build.err != nil {
+			return
+		}
+		build.binary = filepath.Join(build.dir, "pheromone")
+		out, err := exec.Command("go", "build", "-o", build.binary, "github.com/pheromone-run/pheromone/cmd/pheromone").CombinedOutput()
+		if err != nil {
+			build.err = fmt.Errorf("build the binary: %w\n%s", err, out)
+		}
+	})
+	if build.err != nil {
+		t.Fatal(build.err)
+	}
+	return build.binary
+}
+
+// Cleanup removes what Binary built.
+func Cleanup() { _ = os.RemoveAll(build.dir) }
+
+// Node is a node in a process of its own. Its address stays the same over restarts.
+type Node struct {
+	t       testing.TB
+	binary  string
+	data    string
+	address string
+	args    []string
+	process *exec.Cmd
+	exited  chan struct{}
+	log     *logBuffer
+}
+
+// Start starts a node on a new data folder and waits until it is ready. The test
+// ends it.
+func Start(t testing.TB, args ...string) *Node {
+	t.Helper()
+	n := &Node{t: t, binary: Binary(t), data: filepath.Join(t.TempDir(), "data"), address: freeAddress(t), args: args, log: &logBuffer{}}
+	t.Cleanup(func() {
+		n.Stop()
+		if t.Failed() {
+			t.Logf("the node's log ends with:\n%s", n.log.tail())
+		}
+	})
+	n.Restart()
+	return n
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// Restart starts the node on its data and waits until it is ready.
+func (n *Node) Restart() {
+	n.t.Helper()
+	args := append([]string{"serve", "--data", n.data, "--listen", n.address, "--log-level", "warn"}, n.args...)
+	cmd := exec.Command(n.binary, args...)
+	cmd.Stdout, cmd.Stderr = n.log, n.log
+	if err := cmd.Start(); err != nil {
+		n.t.Fatalf("start the node: %v", err)
+	}
+	n.process = cmd
+	exited := make(chan struct{})
+	n.exited = exited
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c := n.Client()
+	defer c.Close()
+	for {
+		if c.Ready(ctx) == nil {
+			return
+		}
+		select {
+		case <-exited:
+			n.t.Fatalf("the node ended at its start:\n%s", n.log.tail())
+		case <-ctx.Done():
+			n.t.Fatalf("the node does not get ready:\n%s", n.log.tail())
+		case <-time.After(10 * time.Millisecond): // ask again
+		}
+	}
+}
+
+// Kill ends the node with SIGKILL and waits until it is gone.
+func (n *Node) Kill() { n.end(syscall.SIGKILL) }
+
+// Stop ends the node with SIGTERM; it is killed if that takes too long.
+func (n *Node) Stop() { n.end(syscall.SIGTERM) }
+
+func (n *Node) end(signal syscall.Signal) {
+	if n.process == nil {
+		return
+	}
+	_ = n.process.Process.Signal(signal)
+	select {
+	case <-n.exited:
+	case <-time.After(20 * time.Second):
+		_ = n.process.Process.Kill()
+		<-n.exited
+		n.t.Errorf("the node did not end after %v", signal)
+	}
+	n.process = nil
+}
+
+// URL is where the node's API is.
+func (n *Node) URL() string { return "http://" + n.address }
+
+// Address is host:port of the API.
+func (n *Node) Address() string { return n.address }
+
+// PID is the process of the running node.
+func (n *Node) PID() int { return n.process.Process.Pid }
+
+// Client returns a client that keeps trying while the node is away.
+func (n *Node) Client() *client.Client {
+	n.t.Helper()
+	c, err := client.New(n.URL(), client.WithRetry(client.Retry{MaxAttempts: 1000, MaxBackoff: 200 * time.Millisecond}))
+	if err != nil {
+		n.t.Fatalf("client: %v", err)
+	}
+	return c
+}
+
+// CLI runs a command against the node and returns what it printed. It fails the
+// test if the command does not end with code.
+func (n *Node) CLI(code int, args ...string) (stdout, stderr string) {
+	n.t.Helper()
+	cmd := exec.Command(n.binary, args...)
+	cmd.Env = append(os.Environ(), "PHEROMONE_SERVER="+n.URL())
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		n.t.Fatalf("run pheromone %s: %v", strings.Join(args, " "), err)
+	}
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		n.t.Fatalf("pheromone %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, &out, &errs)
+	}
+	return out.String(), errs.String()
+}
+
+// Log returns the end of what the node has logged.
+func (n *Node) Log() string { return n.log.tail() }
+
+// Executors lists the processes that run functions of this node's data folder:
+// they have it in their environment.
+func (n *Node) Executors() []int {
+	n.t.Helper()
+	folders, err := os.ReadDir("/proc")
+	if err != nil {
+		n.t.Fatalf("list processes: %v", err)
+	}
+	var pids []int
+	for _, f := range folders {
+		pid, err := strconv.Atoi(f.Name())
+		if err != nil {
+			continue
+		}
+		environ, err := os.ReadFile(filepath.Join("/proc", f.Name(), "environ"))
+		if err == nil && bytes.Contains(environ, []byte(n.data)) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Eventually waits until ok says so, and fails the test if that takes too long.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never came true: %s", what)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// logBuffer keeps the end of what a node logs.
+type logBuffer struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const logBytes = 64 << 10
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = append(b.text, p...)
+	if extra := len(b.text) - logBytes; extra > 0 {
+		b.text = b.text[extra:]
+	}
+	return len(p), nil
+}
+
+func (b *logBuffer) tail() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.text)
+}
