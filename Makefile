@@ -2,7 +2,7 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  = -s -w -X github.com/pheromone-run/pheromone/internal/cli.Version=$(VERSION)
+LDFLAGS  = -X github.com/pheromone-run/pheromone/internal/cli.Version=$(VERSION)
 BIN      = bin/pheromone
 RACE     = -race -shuffle=on
 # Packages with goroutines of their own; the others are tested without the race
@@ -16,7 +16,7 @@ help: ## list the targets
 
 build: ## build the one binary, bin/pheromone
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pheromone
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pheromone
 
 run: build ## start a node, count the words of a book on it, and stay up until Ctrl-C
 	@$(GO) run ./examples/demo -binary $(BIN)

@@ -34,6 +34,7 @@ func (t *tx) takeApps() {
 		if p := t.newest[name]; p != nil && p.version == version {
 			continue
 		}
+		t.forgetPlans(name)
 		p, _ := t.plan(name, version)
 		t.newest[name] = p
 		t.forgetReplaced(p)
@@ -46,9 +47,19 @@ func (t *tx) takeApps() {
 	}
 }
 
+// forgetPlans drops what was worked out for versions of an app. Sessions that are
+// in memory keep theirs, and others ask for it again.
+func (t *tx) forgetPlans(app spec.AppName) {
+	for name := range t.plans {
+		if name.app == app {
+			delete(t.plans, name)
+		}
+	}
+}
+
 // forgetReplaced drops machines of scope bucket from memory whose trigger is of
 // an older version of the app. They are loaded again under the new one; those of
-// triggers that are gone are deleted.
+// triggers that are gone, or have become another primitive, are deleted.
 func (t *tx) forgetReplaced(p *plan) {
 	for name := range t.machines {
 		if name.app == p.app.Name {
@@ -61,7 +72,7 @@ func (t *tx) forgetReplaced(p *plan) {
 		if err == nil {
 			var rec store.TriggerState
 			if rec, err = store.DecodeTriggerState(v); err == nil {
-				if tr := findTrigger(p.app, key.Bucket, key.Trigger); tr == nil || tr.Scope != spec.ScopeBucket {
+				if tr := findTrigger(p.app, key.Bucket, key.Trigger); tr == nil || tr.Scope != spec.ScopeBucket || tr.Primitive != rec.Primitive {
 					t.forgetMachine(machineName{app: p.app.Name, bucket: key.Bucket, trigger: key.Trigger}, rec.Timer)
 				}
 			}
@@ -109,6 +120,7 @@ func (t *tx) drop(app spec.AppName) {
 			continue
 		}
 		for _, inv := range s.pending {
+			t.letGoBuffered(inv)
 			if inv.dispatched {
 				id, attempt := inv.id(), int(inv.attempt)
 				t.onApplied(func() { t.leader.cfg.Runtime.Cancel(id, attempt) })
@@ -124,11 +136,7 @@ func (t *tx) drop(app spec.AppName) {
 			delete(t.machines, name)
 		}
 	}
-	for name := range t.plans {
-		if name.app == app {
-			delete(t.plans, name)
-		}
-	}
+	t.forgetPlans(app)
 	delete(t.pending, app)
 	delete(t.newest, app)
 	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))

@@ -3,7 +3,6 @@ package leader
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -51,7 +50,6 @@ func (k *sink) Started(task *exec.Task, executor string) {
 		time.AfterFunc(startDelay, func() {
 			select {
 			case r.intake <- &request{command: wake{}}:
-			case <-r.over:
 			default: // the loop is busy and takes the starts anyway
 			}
 		})
@@ -78,23 +76,40 @@ func (r *reign) takeStarts(t *tx) {
 }
 
 func (k *sink) Emit(task *exec.Task, emissions []exec.Emission) error {
-	return (*reign)(k).hand(task, emissions, func(puts []emission) command {
-		return &emitted{attemptOf(task), puts}
-	})
+	_, err := (*reign)(k).handEarly(task, emissions, 0)
+	return err
+}
+
+// handEarly hands over all but the last few emissions, up to left, as an attempt
+// that runs does: what one attempt puts must not make one entry of any size.
+func (r *reign) handEarly(task *exec.Task, emissions []exec.Emission, left int) ([]exec.Emission, error) {
+	for len(emissions) > left {
+		n := min(len(emissions), handedAtOnce)
+		err := r.hand(task, emissions[:n], func(puts []emission) command {
+			return &emitted{attemptName: attemptOf(task), emissions: puts}
+		})
+		if err != nil {
+			return nil, err
+		}
+		emissions = emissions[n:]
+	}
+	return emissions, nil
 }
 
 func (k *sink) Done(task *exec.Task, emissions []exec.Emission, f *exec.Failure) {
 	r := (*reign)(k)
-	err := r.hand(task, emissions, func(puts []emission) command {
-		return &done{attemptOf(task), puts, f}
-	})
-	var refused *spec.Error
-	if errors.As(err, &refused) && refused.Code == spec.CodeTooLarge {
-		_ = r.hand(task, nil, func([]emission) command {
-			return &done{attemptOf(task), nil, &exec.Failure{Kind: exec.Refused, Message: refused.Message}}
+	last, err := r.handEarly(task, emissions, handedAtOnce)
+	if err == nil {
+		err = r.hand(task, last, func(puts []emission) command {
+			return &done{attemptOf(task), puts, f}
 		})
 	}
-	// Any other error means that the reign is over: the next one runs the attempt again.
+	if err == nil || r.ctx.Err() != nil {
+		return // of a reign that is over the next one runs the attempt again
+	}
+	_ = r.hand(task, nil, func([]emission) command {
+		return &done{attemptOf(task), nil, &exec.Failure{Kind: exec.Lost, Message: "what the attempt put could not be stored: " + err.Error()}}
+	})
 }
 
 func (k *sink) Get(ctx context.Context, task *exec.Task, bucket spec.BucketName, key spec.Key) (exec.Input, error) {
@@ -120,30 +135,43 @@ type emission struct {
 // the loop has too much waiting.
 func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emission) command) error {
 	puts := make([]emission, len(emissions))
-	var weight int64
+	h := &handed{leader: r.leader, app: task.App, emissions: puts}
+	var inline int64
 	for i := range puts {
 		puts[i].Emission = emissions[i]
-		p, err := r.leader.stageBytes(context.Background(), task.App, emissions[i].Data)
+		most := InlineBytes
+		if inline > handedInline {
+			most = handedInlineEach
+		}
+		p, err := r.leader.stageBytes(r.ctx, task.App, emissions[i].Data, most)
 		if err != nil {
+			h.letGo(nil)
 			return err
 		}
 		puts[i].payload, puts[i].Data = p, nil
-		weight += int64(len(p.inline)) + 128
+		inline += int64(len(p.inline))
 	}
-	weight = min(weight, intakeBytes/4)
-	if err := r.leader.bytes.Acquire(context.Background(), weight); err != nil {
-		return err
-	}
-	c := &handed{to(puts), r.leader, task.App, puts, weight}
-	select {
-	case r.intake <- &request{command: c}:
-		return nil
-	case <-r.over:
-		r.leader.bytes.Release(weight)
-		c.letGo(nil)
+	weight := min(inline+128*int64(len(puts)), intakeBytes/4)
+	if err := r.leader.bytes.Acquire(r.ctx, weight); err != nil {
+		h.letGo(nil)
 		return errTermOver(r.leader.cfg.Shard)
 	}
+	h.command, h.weight = to(puts), weight
+	if !r.offer(r.ctx, &request{command: h}) {
+		h.refuse()
+		return errTermOver(r.leader.cfg.Shard)
+	}
+	return nil
 }
+
+// Bounds of what an attempt hands over at once, since it becomes part of one entry.
+const (
+	handedAtOnce = 1000 // emissions
+	// handedInline is how many bytes travel in the entry. What comes after them is
+	// staged like a large object, unless it is no larger than handedInlineEach.
+	handedInline     = 256 << 10
+	handedInlineEach = 1 << 10
+)
 
 // handed is a command with what its attempt handed over: it gives back what that
 // took of the intake once it is evaluated, and lets go of the blobs that no
@@ -158,18 +186,40 @@ type handed struct {
 
 func (h *handed) evaluate(t *tx) error {
 	h.leader.bytes.Release(h.weight)
-	for i := range h.emissions {
-		if h.emissions[i].payload.blob != nil {
-			t.after(h.letGo)
-			break
-		}
+	err := h.command.evaluate(t)
+	if e, ok := h.command.(*emitted); !ok || !e.buffered {
+		t.letGoOf(h)
 	}
-	return h.command.evaluate(t)
+	return err
+}
+
+// refuse gives back everything of a command that is not evaluated.
+func (h *handed) refuse() {
+	h.leader.bytes.Release(h.weight)
+	h.letGo(nil)
 }
 
 func (h *handed) letGo(lost error) {
 	for i := range h.emissions {
 		h.leader.letGo(h.app, h.emissions[i].payload, lost != nil)
+	}
+}
+
+// letGoOf has the staged blobs let go of once it is known which of them are stored.
+func (t *tx) letGoOf(h *handed) {
+	for i := range h.emissions {
+		if h.emissions[i].payload.blob != nil {
+			t.after(h.letGo)
+			return
+		}
+	}
+}
+
+// letGoBuffered forgets what an atomic attempt has handed over while it ran.
+func (t *tx) letGoBuffered(inv *invocation) {
+	if len(inv.buffered) > 0 {
+		t.letGoOf(&handed{leader: t.leader, app: inv.session.name.app, emissions: inv.buffered})
+		inv.buffered, inv.bufferedBytes = nil, 0
 	}
 }
 
@@ -202,6 +252,7 @@ func (t *tx) attempt(app spec.AppName, id spec.InvocationID, attempt int) *invoc
 type emitted struct {
 	attemptName
 	emissions []emission
+	buffered  bool // the invocation has taken the emissions over
 }
 
 func (c *emitted) evaluate(t *tx) error {
@@ -209,11 +260,14 @@ func (c *emitted) evaluate(t *tx) error {
 	if inv == nil || inv.refusal != nil {
 		return nil
 	}
+	var f *exec.Failure
 	if inv.function().Emit == spec.EmitAtomic {
-		inv.buffered = append(inv.buffered, c.emissions...)
-		return nil
+		f = inv.buffer(c.emissions)
+		c.buffered = f == nil
+	} else {
+		f = t.emit(inv, c.emissions)
 	}
-	if f := t.emit(inv, c.emissions); f != nil {
+	if f != nil {
 		inv.refusal = f
 		id, attempt := inv.id(), c.attempt
 		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(id, attempt) })
@@ -229,6 +283,7 @@ type done struct {
 }
 
 func (c *done) evaluate(t *tx) error {
+	t.takeStarts(t) // a short attempt starts and ends between two rounds
 	inv := t.attempt(c.app, c.id, c.attempt)
 	if inv == nil {
 		return nil
@@ -239,7 +294,7 @@ func (c *done) evaluate(t *tx) error {
 	} else {
 		f = t.takeResult(inv, c.emissions, f)
 	}
-	inv.buffered = nil
+	t.letGoBuffered(inv)
 	ended := store.Attempt{Number: inv.attempt, Ended: t.at}
 	if f != nil {
 		ended.Failure = t.failure(inv, f)
@@ -269,13 +324,43 @@ func (t *tx) takeResult(inv *invocation, emissions []emission, f *exec.Failure) 
 	if f != nil {
 		return f // an atomic attempt that fails shows nothing
 	}
-	all := append(inv.buffered, emissions...)
+	if refused := inv.buffer(emissions); refused != nil {
+		return refused
+	}
+	all := inv.buffered
+	var fresh uint64
 	for i := range all {
-		if refused := t.check(inv, &all[i]); refused != nil {
+		existing, refused := t.check(inv, &all[i], fresh)
+		if refused != nil {
 			return refused
+		}
+		if !existing && all[i].JoinTrigger == "" {
+			fresh++
 		}
 	}
 	return t.emit(inv, all)
+}
+
+// bufferedMost bounds what an atomic attempt may put, apart from the bytes of
+// large objects: it stays in memory, and becomes part of one entry.
+const bufferedMost = 16 << 20
+
+// buffer keeps emissions until the attempt has succeeded.
+func (inv *invocation) buffer(emissions []emission) *exec.Failure {
+	for i := range emissions {
+		e := &emissions[i]
+		inv.bufferedBytes += int64(len(e.payload.inline)+len(e.Key)) + 512
+		for _, key := range e.JoinKeys {
+			inv.bufferedBytes += int64(len(key))
+		}
+	}
+	if inv.bufferedBytes > bufferedMost {
+		return &exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(
+			"what an attempt of a function with emit: atomic puts is kept in memory until it succeeds, and is more than %s: use emit: stream, or fewer and larger objects",
+			spec.FormatSize(bufferedMost))}
+	}
+	inv.buffered = append(inv.buffered, emissions...)
+	return nil
 }
 
 func (inv *invocation) function() *spec.Function {
@@ -290,18 +375,15 @@ func (t *tx) emit(inv *invocation, emissions []emission) *exec.Failure {
 	defer t.causedBy(inv)()
 	for i := range emissions {
 		e := &emissions[i]
-		if f := t.check(inv, e); f != nil {
+		existing, f := t.check(inv, e, 0)
+		switch {
+		case f != nil:
 			return f
-		}
-		if e.JoinTrigger != "" {
+		case e.JoinTrigger != "":
 			t.join(inv, e)
-			continue
+		case !existing:
+			t.store(inv.session, t.object(inv, e))
 		}
-		o := t.object(inv, e)
-		if existing, err := t.place(inv.session, o); err != nil || existing != nil {
-			continue // check has let it through, so it is there already
-		}
-		t.store(inv.session, o)
 	}
 	return nil
 }
@@ -338,11 +420,12 @@ func madeKey(invocation, seq uint64) spec.Key {
 	return spec.Key("~" + strconv.FormatUint(invocation, 10) + "-" + strconv.FormatUint(seq, 10))
 }
 
-// check tells why an emission can't be applied, nil if it can.
-func (t *tx) check(inv *invocation, e *emission) *exec.Failure {
+// check tells why an emission can't be applied, or whether what it puts is there
+// already. before is how many objects will be put before it.
+func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, f *exec.Failure) {
 	s := inv.session
-	refuse := func(format string, args ...any) *exec.Failure {
-		return &exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(format, args...)}
+	refuse := func(format string, args ...any) (bool, *exec.Failure) {
+		return false, &exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(format, args...)}
 	}
 	b, ok := s.plan.app.Bucket(e.Bucket)
 	if !ok {
@@ -361,23 +444,24 @@ func (t *tx) check(inv *invocation, e *emission) *exec.Failure {
 				return refuse("join on %s/%s: %s", e.Bucket, e.JoinTrigger, err)
 			}
 		}
-		return nil
+		return false, nil
 	}
 	if e.Key != "" {
 		if err := spec.ValidKey(string(e.Key)); err != nil {
 			return refuse("put into bucket %q: %s", e.Bucket, err)
 		}
 	}
-	if limit := s.plan.app.Limits.MaxSessionObjects; limit > 0 && s.rec.Objects >= uint64(limit) {
-		return refuse("session %s has %d objects already, which is the app's limit (limits.max_session_objects)", s.name.session, limit)
-	}
 	if limit := s.plan.app.Limits.MaxObjectBytes; limit > 0 && e.payload.size > limit {
 		return refuse("the object for bucket %q has %d bytes, the app's limit is %d (limits.max_object_size)", e.Bucket, e.payload.size, limit)
 	}
-	if _, err := t.place(s, t.object(inv, e)); err != nil {
-		return &exec.Failure{Kind: exec.Conflict, Message: err.Error()}
+	there, err := t.place(s, t.object(inv, e))
+	if err != nil {
+		return false, &exec.Failure{Kind: exec.Conflict, Message: err.Error()}
 	}
-	return nil
+	if limit := s.plan.app.Limits.MaxSessionObjects; there == nil && limit > 0 && s.rec.Objects+before >= uint64(limit) {
+		return refuse("session %s has as many objects as the app allows, %d (limits.max_session_objects)", s.name.session, limit)
+	}
+	return there != nil, nil
 }
 
 // join names a set at run time. A set that an earlier attempt named is named.

@@ -1,7 +1,9 @@
 package leader
 
 import (
+	"crypto/rand"
 	"fmt"
+	"hash/crc32"
 
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -43,12 +45,32 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 		}
 		return
 	}
+	t.setApart(app, rec)
 	position := uint64(t.revision())
 	t.put(store.AppendHeldKey(nil, t.shard(), app, bucket, trigger, position), store.AppendObject(nil, rec))
 	t.stepBucket(p, bucket, tr, triggers.Event{
 		Kind:   triggers.ObjectArrived,
 		Object: triggers.Object{Position: position, Key: rec.Key, Group: rec.Meta[tr.GroupBy.Meta]},
 	})
+}
+
+// heldInline is the size up to which a held object's bytes stay in its record. A
+// firing writes the records of all its objects once more, in one entry, so they
+// have to be small.
+const heldInline = 1 << 10
+
+// setApart moves an object's bytes out of its record.
+func (t *tx) setApart(app spec.AppName, rec *store.Object) {
+	if len(rec.Inline) <= heldInline {
+		return
+	}
+	blob := &store.Blob{
+		Size: rec.Size, Chunks: 1, Codec: store.CodecNone,
+		CRC: crc32.Checksum(rec.Inline, crc32.MakeTable(crc32.Castagnoli)), Sum: digest(rec.Inline, nil),
+	}
+	_, _ = rand.Read(blob.ID[:])
+	t.write(store.AppendBlobChunkKey(nil, t.shard(), app, blob.ID, 0), rec.Inline)
+	rec.Inline, rec.Blob = nil, blob
 }
 
 // stepBucket passes an event to a machine of scope bucket and does what it asks.

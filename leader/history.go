@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 
@@ -167,23 +168,22 @@ func (l *Leader) ran(app spec.AppName, id spec.SessionID, rec *store.Session, fu
 		return true, nil
 	}
 	found := false
-	err := l.invocations(app, id, 0, func(_ uint64, inv *store.Invocation) bool {
+	err := l.invocations(app, id, 0, math.MaxUint64, func(_ uint64, inv *store.Invocation) bool {
 		found = inv.Function == function
 		return !found
 	})
 	return found, err
 }
 
-// invocations calls fn for the invocations of a session after a number: those
-// that have ended, then those that are pending.
-func (l *Leader) invocations(app spec.AppName, id spec.SessionID, after uint64, fn func(number uint64, inv *store.Invocation) bool) error {
+// invocations calls fn for the invocations of a session with the numbers first to
+// last: those that have ended, then those that are pending.
+func (l *Leader) invocations(app spec.AppName, id spec.SessionID, first, last uint64, fn func(number uint64, inv *store.Invocation) bool) error {
 	snap := l.cfg.DB.Snapshot()
 	defer func() { _ = snap.Close() }()
-	scan := func(first []byte, prefix []byte, number func([]byte) (uint64, error)) (bool, error) {
-		_, upper := store.Bounds(prefix)
+	scan := func(lower, last []byte, number func([]byte) (uint64, error)) (bool, error) {
 		more := true
 		var damaged error
-		err := snap.Scan(first, upper, func(k, v []byte) bool {
+		err := snap.Scan(lower, append(last, 0), func(k, v []byte) bool {
 			n, err := number(k)
 			if err == nil {
 				var inv store.Invocation
@@ -198,14 +198,14 @@ func (l *Leader) invocations(app spec.AppName, id spec.SessionID, after uint64, 
 		return more, errors.Join(err, damaged)
 	}
 	sh := l.cfg.Shard
-	more, err := scan(store.AppendHistoryKey(nil, sh, app, id, after+1), store.AppendHistoryPrefix(nil, sh, app, id), func(k []byte) (uint64, error) {
+	more, err := scan(store.AppendHistoryKey(nil, sh, app, id, first), store.AppendHistoryKey(nil, sh, app, id, last), func(k []byte) (uint64, error) {
 		_, inv, err := store.DecodeHistoryKey(k)
 		return inv.Number, err
 	})
 	if err != nil || !more {
 		return err
 	}
-	_, err = scan(store.AppendPendingKey(nil, sh, app, id, after+1), store.AppendPendingPrefix(nil, sh, app, id), func(k []byte) (uint64, error) {
+	_, err = scan(store.AppendPendingKey(nil, sh, app, id, first), store.AppendPendingKey(nil, sh, app, id, last), func(k []byte) (uint64, error) {
 		_, inv, err := store.DecodePendingKey(k)
 		return inv.Number, err
 	})
@@ -235,10 +235,8 @@ func (l *Leader) History(ctx context.Context, app spec.AppName, id spec.SessionI
 		inv    wire.Invocation
 	}
 	var list []numbered
-	err = l.invocations(app, id, from, func(n uint64, inv *store.Invocation) bool {
-		if n <= from+uint64(limit) {
-			list = append(list, numbered{n, l.wireInvocation(app, id, n, inv)})
-		}
+	err = l.invocations(app, id, from+1, from+uint64(limit), func(n uint64, inv *store.Invocation) bool {
+		list = append(list, numbered{n, l.wireInvocation(app, id, n, inv)})
 		return ctx.Err() == nil
 	})
 	if err = errors.Join(err, ctx.Err()); err != nil {

@@ -3,6 +3,7 @@ package leader
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
@@ -26,8 +27,10 @@ type invocation struct {
 	attempt    uint32 // the one that counts; 0 before the first
 	dispatched bool   // the attempt is with the executors
 	dirty      bool
-	buffered   []emission    // of emit: atomic, until the attempt succeeds
 	refusal    *exec.Failure // why an emission was refused: the attempt fails with it
+
+	buffered      []emission // of emit: atomic, until the attempt succeeds
+	bufferedBytes int64
 }
 
 func (inv *invocation) id() spec.InvocationID {
@@ -77,6 +80,9 @@ func (t *tx) mark(inv *invocation) {
 // the history.
 func (t *tx) writeInvocation(inv *invocation) {
 	inv.dirty = false
+	if inv.session.purged {
+		return
+	}
 	name := inv.session.name
 	value := store.AppendInvocation(nil, &inv.rec)
 	if inv.rec.State == store.InvocationQueued || inv.rec.State == store.InvocationRetrying {
@@ -137,7 +143,7 @@ func (t *tx) finish(inv *invocation, state store.InvocationState) {
 	}
 	inv.rec.State = state
 	inv.rec.Ended = t.at
-	inv.buffered = nil
+	t.letGoBuffered(inv)
 	delete(s.pending, inv.number)
 	s.rec.Pending--
 	if t.pending[s.name.app]--; t.pending[s.name.app] == 0 {
@@ -237,12 +243,25 @@ func (t *tx) giveUp(inv *invocation, f *exec.Failure) {
 func (t *tx) failure(inv *invocation, f *exec.Failure) *store.Failure {
 	return &store.Failure{
 		Kind:       f.Kind,
-		Message:    f.Message,
-		Detail:     f.Detail,
+		Message:    clip(f.Message, failureMessage),
+		Detail:     clip(f.Detail, failureDetail),
 		Function:   inv.rec.Function,
 		Invocation: inv.number,
 		Attempts:   inv.attempt,
 	}
+}
+
+// Bounds of what is kept of a failure, which every attempt's record has.
+const (
+	failureMessage = 4 << 10
+	failureDetail  = 16 << 10
+)
+
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "")
 }
 
 // cancelInvocation ends a pending invocation without a result.
@@ -340,24 +359,42 @@ func (s *session) functionCount(function spec.FunctionName) *store.FunctionCount
 	return &s.rec.Functions[len(s.rec.Functions)-1]
 }
 
-// stageDone tells whether functions have run in the session and neither they nor
-// what was seen to cause them is pending: an ancestor that still runs may cause more.
+// stageDone tells whether functions have run in the session and nothing is pending
+// that may cause more of them. That is not known of a function that has put
+// nothing yet, so all count but those that were only seen to come after the stage.
 func (s *session) stageDone(functions []spec.FunctionName) bool {
 	var ran uint64
-	seen := slices.Clone(functions)
-	for i := 0; i < len(seen); i++ {
-		c := s.functionCount(seen[i])
-		if c.Pending > 0 {
+	for _, f := range functions {
+		ran += s.functionCount(f).Total
+	}
+	if ran == 0 {
+		return false
+	}
+	before := s.withAncestors(functions)
+	for i := range s.rec.Functions {
+		c := &s.rec.Functions[i]
+		if c.Pending == 0 {
+			continue
+		}
+		if slices.Contains(before, c.Function) || !slices.ContainsFunc(s.withAncestors([]spec.FunctionName{c.Function}), func(f spec.FunctionName) bool {
+			return slices.Contains(functions, f)
+		}) {
 			return false
 		}
-		if i < len(functions) {
-			ran += c.Total
-		}
-		for _, p := range c.Parents {
+	}
+	return true
+}
+
+// withAncestors returns functions and all that were seen to cause them, over any
+// number of steps.
+func (s *session) withAncestors(functions []spec.FunctionName) []spec.FunctionName {
+	seen := slices.Clone(functions)
+	for i := 0; i < len(seen); i++ {
+		for _, p := range s.functionCount(seen[i]).Parents {
 			if !slices.Contains(seen, p) {
 				seen = append(seen, p)
 			}
 		}
 	}
-	return ran > 0
+	return seen
 }

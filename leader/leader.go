@@ -99,6 +99,10 @@ func (l *Leader) Run(ctx context.Context) error {
 			return fmt.Errorf("lead shard %d: %w", l.cfg.Shard, err)
 		}
 		r, err := assume(l, term)
+		if errors.Is(err, shard.ErrTermOver) {
+			l.cfg.Log.Warn("term over before it was assumed, claiming again", "epoch", term.Epoch(), "reason", err)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("assume shard %d in epoch %d: %w", l.cfg.Shard, term.Epoch(), err)
 		}
@@ -151,9 +155,6 @@ func (l *Leader) current(ctx context.Context) (*reign, error) {
 // do has a command evaluated and waits until what it did is applied. The
 // command's own fields hold its answer then.
 func (l *Leader) do(ctx context.Context, c command, size int) error {
-	if err := l.cfg.DB.Writable(); err != nil {
-		return err
-	}
 	admission, cancel := context.WithTimeout(ctx, admissionWait)
 	defer cancel()
 	r, err := l.current(admission)
@@ -167,11 +168,10 @@ func (l *Leader) do(ctx context.Context, c command, size int) error {
 	defer l.bytes.Release(weight)
 
 	req := &request{command: c, answer: make(chan error, 1)}
-	select {
-	case r.intake <- req:
-	case <-r.over:
-		return errTermOver(l.cfg.Shard)
-	case <-admission.Done():
+	if !r.offer(admission, req) {
+		if r.ctx.Err() != nil {
+			return errTermOver(l.cfg.Shard)
+		}
 		return spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
 	}
 	select {

@@ -55,7 +55,10 @@ type outbox struct {
 
 	mu struct {
 		sync.Mutex
-		waiting map[uint64]*store.Mail
+		stopped bool // nothing more is sent
+		waiting map[uint64]bool
+		first   uint64 // nothing below it waits
+		last    uint64 // nothing above it does
 	}
 }
 
@@ -68,23 +71,30 @@ const (
 func newOutbox(r *reign) *outbox {
 	o := &outbox{reign: r, gate: make(chan struct{}, outboxFlights)}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
-	o.mu.waiting = make(map[uint64]*store.Mail)
+	o.mu.waiting = make(map[uint64]bool)
 	return o
 }
 
 func (o *outbox) stop() {
+	o.mu.Lock()
+	o.mu.stopped = true
+	o.mu.Unlock()
 	o.cancel()
 	o.done.Wait()
 }
 
 // add sends a message, and again until it is acknowledged or the reign is over.
+// Messages come in the order of their numbers.
 func (o *outbox) add(sequence uint64, m *store.Mail) {
 	o.mu.Lock()
-	o.mu.waiting[sequence] = m
-	o.mu.Unlock()
-	if o.ctx.Err() != nil {
+	defer o.mu.Unlock()
+	if o.mu.stopped {
 		return
 	}
+	if len(o.mu.waiting) == 0 {
+		o.mu.first = sequence
+	}
+	o.mu.waiting[sequence], o.mu.last = true, sequence
 	o.done.Go(func() {
 		for wait := mailRetryFirst; ; wait = min(2*wait, mailRetryMax) {
 			err := o.deliver(sequence, m)
@@ -114,23 +124,24 @@ func (o *outbox) deliver(sequence uint64, m *store.Mail) error {
 	}
 	cfg := &o.reign.leader.cfg
 	return cfg.Router.Deliver(o.ctx, cfg.Router.ShardOf(m.Slot), Mail{
-		From: cfg.Shard, Sequence: sequence, Unacknowledged: o.lowest(sequence), Mail: *m,
+		From: cfg.Shard, Sequence: sequence, Unacknowledged: o.lowest(), Mail: *m,
 	})
 }
 
-func (o *outbox) lowest(sequence uint64) uint64 {
+// lowest returns the number below which nothing waits.
+func (o *outbox) lowest() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for s := range o.mu.waiting {
-		sequence = min(sequence, s)
-	}
-	return sequence
+	return o.mu.first
 }
 
 func (o *outbox) acknowledged(sequence uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.mu.waiting, sequence)
+	for o.mu.first < o.mu.last && !o.mu.waiting[o.mu.first] {
+		o.mu.first++
+	}
 }
 
 // mailed is the command for a message that its receiver has.
@@ -155,6 +166,9 @@ func (c *mailed) evaluate(t *tx) error {
 // TakeMail takes a message of another shard. It returns once its effect is
 // durable, also if an earlier delivery had it.
 func (l *Leader) TakeMail(ctx context.Context, m Mail) error {
+	if err := l.cfg.DB.Writable(); err != nil {
+		return err
+	}
 	c := &take{mail: m}
 	if b := m.Object.Blob; b != nil {
 		r := l.cfg.DB.OpenBlob(m.From, m.App, *b)
@@ -191,9 +205,7 @@ func (c *take) evaluate(t *tx) error {
 	t.put(mark, []byte{1}) // an empty value reads as deleted while it is in flight
 	if m.Unacknowledged > low {
 		t.put(floor, store.AppendCount(nil, m.Unacknowledged))
-		for s := low; s < m.Unacknowledged; s++ {
-			t.erase(store.AppendInboxMarkKey(nil, t.shard(), m.From, s))
-		}
+		t.eraseMarks(m.From, low, m.Unacknowledged)
 	}
 	if m.Set {
 		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys)
@@ -204,6 +216,21 @@ func (c *take) evaluate(t *tx) error {
 	}
 	t.hold(m.App, m.Bucket, m.Trigger, &m.Object)
 	return nil
+}
+
+// marksOneByOne is up to how many marks are deleted one by one: a sender numbers
+// its messages to all shards in one row, so there may be far more numbers than marks.
+const marksOneByOne = 64
+
+// eraseMarks deletes the marks of a sender's messages from low up to high.
+func (t *tx) eraseMarks(from spec.ShardID, low, high uint64) {
+	if high-low > marksOneByOne {
+		t.batch.DeleteRange(store.AppendInboxMarkKey(nil, t.shard(), from, low), store.AppendInboxMarkKey(nil, t.shard(), from, high))
+		return
+	}
+	for s := low; s < high; s++ {
+		t.erase(store.AppendInboxMarkKey(nil, t.shard(), from, s))
+	}
 }
 
 // counted reads a count, 0 if it is not there.

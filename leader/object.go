@@ -2,6 +2,7 @@ package leader
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"slices"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -27,10 +28,20 @@ func (p *payload) equal(o *store.Object) bool {
 	if p.size != o.Size {
 		return false
 	}
-	if p.blob == nil || o.Blob == nil {
-		return p.blob == nil && o.Blob == nil && bytes.Equal(p.inline, o.Inline)
+	if p.blob == nil && o.Blob == nil {
+		return bytes.Equal(p.inline, o.Inline)
 	}
-	return p.blob.Sum == o.Blob.Sum
+	return digest(p.inline, p.blob) == digest(o.Inline, o.Blob)
+}
+
+func digest(inline []byte, blob *store.Blob) store.Sum {
+	if blob != nil {
+		return blob.Sum
+	}
+	var sum store.Sum
+	whole := sha256.Sum256(inline)
+	copy(sum[:], whole[:])
+	return sum
 }
 
 // incoming is an object on its way into a session.

@@ -41,12 +41,17 @@ func errTooLarge(limit int64) error {
 	return spec.Errorf(spec.CodeTooLarge, "the object is larger than the app allows: %s (limits.max_object_size)", spec.FormatSize(limit))
 }
 
-// stageBytes is stage for bytes that are in memory.
-func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte) (*payload, error) {
-	if len(data) <= InlineBytes {
+// stageBytes is stage for bytes that are in memory; those of up to inlineMost stay
+// there.
+func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte, inlineMost int) (*payload, error) {
+	if len(data) <= inlineMost {
 		return &payload{inline: data, size: int64(len(data))}, nil
 	}
-	return l.stage(ctx, app, bytes.NewReader(data), int64(len(data)))
+	blob, err := l.cfg.DB.StageBlob(ctx, l.cfg.Shard, app, bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	return &payload{blob: &blob, size: blob.Size}, nil
 }
 
 // letGo ends the staging of a payload: a blob that nothing refers to is removed.

@@ -17,6 +17,12 @@ func (t *tx) purgeDue(subject store.Timer, due store.Micros) {
 	if s == nil || s.rec.State == store.SessionRunning || s.rec.Purge != due {
 		return
 	}
+	if s.lastSeq > t.appliedSeq.Load() { // purge finds keys by looking into the store
+		s.rec.Purge = t.at + store.Micros(purgeGrace.Microseconds())
+		t.arm(s.rec.Purge, purgeTimer(s))
+		t.touch(s)
+		return
+	}
 	t.purge(s)
 }
 
@@ -53,9 +59,8 @@ func (t *tx) purge(s *session) {
 	t.onApplied(func() { t.leader.hub.ended(s.name) })
 }
 
-// clear deletes all keys with a prefix. The session has ended and so nothing of
-// it is in flight but what ended it, which the store has by the time its purge is
-// due: a scan finds everything.
+// clear deletes all keys with a prefix. The session has ended and nothing of it
+// is in flight: a scan finds everything.
 func (t *tx) clear(prefix []byte, small bool) {
 	lower, upper := store.Bounds(prefix)
 	if !small {

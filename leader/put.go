@@ -3,6 +3,8 @@ package leader
 import (
 	"context"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -79,7 +81,8 @@ func (c *put) evaluate(t *tx) error {
 	if err != nil {
 		return err
 	}
-	if done, err := t.repeated(c.App, c.Request, c.fingerprint(), &c.result); done || err != nil {
+	fingerprint := c.fingerprint()
+	if done, err := t.repeated(c.App, c.Request, fingerprint, &c.result); done || err != nil {
 		return err
 	}
 	if limit := p.app.Limits.MaxPending; limit > 0 && t.pending[c.App] >= limit {
@@ -95,7 +98,7 @@ func (c *put) evaluate(t *tx) error {
 	if err != nil {
 		return err
 	}
-	t.remember(c.App, c.Request, c.fingerprint(), c.Bucket, &c.result)
+	t.remember(c.App, c.Request, fingerprint, c.Bucket, &c.result)
 	return nil
 }
 
@@ -202,10 +205,21 @@ func errNoBucket(app spec.AppName, bucket spec.BucketName) error {
 	return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q", app, bucket).WithField("bucket")
 }
 
-// fingerprint is what an idempotency key stands for.
+// fingerprint is what an idempotency key stands for. A session that the put
+// starts is no part of it: its id may be made for each request.
 func (c *put) fingerprint() uint64 {
+	if c.Request == "" {
+		return 0
+	}
+	parts := []string{string(c.Bucket), string(c.Key), c.ContentType, c.TTL.String(), c.DeliverAfter.String()}
+	if !c.New {
+		parts = append(parts, string(c.Session))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Meta)) {
+		parts = append(parts, name, c.Meta[name])
+	}
 	h := xxhash.New()
-	for _, part := range []string{string(c.Bucket), string(c.Key), c.ContentType} {
+	for _, part := range parts {
 		_, _ = h.WriteString(part)
 		_, _ = h.Write([]byte{0})
 	}

@@ -29,7 +29,9 @@ type reign struct {
 	term   *shard.Term
 	intake chan *request
 
-	over    chan struct{} // closed when no more commands are taken
+	ctx     context.Context // ends when no more commands are taken
+	end     context.CancelFunc
+	gate    sync.RWMutex  // held for reading while a request is queued
 	settled chan struct{} // closed when every answer has been given
 
 	counters store.Counters
@@ -96,7 +98,6 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 		leader:   l,
 		term:     term,
 		intake:   make(chan *request, intakeCommands),
-		over:     make(chan struct{}),
 		settled:  make(chan struct{}),
 		sessions: make(map[sessionName]*session),
 		machines: make(map[machineName]*machine),
@@ -106,9 +107,11 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 		overlay:  newOverlay(),
 		slots:    make(chan struct{}, window),
 	}
+	r.ctx, r.end = context.WithCancel(context.Background())
 	r.outbox = newOutbox(r)
 	r.timers.init()
 	if err := r.recover(); err != nil {
+		r.abandon()
 		return nil, err
 	}
 	return r, nil
@@ -116,7 +119,6 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 
 // serve evaluates and proposes until the term or ctx ends.
 func (r *reign) serve(ctx context.Context) error {
-	defer close(r.over)
 	for {
 		first := r.stash
 		r.stash = nil
@@ -152,12 +154,15 @@ func (r *reign) serve(ctx context.Context) error {
 func (r *reign) round(first *request) error {
 	r.forgetApplied()
 	tx := r.begin()
-	r.takeStarts(tx)
-	r.fireTimers(tx)
+	exclusive := first != nil && isExclusive(first.command)
+	if !exclusive {
+		r.takeStarts(tx)
+		r.fireTimers(tx)
+	}
 	for n, req := 1, first; req != nil; n++ {
 		tx.run(req)
 		req = nil
-		if n < entryCommands && tx.batch.Len() < entryBytes && !isExclusive(first.command) {
+		if n < entryCommands && tx.batch.Len() < entryBytes && !exclusive {
 			select {
 			case req = <-r.intake:
 			default:
@@ -168,6 +173,7 @@ func (r *reign) round(first *request) error {
 		}
 	}
 	tx.flush()
+	r.remind()
 	if r.failed != nil {
 		tx.fail(r.failed)
 		return fmt.Errorf("working state lost: %w", r.failed)
@@ -252,9 +258,33 @@ func (r *reign) drain() error {
 	return nil
 }
 
+// offer queues a request for the loop. It returns false if the reign is over or
+// ctx has ended before there was room.
+func (r *reign) offer(ctx context.Context, req *request) bool {
+	r.gate.RLock()
+	defer r.gate.RUnlock()
+	if r.ctx.Err() != nil {
+		return false
+	}
+	select {
+	case r.intake <- req:
+		return true
+	case <-r.ctx.Done():
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // refuse answers a request that came too late.
 func (r *reign) refuse(req *request) {
-	if req != nil && req.answer != nil {
+	if req == nil {
+		return
+	}
+	if h, ok := req.command.(*handed); ok {
+		h.refuse()
+	}
+	if req.answer != nil {
 		req.answer <- errTermOver(r.leader.cfg.Shard)
 	}
 }
@@ -262,6 +292,9 @@ func (r *reign) refuse(req *request) {
 // abandon waits until every proposal is settled, answers what was not evaluated
 // and stops the attempts of this reign: their results could not be taken.
 func (r *reign) abandon() {
+	r.end()
+	r.gate.Lock() // who was queueing a request has done so, or has given up
+	r.gate.Unlock()
 	r.timers.stop()
 	r.outbox.stop()
 	r.term.Resign()
@@ -287,6 +320,9 @@ func (r *reign) abandon() {
 	close(r.settled)
 	for _, s := range r.sessions {
 		for _, inv := range s.pending {
+			for i := range inv.buffered {
+				r.leader.letGo(s.name.app, inv.buffered[i].payload, true)
+			}
 			if inv.dispatched {
 				r.leader.cfg.Runtime.Cancel(inv.id(), int(inv.attempt))
 			}

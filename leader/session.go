@@ -54,6 +54,9 @@ func (t *tx) session(name sessionName) *session {
 	}
 	s := &session{name: name, plan: p, rec: rec}
 	t.sessions[name] = s
+	if rec.State != store.SessionRunning { // it leaves memory again unless it is reopened
+		t.resting = append(t.resting, s)
+	}
 	return s
 }
 

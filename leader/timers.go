@@ -83,7 +83,7 @@ func (r *reign) fireTimers(t *tx) {
 	if step := store.Micros(horizonStep.Microseconds()); t.at >= r.timers.horizon-step/2 {
 		r.lookAhead(t.at + step)
 	}
-	for n := 0; n < timersRound && len(r.timers.queue) > 0 && r.timers.queue[0].due <= t.at; n++ {
+	for n := 0; n < timersRound && t.batch.Len() < entryBytes && len(r.timers.queue) > 0 && r.timers.queue[0].due <= t.at; n++ {
 		due := heap.Pop(&r.timers.queue).(reminder)
 		t.disarm(due.due, due.timer)
 		t.timerDue(due)

@@ -139,6 +139,9 @@ func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machi
 		t.leader.cfg.Log.Warn("trigger starts anew: its primitive has changed",
 			"app", name.app, "bucket", name.bucket, "trigger", name.trigger, "from", rec.Primitive, "to", tr.Primitive)
 		t.forgetMachine(name, rec.Timer)
+		if s != nil && rec.Timer != 0 {
+			s.rec.Timers--
+		}
 		return make()
 	}
 	items, failed := t.items(name)
@@ -173,11 +176,13 @@ func (t *tx) items(name machineName) (iter.Seq[triggers.Item], *error) {
 	}, failed
 }
 
-// forgetMachine deletes a machine of scope bucket with all it holds.
+// forgetMachine deletes a machine with all it holds.
 func (t *tx) forgetMachine(name machineName, timer store.Micros) {
 	t.erase(store.AppendTriggerStateKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
 	t.batch.DeleteRange(store.Bounds(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, name.session, name.bucket, name.trigger)))
-	t.dropHeld(name)
+	if name.session == "" {
+		t.dropHeld(name)
+	}
 	if timer != 0 {
 		t.disarm(timer, store.Timer{Kind: store.TimerTrigger, App: name.app, Session: name.session, Bucket: name.bucket, Trigger: name.trigger})
 	}

@@ -5,11 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/leader"
@@ -23,6 +23,7 @@ import (
 type world struct {
 	t       testing.TB
 	dir     string
+	fs      vfs.FS // of the store; nil is the disk
 	shards  int
 	apps    *deployed
 	run     *runner
@@ -38,13 +39,14 @@ func newWorld(t testing.TB, shards int, manifest string, functions map[string]fu
 	w.apps.apply(t, manifest)
 	w.start()
 	t.Cleanup(w.close)
+	t.Cleanup(w.run.stop) // first: functions that wait for something end
 	return w
 }
 
 func (w *world) start() {
 	w.t.Helper()
 	var err error
-	if w.db, err = store.Open(w.dir+"/store", store.Options{Node: "n1"}); err != nil {
+	if w.db, err = store.Open(w.dir+"/store", store.Options{Node: "n1", FS: w.fs}); err != nil {
 		w.t.Fatalf("open the store: %v", err)
 	}
 	if w.host, err = shard.Open(shard.HostConfig{Dir: w.dir + "/raft"}, w.db); err != nil {
@@ -243,23 +245,30 @@ func (p permanent) Error() string { return string(p) }
 // runner is an exec.Runtime with a goroutine for each attempt.
 type runner struct {
 	functions map[string]function
+	running   sync.WaitGroup
 	mu        sync.Mutex
 	cancels   map[string]context.CancelFunc
 	counts    map[string]int // attempts begun, by function
+	cancelled map[string]int // attempts that were asked to stop, by invocation and attempt
+	stopped   bool
 }
 
 func newRunner(functions map[string]function) *runner {
-	return &runner{functions: functions, cancels: map[string]context.CancelFunc{}, counts: map[string]int{}}
+	return &runner{functions: functions, cancels: map[string]context.CancelFunc{}, counts: map[string]int{}, cancelled: map[string]int{}}
 }
 
 func (r *runner) Submit(t *exec.Task) {
 	ctx, cancel := context.WithTimeout(context.Background(), t.Timeout)
 	name := fmt.Sprintf("%s/%d", t.Invocation, t.Attempt)
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		cancel()
+		return
+	}
 	r.cancels[name] = cancel
 	r.counts[string(t.Function.Name)]++
-	r.mu.Unlock()
-	go func() {
+	r.running.Go(func() {
 		defer cancel()
 		c := &call{Task: t, ctx: ctx}
 		var failure *exec.Failure
@@ -274,14 +283,30 @@ func (r *runner) Submit(t *exec.Task) {
 		} else if err != nil {
 			failure = &exec.Failure{Kind: exec.Failed, Message: err.Error()}
 		}
+		if ctx.Err() == context.DeadlineExceeded && failure != nil {
+			failure.Kind = exec.TimedOut
+		}
 		t.Sink.Done(t, c.out, failure)
-	}()
+	})
+}
+
+// stop ends all attempts and waits for them.
+func (r *runner) stop() {
+	r.mu.Lock()
+	r.stopped = true
+	for _, cancel := range r.cancels {
+		cancel()
+	}
+	r.mu.Unlock()
+	r.running.Wait()
 }
 
 func (r *runner) Cancel(id spec.InvocationID, attempt int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if cancel := r.cancels[fmt.Sprintf("%s/%d", id, attempt)]; cancel != nil {
+	name := fmt.Sprintf("%s/%d", id, attempt)
+	if cancel := r.cancels[name]; cancel != nil {
+		r.cancelled[name]++
 		cancel()
 	}
 }
@@ -326,5 +351,3 @@ func keysOf(in []exec.Input) []string {
 	}
 	return keys
 }
-
-var _ = slices.Sorted(maps.Keys(map[string]int{}))

@@ -39,7 +39,7 @@ func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o 
 	if app.Name != name {
 		return wire.ApplyResult{}, spec.Errorf(spec.CodeInvalid, "the manifest is of app %q, the request's path says %q", app.Name, name).WithField("app")
 	}
-	if err := n.runnable(app, o.Artifact); err != nil {
+	if err := n.runnable(app, o); err != nil {
 		return wire.ApplyResult{}, err
 	}
 	app.Artifact = o.Artifact
@@ -65,9 +65,10 @@ func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o 
 }
 
 // runnable tells whether this node can run what an app declares.
-func (n *Node) runnable(app *spec.App, sum string) error {
-	if sum != "" && !n.artifacts.Has(sum) {
-		return spec.Errorf(spec.CodeNotFound, "artifact %s is not here: upload it first", sum).WithField("artifact")
+func (n *Node) runnable(app *spec.App, o api.ApplyOptions) error {
+	// A dry run tells what would change before anything is uploaded.
+	if o.Artifact != "" && !o.DryRun && !n.artifacts.Has(o.Artifact) {
+		return spec.Errorf(spec.CodeNotFound, "artifact %s is not here: upload it first", o.Artifact).WithField("artifact")
 	}
 	for name, f := range app.Functions {
 		if f.Runtime == spec.RuntimeInproc && n.cfg.Inproc == nil {

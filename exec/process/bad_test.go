@@ -3,7 +3,6 @@ package process_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -330,13 +329,20 @@ func TestAGroupGetsThePlaceOfAnIdleOne(t *testing.T) {
 func TestBusyProcessesAreJoinedByOthersUpToTheBound(t *testing.T) {
 	b := newBench(t, process.Settings{GroupProcesses: 3})
 	var all []*run
-	for n := range 5 { // Python says that it runs one attempt well at once
+	submit := func() { // Python says that it runs one attempt well at once
 		r := b.submit(b.task([]string{"python3", "functions.py"}, "waits"))
 		r.emission()
 		all = append(all, r)
-		b.await("another process", func() bool { return len(b.Processes()) == min(n+1, 3) || len(b.Processes()) == min(n+2, 3) })
 	}
-	b.await("three processes", func() bool { return len(b.Processes()) == 3 })
+	for len(b.Processes()) < 3 && len(all) < 150 {
+		submit()
+	}
+	for range 10 {
+		submit()
+	}
+	if n := len(b.Processes()); n != 3 {
+		t.Fatalf("%d processes run %d attempts, want 3", n, len(all))
+	}
 	for _, r := range all {
 		b.Cancel(r.task.Invocation, 1)
 		r.fail(exec.Cancelled)
@@ -455,33 +461,4 @@ func TestAFrozenProcessIsKilledWithTheNode(t *testing.T) {
 	if alive(pid) {
 		t.Fatal("it is still there")
 	}
-}
-
-func FuzzFramesOfAProcess(f *testing.F) {
-	var b protocol.Batch
-	fields := protocol.AppendObject(nil, protocol.Descriptor{Length: 3})
-	b.Add(protocol.Header{Type: protocol.Put, ID: 1}, protocol.AppendField(fields, protocol.TagBucket, "out"), []byte("abc"))
-	f.Add(b.Parts()[0])
-	f.Add(binary.LittleEndian.AppendUint32(nil, 1<<31))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		r := protocol.NewReader(bytes.NewReader(in), 1<<20)
-		for {
-			frame, err := r.Next()
-			if err != nil {
-				return
-			}
-			for rest := frame.Fields; len(rest) > 0; {
-				tag, value, next, err := protocol.NextField(rest)
-				if err != nil {
-					break
-				}
-				if tag == protocol.TagObject {
-					if data, err := protocol.Object(value, frame.Payload); err == nil && len(data) > len(frame.Payload) {
-						t.Fatal("an object larger than its payload")
-					}
-				}
-				rest = next
-			}
-		}
-	})
 }

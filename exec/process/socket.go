@@ -1,7 +1,9 @@
 package process
 
 import (
+	"errors"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -14,11 +16,17 @@ import (
 // as busy.
 const maxQueued = 32 << 20
 
-// socket is the node's end of a process's connection. It is read with blocking
-// calls by one goroutine: the kernel wakes its thread directly, without the
-// detour over the poller. Sending never blocks the caller.
+// socket is the node's end of a process's connection. One goroutine reads it;
+// sending never blocks the caller.
+//
+// The reader waits in the runtime's poller, not in a system call: it makes others
+// runnable (the sinks of what it read), and they go on with its processor when it
+// waits again. A reader blocked in the kernel would keep that processor, and a
+// thread on another core would have to be woken for them, which costs more than
+// all the rest of a round trip.
 type socket struct {
 	fd     int
+	file   *os.File     // the same descriptor, in the poller
 	queued atomic.Int64 // bytes that wait
 
 	mu struct {
@@ -28,6 +36,11 @@ type socket struct {
 		active   bool // a goroutine is sending what waits
 		closed   bool
 	}
+}
+
+// newSocket takes over a non-blocking descriptor.
+func newSocket(fd int) *socket {
+	return &socket{fd: fd, file: os.NewFile(uintptr(fd), "executor")}
 }
 
 // send writes a batch, or as much of it as the kernel takes; a goroutine sends
@@ -41,7 +54,7 @@ func (s *socket) send(batch *protocol.Batch) {
 		return
 	}
 	if !s.mu.active {
-		parts = s.sendSome(parts, unix.MSG_DONTWAIT)
+		parts = s.sendSome(parts)
 		if len(parts) == 0 {
 			s.mu.Unlock()
 			batch.Reset(true)
@@ -76,21 +89,24 @@ func (s *socket) drain() {
 		for _, part := range parts {
 			size += int64(len(part))
 		}
-		s.sendSome(parts, 0)
+		for _, part := range parts {
+			if _, err := s.file.Write(part); err != nil {
+				break // the reader sees the end of the connection
+			}
+		}
 		s.queued.Add(-size)
 	}
 }
 
-// sendSome sends parts and returns what was not taken. Without MSG_DONTWAIT it
-// returns when all is sent, or nothing more can be.
-func (s *socket) sendSome(parts [][]byte, flags int) [][]byte {
+// sendSome sends parts and returns what the kernel did not take.
+func (s *socket) sendSome(parts [][]byte) [][]byte {
 	for len(parts) > 0 {
 		// 1024 is the kernel's bound on the parts of one call.
-		n, err := unix.SendmsgBuffers(s.fd, parts[:min(len(parts), 1024)], nil, nil, flags|unix.MSG_NOSIGNAL)
+		n, err := unix.SendmsgBuffers(s.fd, parts[:min(len(parts), 1024)], nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if err == unix.EINTR {
 			continue
 		}
-		if err == unix.EAGAIN && flags&unix.MSG_DONTWAIT != 0 {
+		if err == unix.EAGAIN {
 			return parts
 		}
 		if err != nil {
@@ -115,20 +131,16 @@ func (s *socket) read(b []byte, wait bool) (int, error) {
 		var n int
 		var err error
 		if wait {
-			n, err = unix.Read(s.fd, b)
-		} else {
-			n, _, err = unix.Recvfrom(s.fd, b, unix.MSG_DONTWAIT)
+			n, err = s.file.Read(b)
+		} else if n, err = unix.Read(s.fd, b); n == 0 && err == nil {
+			err = io.EOF
 		}
 		switch {
 		case err == unix.EINTR:
-		case err == unix.ECONNRESET:
+		case errors.Is(err, unix.ECONNRESET):
 			return 0, io.EOF // the process ended with unread bytes of ours
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
 		default:
-			return n, nil
+			return max(n, 0), err
 		}
 	}
 }
@@ -143,5 +155,5 @@ func (s *socket) close() {
 	s.mu.waiting = nil
 	s.mu.Unlock()
 	s.mu.draining.Wait()
-	_ = unix.Close(s.fd)
+	_ = s.file.Close()
 }

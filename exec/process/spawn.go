@@ -170,6 +170,9 @@ func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, erro
 	if err != nil {
 		return nil, fmt.Errorf("make a socket pair: %w", err)
 	}
+	if err := unix.SetNonblock(pair[0], true); err != nil { // ours alone: theirs may block
+		return nil, fmt.Errorf("make a socket pair: %w", err)
+	}
 	theirs := os.NewFile(uintptr(pair[1]), "executor")
 	defer theirs.Close()
 	out, stdout, stderr, err := newOutput(rt, g)
@@ -190,7 +193,7 @@ func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, erro
 		return nil, &startError{message: fmt.Sprintf("start %q: %v", strings.Join(g.command, " "), err)}
 	}
 	p := &process{
-		g: g, name: name, pid: cmd.Process.Pid, startedAt: time.Now(), socket: &socket{fd: pair[0]}, output: out, scratch: scratch,
+		g: g, name: name, pid: cmd.Process.Pid, startedAt: time.Now(), socket: newSocket(pair[0]), output: out, scratch: scratch,
 		exited: make(chan struct{}), gets: make(chan struct{}, maxGets), calls: make(map[uint64]*call), idleSince: time.Now(),
 	}
 	p.frames = protocol.NewReader(p, rt.s.maxBody())
@@ -229,7 +232,7 @@ func (rt *Runtime) environment(g *group, name, scratch string) []string {
 	}
 	values := map[string]string{
 		"PATH": path, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1",
-		"PYTHONPYCACHEPREFIX": filepath.Join(scratch, "pycache"),
+		"PYTHONPYCACHEPREFIX": filepath.Join(rt.s.Scratch, "pycache-"+string(g.app)), // not beside the app's files, not shared with others
 	}
 	for key, value := range g.env {
 		values[key] = value

@@ -91,6 +91,9 @@ func (f *follower) line(s wire.Session, i wire.Invocation) {
 	if n := len(i.Attempts); n > 0 {
 		last := i.Attempts[n-1]
 		at, detail = last.StartedAt, ""
+		if i.State == "queued" && !last.EndedAt.IsZero() {
+			i.State = "retrying" // its wait is over, its next attempt has not begun
+		}
 		if !last.EndedAt.IsZero() {
 			at, detail = last.EndedAt, "took "+short(last.EndedAt.Sub(last.StartedAt))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pheromone-run/pheromone/client"
@@ -99,7 +100,7 @@ func (c *cli) endWith(app spec.AppName, r wire.Result) error {
 	case spec.CodeSessionFailed:
 		e.Err = e.Err.WithHint(fmt.Sprintf("see `pheromone session show %s %s` and `pheromone logs %s`", app, r.Session, app))
 		if r.Error != nil && r.Error.Detail != "" && c.format == formatTable {
-			fmt.Fprintln(c.Stderr, harmlessText(r.Error.Detail))
+			fmt.Fprintln(c.Stderr, harmlessText(strings.TrimRight(r.Error.Detail, "\n")))
 		}
 	case spec.CodeTimeout:
 		e.Err = e.Err.WithHint(fmt.Sprintf("it goes on: `pheromone session result %s %s --wait 1m` waits for it", app, r.Session))

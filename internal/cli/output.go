@@ -278,6 +278,8 @@ func origin(o wire.Origin) string {
 		}
 	case "trigger":
 		return fmt.Sprintf("trigger %s/%s", o.Bucket, o.Trigger)
+	case "session":
+		return "a put into it"
 	case "rerun":
 		return "rerun of " + string(o.Session)
 	}

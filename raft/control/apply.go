@@ -47,6 +47,7 @@ func (s *State) change(index uint64, c Command) (*State, Result, error) {
 		err = fmt.Errorf("no change is known for command %T", c)
 	}
 	if err != nil || !r.Changed {
+		r.Index = s.Index
 		return s, r, err
 	}
 	return &next, r, nil

@@ -77,7 +77,7 @@ func (*InitPlacement) kind() string  { return "init_placement" }
 
 // Result is what a change did.
 type Result struct {
-	Index   uint64 // of the change: State has it once State().Index is at least this
+	Index   uint64 // of the State after it, on any node
 	Version uint64 // of the app
 	Changed bool   // false if all was so already
 }

@@ -36,9 +36,9 @@ type HostConfig struct {
 	// SnapshotEntries is the number of entries after which the store is synced
 	// and the log is cut. Default 20,000.
 	SnapshotEntries int
-	// Log gets what dragonboat logs at its levels error and warning as such, and
-	// everything else at debug. Dragonboat knows one logger for the process: the
-	// one of the Host opened last.
+	// Log gets dragonboat's errors as such and everything else of it at debug. It
+	// knows one logger for the process: the one of the Host opened last. Default:
+	// nowhere.
 	Log *slog.Logger
 	// Fatal is called when a replica can't go on: its store fails, or its log
 	// holds what no leader writes. It must not return. Default: log and exit the

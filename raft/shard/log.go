@@ -38,9 +38,10 @@ func (l lineLogger) write(level slog.Level, format string, args []any) {
 
 func (lineLogger) SetLevel(logger.LogLevel) {}
 
+// Dragonboat warns of every step of an election, so only its errors keep their level.
 func (l lineLogger) Debugf(format string, args ...any)   { l.write(slog.LevelDebug, format, args) }
 func (l lineLogger) Infof(format string, args ...any)    { l.write(slog.LevelDebug, format, args) }
-func (l lineLogger) Warningf(format string, args ...any) { l.write(slog.LevelWarn, format, args) }
+func (l lineLogger) Warningf(format string, args ...any) { l.write(slog.LevelDebug, format, args) }
 func (l lineLogger) Errorf(format string, args ...any)   { l.write(slog.LevelError, format, args) }
 
 // Panicf must not return: dragonboat goes on with broken state otherwise. It

@@ -17,12 +17,7 @@ import (
 	"github.com/pheromone-run/pheromone/store"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The library's metrics and its old database keep these for the process.
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/vfs.(*diskHealthCheckingFile).startTicker.func1"),
-	)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // node is a store and a host in one folder.
 type node struct {

@@ -31,7 +31,7 @@ type Failure struct {
 	Detail  string `json:"detail,omitempty"`
 }
 
-// Goodbye is the JSON of a GOODBYE frame.
+// Reason is the JSON of a GOODBYE frame.
 type Reason struct {
 	Reason string `json:"reason"`
 }
