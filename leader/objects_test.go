@@ -125,7 +125,7 @@ func TestAnObjectExpiresByItselfAndItsWatchSaysSo(t *testing.T) {
 		t.Fatalf("changes: %v", err)
 	}
 	for _, e := range events {
-		got = append(got, fmt.Sprintf("%s %s", e.Type, e.Key))
+		got = append(got, fmt.Sprintf("%s %s", e.Type, e.Object.Key))
 	}
 	wantLines(t, got, "put replaced", "put replaced", "put short", "expire short", "put after")
 	o, err := w.get("notes", "replaced")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/pheromone-run/pheromone/api"
 	"github.com/pheromone-run/pheromone/exec"
@@ -200,7 +201,7 @@ func (n *Node) waitLeaders(ctx context.Context) error {
 
 func (n *Node) serve() error {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{n})
+	registry.MustRegister(&collector{n}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.server = api.New(api.Config{Version: n.cfg.Version, Registry: registry}, n, n.cfg.Log)
 	n.tasks.Go(func() {
 		if err := n.server.Serve(n.listener); err != nil && n.ready.Load() {

@@ -73,9 +73,7 @@ func (a *attempt) run(h fn.Handler) {
 	}
 	ctx := a.ctx
 	if t.Timeout > 0 {
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(a.ctx, t.Timeout, errDeadline)
-		defer stop()
+		ctx = deadlineContext{a.ctx, time.Now().Add(t.Timeout)}
 		a.mu.Lock()
 		if !a.ended.Load() {
 			a.mu.deadline = time.AfterFunc(t.Timeout, a.timedOut)
@@ -84,6 +82,15 @@ func (a *attempt) run(h fn.Handler) {
 	}
 	a.finish(failure(fn.Run(fn.NewContext(ctx, a.invocation(), a), h, objects(in))))
 }
+
+// deadlineContext knows when timedOut will end it. A timer of its own could let
+// the function see the deadline, and return, before the task has timed out.
+type deadlineContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c deadlineContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 func (a *attempt) invocation() fn.Invocation {
 	t := a.task
@@ -141,10 +148,11 @@ func (a *attempt) timedOut() {
 	a.stop(&exec.Failure{Kind: exec.TimedOut, Message: fmt.Sprintf("no result after %s, the function's timeout", a.task.Timeout)}, errDeadline)
 }
 
-// stop ends the task at once and asks the function to stop.
+// stop ends the task at once and asks the function to stop. In this order: what
+// the function returns on being asked must not be taken for the task's end.
 func (a *attempt) stop(f *exec.Failure, cause error) {
-	a.cancel(cause)
 	a.finish(f)
+	a.cancel(cause)
 }
 
 // Emit implements fn.Transport.

@@ -31,6 +31,7 @@ type call struct {
 	mu    struct {
 		sync.Mutex
 		sent    bool
+		due     time.Time // when the attempt times out; zero if it does not
 		timer   *time.Timer
 		seq     uint64
 		pending []exec.Emission
@@ -75,6 +76,7 @@ func (c *call) start(p *process) {
 	}
 	c.mu.sent = true
 	if c.task.Timeout > 0 {
+		c.mu.due = time.Now().Add(c.task.Timeout)
 		c.mu.timer = time.AfterFunc(c.task.Timeout, c.timedOut)
 	}
 	c.mu.Unlock()
@@ -148,8 +150,17 @@ func (c *call) finish(f *exec.Failure) bool {
 	return true
 }
 
-func (c *call) timedOut() {
-	c.stop(&exec.Failure{Kind: exec.TimedOut, Message: fmt.Sprintf("no result after %s, the function's timeout", c.task.Timeout)}, protocol.CancelTimeout)
+func (c *call) timedOut() { c.stop(c.timeout(), protocol.CancelTimeout) }
+
+func (c *call) timeout() *exec.Failure {
+	return &exec.Failure{Kind: exec.TimedOut, Message: fmt.Sprintf("no result after %s, the function's timeout", c.task.Timeout)}
+}
+
+// overdue tells whether the deadline has passed, though its timer may not have run.
+func (c *call) overdue() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.mu.due.IsZero() && !time.Now().Before(c.mu.due)
 }
 
 func (c *call) cancelled() {

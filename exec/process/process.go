@@ -313,6 +313,9 @@ func (p *process) ended(c *call, f *exec.Failure) {
 	p.proven = true
 	p.g.mu.Unlock()
 	p.release(c)
+	if f != nil && c.overdue() {
+		f = c.timeout() // an SDK sees the deadline too: what fails then fails of it
+	}
 	c.finish(f)
 	if len(p.dirty) == 1 && p.dirty[0] == c {
 		p.dirty = p.dirty[:0]
