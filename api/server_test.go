@@ -175,7 +175,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in 20s: %s", what)
 		}
-		time.Sleep(time.Millisecond) // between two looks
+		<-time.After(time.Millisecond) // between two looks
 	}
 }
 
