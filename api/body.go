@@ -78,6 +78,7 @@ func hasBothLengths(headers []byte) bool {
 // from the end of the connection, which fasthttp's own stream does not.
 type body struct {
 	src   io.Reader
+	conn  *conn // nil if it is not plain TCP
 	limit int64
 	size  int64 // -1 if not known
 	read  int64
@@ -89,6 +90,7 @@ type body struct {
 
 func newBody(fh *fasthttp.RequestCtx, limit int64) body {
 	b := body{src: fh.RequestBodyStream(), limit: limit, size: int64(fh.Request.Header.ContentLength())}
+	b.conn, _ = fh.Conn().(*conn)
 	if b.size == noLength || b.src == nil {
 		b.size, b.ended = 0, true
 	}
@@ -113,7 +115,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.read > b.limit:
 		b.fault = tooLarge(b.limit)
 		return 0, b.fault
-	case err == io.EOF && b.size >= 0 && b.read < b.size, errors.Is(err, io.ErrUnexpectedEOF):
+	case err == io.EOF && b.cutOff(), errors.Is(err, io.ErrUnexpectedEOF):
 		b.fault = spec.Errorf(spec.CodeInvalid, "the body broke off after %d bytes", b.read)
 		return n, b.fault
 	case err == io.EOF:
@@ -130,6 +132,17 @@ func (b *body) Read(p []byte) (int, error) {
 		b.ended = true
 	}
 	return n, nil
+}
+
+// cutOff tells, at the end of what there is to read, whether the body has not
+// ended. One in chunks may be cut off between two of them, which fasthttp takes
+// for its end; but only in search of the next chunk does it come upon the end of
+// the connection.
+func (b *body) cutOff() bool {
+	if b.size >= 0 {
+		return b.read < b.size
+	}
+	return b.conn != nil && b.conn.ended.Load()
 }
 
 // all reads the whole body, which the route's limit keeps small.

@@ -15,6 +15,16 @@ type conn struct {
 	*net.TCPConn
 	// unread says that the client may still be sending what nobody will read.
 	unread atomic.Bool
+	// ended says that a read has met the end of what the client sends.
+	ended atomic.Bool
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if err == io.EOF {
+		c.ended.Store(true)
+	}
+	return n, err
 }
 
 // listener wraps what it accepts into conns. A connection that is not plain TCP

@@ -123,7 +123,8 @@ func TestMalformedRequestsAreAnsweredInJSONAndTheConnectionCloses(t *testing.T) 
 }
 
 func TestABodyThatBreaksOffIsNoObject(t *testing.T) {
-	for _, framing := range []string{"Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 50_000), "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nhe"} {
+	for _, framing := range []string{"Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 50_000), "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nhe",
+		"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", "Transfer-Encoding: chunked\r\n\r\n"} {
 		backend := newFake()
 		s := serve(t, backend, api.Config{})
 		c := s.dial()

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"io"
 
 	"golang.org/x/sync/errgroup"

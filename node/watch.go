@@ -29,13 +29,14 @@ func (p position) String() string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join(parts, ",")))
 }
 
+func badPosition(s string) error {
+	return spec.Errorf(spec.CodeInvalid, "from must be the position of an event of this bucket's watch, it is %.100q", s).WithField("from")
+}
+
 func parseWatchPosition(s string) (position, error) {
-	bad := func() error {
-		return spec.Errorf(spec.CodeInvalid, "from must be the position of an event of this bucket's watch, it is %q", s).WithField("from")
-	}
 	raw, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(raw) > 4096 {
-		return nil, bad()
+		return nil, badPosition(s)
 	}
 	p := position{}
 	for part := range strings.SplitSeq(string(raw), ",") {
@@ -43,7 +44,7 @@ func parseWatchPosition(s string) (position, error) {
 		shard, err1 := strconv.ParseUint(id, 10, 32)
 		rev, err2 := strconv.ParseUint(revision, 10, 64)
 		if !ok || err1 != nil || err2 != nil {
-			return nil, bad()
+			return nil, badPosition(s)
 		}
 		p[spec.ShardID(shard)] = spec.Revision(rev)
 	}
@@ -65,6 +66,11 @@ func (n *Node) Watch(ctx context.Context, w api.Watch, emit func(wire.WatchEvent
 			return err
 		}
 		at = p
+	}
+	for id := range at {
+		if n.byShard[id] == nil {
+			return badPosition(w.From)
+		}
 	}
 	for i, ld := range n.leaders {
 		id := n.shards[i]
