@@ -24,18 +24,13 @@ type Pool struct {
 		sync.Mutex
 		closed    bool
 		functions map[functionRef]*lane
-		waiting   map[taskRef]*entry // what waits here, for Cancel
+		waiting   map[TaskRef]*entry // what waits here, for Cancel
 	}
 }
 
 type functionRef struct {
 	app      spec.AppName
 	function spec.FunctionName
-}
-
-type taskRef struct {
-	id      spec.InvocationID
-	attempt int
 }
 
 // lane is the traffic of one function.
@@ -50,7 +45,7 @@ type lane struct {
 func New(runtimes map[spec.Runtime]Runtime) *Pool {
 	p := &Pool{runtimes: runtimes}
 	p.mu.functions = make(map[functionRef]*lane)
-	p.mu.waiting = make(map[taskRef]*entry)
+	p.mu.waiting = make(map[TaskRef]*entry)
 	return p
 }
 
@@ -97,9 +92,9 @@ func (p *Pool) hand(e *entry) {
 }
 
 // Cancel implements Runtime.
-func (p *Pool) Cancel(id spec.InvocationID, attempt int) {
+func (p *Pool) Cancel(ref TaskRef) {
 	p.mu.Lock()
-	e := p.mu.waiting[taskRef{id, attempt}]
+	e := p.mu.waiting[ref]
 	if e != nil {
 		delete(p.mu.waiting, e.ref())
 		e.cancelled = true // it is passed over when its turn comes
@@ -113,7 +108,7 @@ func (p *Pool) Cancel(id spec.InvocationID, attempt int) {
 		return
 	}
 	for _, r := range p.runtimes {
-		r.Cancel(id, attempt)
+		r.Cancel(ref)
 	}
 }
 
@@ -200,7 +195,7 @@ type entry struct {
 	cancelled bool
 }
 
-func (e *entry) ref() taskRef { return taskRef{e.task.Invocation, e.task.Attempt} }
+func (e *entry) ref() TaskRef { return e.task.Ref() }
 
 // Started implements Sink.
 func (e *entry) Started(_ *Task, executor string) {

@@ -148,7 +148,7 @@ func TestNoMoreAttemptsRunThanTheFunctionsConcurrencyAndTheRestFollowInOrder(t *
 	cancelled := newRun(t)
 	late := b.task(f, cancelled)
 	b.Submit(late)
-	b.Cancel(late.Invocation, 1)
+	b.Cancel(late.Ref())
 	cancelled.end(exec.Cancelled)
 	close(hold)
 	for _, r := range all {
@@ -286,7 +286,7 @@ func TestACancelledInprocAttemptEndsAtOnceAndItsFunctionIsTold(t *testing.T) {
 	task := b.task(inprocFunction("f", 0), r)
 	b.Submit(task)
 	<-started
-	b.Cancel(task.Invocation, 1)
+	b.Cancel(task.Ref())
 	r.end(exec.Cancelled)
 	<-told
 	if len(r.emitted) != 0 {

@@ -35,6 +35,16 @@ type Task struct {
 	Sink Sink
 }
 
+// TaskRef names a task.
+type TaskRef struct {
+	App        spec.AppName
+	Invocation spec.InvocationID
+	Attempt    int
+}
+
+// Ref names the task.
+func (t *Task) Ref() TaskRef { return TaskRef{t.App, t.Invocation, t.Attempt} }
+
 // Input is an object passed to a function.
 type Input struct {
 	Bucket      spec.BucketName
@@ -111,7 +121,7 @@ type Runtime interface {
 	Submit(t *Task)
 	// Cancel asks the attempt to stop, cooperatively first, by force after a grace
 	// time. The task still ends with Done. Unknown tasks are ignored.
-	Cancel(id spec.InvocationID, attempt int)
+	Cancel(ref TaskRef)
 	// Close stops everything: running attempts are ended without Done being
 	// waited for by their functions, processes are killed, none is left over.
 	Close() error

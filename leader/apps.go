@@ -122,8 +122,8 @@ func (t *tx) drop(app spec.AppName) {
 		for _, inv := range s.pending {
 			t.letGoBuffered(inv)
 			if inv.dispatched {
-				id, attempt := inv.id(), int(inv.attempt)
-				t.onApplied(func() { t.leader.cfg.Runtime.Cancel(id, attempt) })
+				ref := inv.ref()
+				t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 			}
 		}
 		t.pendingN.Add(-int64(len(s.pending)))

@@ -269,8 +269,8 @@ func (c *emitted) evaluate(t *tx) error {
 	}
 	if f != nil {
 		inv.refusal = f
-		id, attempt := inv.id(), c.attempt
-		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(id, attempt) })
+		ref := inv.ref()
+		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 	}
 	return nil
 }

@@ -281,7 +281,7 @@ func TestASupersededAttemptCanWriteNothing(t *testing.T) {
 	w := newWorld(t, 1, oneFunction(""), map[string]function{"next": next, "f": func(c *call) error {
 		if first.CompareAndSwap(nil, c) {
 			close(ready)
-			_ = c.waitFor(over)
+			<-over // it does not heed that it is told to stop
 			return nil
 		}
 		c.put("out", "k", "second")

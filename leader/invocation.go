@@ -17,6 +17,8 @@ const (
 	// lostMax bounds the attempts that end with their node: a function that takes
 	// its node down with it is given up in the end.
 	lostMax = 16
+	// inputsAtOnce is up to how many small inputs are read where the effects run.
+	inputsAtOnce = 64
 )
 
 // invocation is a pending invocation's working state.
@@ -35,6 +37,11 @@ type invocation struct {
 
 func (inv *invocation) id() spec.InvocationID {
 	return spec.InvocationID{Session: inv.session.name.session, Number: inv.number}
+}
+
+// ref names the present attempt to the executors.
+func (inv *invocation) ref() exec.TaskRef {
+	return exec.TaskRef{App: inv.session.name.app, Invocation: inv.id(), Attempt: int(inv.attempt)}
 }
 
 // fire makes an invocation of a function with the inputs of a firing.
@@ -103,6 +110,12 @@ func (t *tx) dispatch(inv *invocation) {
 	inv.attempt++
 	inv.dispatched = true
 	task := t.task(inv)
+	// Submit reads the inputs if an executor is free. What takes long must not hold
+	// up the effects of the entries that come after.
+	if inv.session.rec.Blobs > 0 || len(inv.rec.Inputs) > inputsAtOnce {
+		t.onApplied(func() { t.loading.Go(func() { t.leader.cfg.Runtime.Submit(task) }) })
+		return
+	}
 	t.onApplied(func() { t.leader.cfg.Runtime.Submit(task) })
 }
 
@@ -113,20 +126,21 @@ func (t *tx) task(inv *invocation) *exec.Task {
 		fn = &spec.Function{Name: inv.rec.Function, Runtime: "removed", Timeout: time.Second}
 	}
 	task := &exec.Task{
-		App:         s.name.app,
-		Version:     s.plan.version,
-		Artifact:    s.plan.app.Artifact,
-		Function:    fn,
-		Invocation:  inv.id(),
-		Attempt:     int(inv.attempt),
-		Epoch:       t.term.Epoch(),
-		Bucket:      inv.rec.Bucket,
-		Trigger:     inv.rec.Trigger,
-		Group:       inv.rec.Group,
-		Traceparent: inv.rec.Traceparent,
-		Timeout:     fn.Timeout,
-		Load:        t.loader(s.name, inv.number, inv.rec.Inputs),
-		Sink:        (*sink)(t.reign),
+		App:            s.name.app,
+		Version:        s.plan.version,
+		Artifact:       s.plan.app.Artifact,
+		Function:       fn,
+		Invocation:     inv.id(),
+		Attempt:        int(inv.attempt),
+		Epoch:          t.term.Epoch(),
+		Bucket:         inv.rec.Bucket,
+		Trigger:        inv.rec.Trigger,
+		Group:          inv.rec.Group,
+		Traceparent:    inv.rec.Traceparent,
+		Timeout:        fn.Timeout,
+		MaxObjectBytes: s.plan.app.Limits.MaxObjectBytes,
+		Load:           t.loader(s.name, inv.number, inv.rec.Inputs),
+		Sink:           (*sink)(t.reign),
 	}
 	if inv.rec.Window != 0 {
 		task.Window = timeOf(inv.rec.Window)
@@ -268,8 +282,8 @@ func clip(s string, most int) string {
 func (t *tx) cancelInvocation(s *session, inv *invocation, why string) {
 	if inv.dispatched {
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: &store.Failure{Kind: exec.Cancelled, Message: why}})
-		id, attempt := inv.id(), int(inv.attempt)
-		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(id, attempt) })
+		ref := inv.ref()
+		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 	}
 	t.finish(inv, store.InvocationCancelled)
 }

@@ -58,7 +58,8 @@ type reign struct {
 	proposed   uint64        // count of the entries proposed
 
 	starts   starts
-	pendingN atomic.Int64 // for status
+	loading  sync.WaitGroup // reads of large inputs, begun by effects
+	pendingN atomic.Int64   // for status
 }
 
 type sessionName struct {
@@ -299,6 +300,7 @@ func (r *reign) abandon() {
 	r.outbox.stop()
 	r.term.Resign()
 	<-r.term.Done()
+	r.loading.Wait()
 	r.inflight.Lock()
 	left := r.inflight.entries
 	r.inflight.entries = nil
@@ -324,7 +326,7 @@ func (r *reign) abandon() {
 				r.leader.letGo(s.name.app, inv.buffered[i].payload, true)
 			}
 			if inv.dispatched {
-				r.leader.cfg.Runtime.Cancel(inv.id(), int(inv.attempt))
+				r.leader.cfg.Runtime.Cancel(inv.ref())
 			}
 		}
 	}

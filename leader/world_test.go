@@ -301,10 +301,10 @@ func (r *runner) stop() {
 	r.running.Wait()
 }
 
-func (r *runner) Cancel(id spec.InvocationID, attempt int) {
+func (r *runner) Cancel(ref exec.TaskRef) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	name := fmt.Sprintf("%s/%d", id, attempt)
+	name := fmt.Sprintf("%s/%d", ref.Invocation, ref.Attempt)
 	if cancel := r.cancels[name]; cancel != nil {
 		r.cancelled[name]++
 		cancel()

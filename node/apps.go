@@ -41,7 +41,7 @@ func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o 
 	if app.Name != name {
 		return wire.ApplyResult{}, spec.Errorf(spec.CodeInvalid, "the manifest is of app %q, the request's path says %q", app.Name, name).WithField("app")
 	}
-	if err := n.runnable(app, o); err != nil {
+	if err := n.runnable(ctx, app, o); err != nil {
 		return wire.ApplyResult{}, err
 	}
 	app.Artifact = o.Artifact
@@ -67,16 +67,34 @@ func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o 
 }
 
 // runnable tells whether this node can run what an app declares.
-func (n *Node) runnable(app *spec.App, o api.ApplyOptions) error {
+func (n *Node) runnable(ctx context.Context, app *spec.App, o api.ApplyOptions) error {
 	// A dry run tells what would change before anything is uploaded.
-	if o.Artifact != "" && !o.DryRun && !n.artifacts.Has(o.Artifact) {
-		return spec.Errorf(spec.CodeNotFound, "artifact %s is not here: upload it first", o.Artifact).WithField("artifact")
+	if o.Artifact != "" && !o.DryRun {
+		if err := n.extractable(ctx, o.Artifact); err != nil {
+			return err
+		}
 	}
 	for name, f := range app.Functions {
 		if f.Runtime == spec.RuntimeInproc && n.cfg.Inproc == nil {
 			return spec.Errorf(spec.CodeInvalid, "function %q has runtime inproc, which is for programs that embed a node: this one runs runtime process", name).
 				WithField("functions." + string(name) + ".runtime")
 		}
+	}
+	return nil
+}
+
+// extractable extracts an artifact, so that one that is none is refused here and
+// not by the first attempt.
+func (n *Node) extractable(ctx context.Context, sum string) error {
+	if !n.artifacts.Has(sum) {
+		return spec.Errorf(spec.CodeNotFound, "artifact %s is not here: upload it first", sum).WithField("artifact")
+	}
+	_, err := n.artifacts.Dir(ctx, sum)
+	if e, ok := errors.AsType[*spec.Error](err); ok {
+		return e.WithField("artifact")
+	}
+	if err != nil {
+		return fmt.Errorf("extract the artifact: %w", err)
 	}
 	return nil
 }

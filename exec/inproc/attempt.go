@@ -50,7 +50,7 @@ type attempt struct {
 	}
 }
 
-func (a *attempt) ref() attemptRef { return attemptRef{a.task.Invocation, a.task.Attempt} }
+func (a *attempt) ref() exec.TaskRef { return a.task.Ref() }
 
 func (a *attempt) run(h fn.Handler) {
 	defer a.cancel(fn.ErrEnded)

@@ -30,7 +30,7 @@ type Runtime struct {
 		sync.Mutex
 		closed    bool
 		functions map[functionRef]fn.Handler
-		attempts  map[attemptRef]*attempt
+		attempts  map[exec.TaskRef]*attempt
 		waiting   []*attempt // no place yet, oldest first
 		free      int
 	}
@@ -39,11 +39,6 @@ type Runtime struct {
 type functionRef struct {
 	app      spec.AppName
 	function spec.FunctionName
-}
-
-type attemptRef struct {
-	id      spec.InvocationID
-	attempt int
 }
 
 // New makes a Runtime without functions.
@@ -60,7 +55,7 @@ func New(s Settings) *Runtime {
 	rt := &Runtime{s: s}
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	rt.mu.functions = make(map[functionRef]fn.Handler)
-	rt.mu.attempts = make(map[attemptRef]*attempt)
+	rt.mu.attempts = make(map[exec.TaskRef]*attempt)
 	rt.mu.free = s.Concurrency
 	return rt
 }
@@ -122,9 +117,9 @@ func (rt *Runtime) handler(t *exec.Task) fn.Handler {
 }
 
 // Cancel implements exec.Runtime.
-func (rt *Runtime) Cancel(id spec.InvocationID, number int) {
+func (rt *Runtime) Cancel(ref exec.TaskRef) {
 	rt.mu.Lock()
-	a := rt.mu.attempts[attemptRef{id, number}]
+	a := rt.mu.attempts[ref]
 	rt.mu.Unlock()
 	if a != nil {
 		// Not on this goroutine: it may be the one that serves the sink.

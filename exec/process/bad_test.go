@@ -229,7 +229,7 @@ func TestAnAttemptThatIgnoresItsTimeoutCostsTheProcess(t *testing.T) {
 
 	alone := b.task(command, "hang")
 	b.submit(alone).emission()
-	b.Cancel(alone.task.Invocation, 1)
+	b.Cancel(alone.task.Ref())
 	alone.fail(exec.Cancelled)
 	b.await("the process to be killed", func() bool { return len(b.Processes()) == 0 })
 }

@@ -39,7 +39,7 @@ type call struct {
 	}
 }
 
-func (c *call) ref() callRef { return callRef{c.task.Invocation, c.task.Attempt} }
+func (c *call) ref() exec.TaskRef { return c.task.Ref() }
 
 // start loads the inputs and sends the attempt to p.
 func (c *call) start(p *process) {

@@ -170,7 +170,7 @@ var scenarios = []scenario{
 	{"a cancelled attempt ends at once and its function is told", func(t *testing.T, b *bench, command []string) {
 		r := b.submit(b.task(command, "waits"))
 		r.emission()
-		b.Cancel(r.task.Invocation, 1)
+		b.Cancel(r.task.Ref())
 		r.fail(exec.Cancelled)
 		b.await("the function to end", func() bool { return b.running() == 0 })
 	}},

@@ -60,7 +60,7 @@ func TestACancelledTaskThatWaitsNeverStarts(t *testing.T) {
 	go b.submit(blocked)
 	b.await("the process to be busy", func() bool { return b.running() == 1 })
 	waiting := b.submit(b.task(command, "f"))
-	b.Cancel(waiting.task.Invocation, 1)
+	b.Cancel(waiting.task.Ref())
 	waiting.fail(exec.Cancelled)
 	close(hold)
 	blocked.succeed()
@@ -107,7 +107,7 @@ func TestBusyProcessesAreJoinedByOthersUpToTheBound(t *testing.T) {
 		t.Fatalf("%d processes run %d attempts, want 3", n, len(all))
 	}
 	for _, r := range all {
-		b.Cancel(r.task.Invocation, 1)
+		b.Cancel(r.task.Ref())
 		r.fail(exec.Cancelled)
 	}
 }

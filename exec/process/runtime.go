@@ -34,7 +34,7 @@ type Runtime struct {
 		closed bool
 		groups map[string]*group
 		known  map[groupRef]*group // the same groups, by what a task carries
-		calls  map[callRef]*call
+		calls  map[exec.TaskRef]*call
 	}
 }
 
@@ -44,11 +44,6 @@ type groupRef struct {
 	app      spec.AppName
 	artifact string
 	function *spec.Function
-}
-
-type callRef struct {
-	id      spec.InvocationID
-	attempt int
 }
 
 // New starts a Runtime. It empties the scratch folder and writes the Python SDK
@@ -68,7 +63,7 @@ func New(s Settings) (*Runtime, error) {
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	rt.mu.groups = make(map[string]*group)
 	rt.mu.known = make(map[groupRef]*group)
-	rt.mu.calls = make(map[callRef]*call)
+	rt.mu.calls = make(map[exec.TaskRef]*call)
 	rt.spawner = newSpawner()
 	rt.wg.Go(rt.sweep)
 	return rt, nil
@@ -135,9 +130,9 @@ func groupKey(t *exec.Task) string {
 }
 
 // Cancel implements exec.Runtime.
-func (rt *Runtime) Cancel(id spec.InvocationID, attempt int) {
+func (rt *Runtime) Cancel(ref exec.TaskRef) {
 	rt.mu.Lock()
-	c := rt.mu.calls[callRef{id, attempt}]
+	c := rt.mu.calls[ref]
 	if c == nil || rt.mu.closed {
 		rt.mu.Unlock()
 		return

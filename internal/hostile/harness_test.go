@@ -183,7 +183,6 @@ func (w *written) Read(p []byte) (int, error) {
 	return n, err
 }
 
-
 // halfClosed sends bytes, ends its side of the connection and waits for the other's end.
 func halfClosed(t testing.TB, node *nodetest.Node, request string) {
 	t.Helper()
