@@ -19,15 +19,15 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
-// node is a development node in a process of its own, and the binary that it and
+// devNode is a development node in a process of its own, and the binary that it and
 // the command line are.
-type node struct {
+type devNode struct {
 	binary string
 	url    string
 	home   string
 }
 
-var dev *node
+var dev *devNode
 
 func TestMain(m *testing.M) {
 	code, err := withNode(m)
@@ -44,7 +44,7 @@ func withNode(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	dev = &node{binary: filepath.Join(dir, "pheromone"), home: dir}
+	dev = &devNode{binary: filepath.Join(dir, "pheromone"), home: dir}
 	if out, err := exec.Command("go", "build", "-o", dev.binary, "../cmd/pheromone").CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build pheromone: %w\n%s", err, out)
 	}
@@ -72,12 +72,12 @@ func withNode(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-func (n *node) environment() []string {
+func (n *devNode) environment() []string {
 	return append(os.Environ(), "HOME="+n.home, "XDG_CONFIG_HOME=", "PHEROMONE_PROFILE=", "PHEROMONE_SERVER="+n.url)
 }
 
 // run runs one command to its end and returns what it printed on standard output.
-func (n *node) run(t *testing.T, args ...string) string {
+func (n *devNode) run(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -111,7 +111,7 @@ func outputs(t *testing.T, result string) string {
 
 // outputsOf returns what the sessions in which a function ran put out, oldest
 // first, as soon as there are as many as are wanted.
-func (n *node) outputsOf(t *testing.T, app, function string, want int) string {
+func (n *devNode) outputsOf(t *testing.T, app, function string, want int) string {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		sessions := strings.Fields(n.run(t, "session", "ls", app, "--function", function, "-o", "name"))

@@ -80,10 +80,6 @@ func TestEachPrimitiveInASession(t *testing.T) {
 			trigger: "{name: x, primitive: by_batch_size, scope: session, count: 3, max_wait: 30ms, target: fire}",
 			put:     []string{"a", "b", "c", "d", "e"}, want: []string{"a+b+c", "d+e"},
 		},
-		"by_time fires when the window closes, by a timer": {
-			trigger: "{name: x, primitive: by_time, scope: session, every: 720h, target: fire}, {name: y, primitive: by_time, scope: session, every: 300ms, target: other}",
-			put:     []string{"a", "b", "c"}, want: nil, // looked at in a test of its own
-		},
 		"redundant fires with the first k of n": {
 			trigger: "{name: x, primitive: redundant, k: 2, n: 4, target: fire}",
 			put:     []string{"a", "b", "c", "d"}, want: []string{"a+b"},
@@ -101,9 +97,6 @@ func TestEachPrimitiveInASession(t *testing.T) {
 			put:     []string{"a", "b"}, want: []string{"a", "a+b"},
 		},
 	} {
-		if test.want == nil {
-			continue
-		}
 		for _, after := range []string{"before its objects", "after its objects"} {
 			if test.join == nil && after == "after its objects" {
 				continue

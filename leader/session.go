@@ -126,10 +126,17 @@ func (t *tx) end(s *session, state store.SessionState) {
 	s.rec.Ended = t.at
 	// Even with retention 0 whoever waits for the result needs a moment to read it.
 	keep := max(s.plan.app.Retention, purgeGrace)
-	s.rec.Purge = t.at + store.Micros(keep.Microseconds())
+	s.rec.Purge = wholeSecond(t.at + store.Micros(keep.Microseconds()))
 	t.arm(s.rec.Purge, purgeTimer(s))
 	t.touch(s)
 	t.onApplied(func() { t.leader.hub.ended(s.name) })
+}
+
+// wholeSecond is the first whole second at or after a time: sessions that end
+// together are purged together, in one entry.
+func wholeSecond(at store.Micros) store.Micros {
+	const second = 1_000_000
+	return (at + second - 1) / second * second
 }
 
 // purgeGrace is how long an ended session can be read at least.

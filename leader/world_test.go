@@ -30,6 +30,7 @@ type world struct {
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
+	raft    map[spec.ShardID]*shard.Shard
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 }
@@ -46,7 +47,11 @@ func newWorld(t testing.TB, shards int, manifest string, functions map[string]fu
 func (w *world) start() {
 	w.t.Helper()
 	var err error
-	if w.db, err = store.Open(w.dir+"/store", store.Options{Node: "n1", FS: w.fs}); err != nil {
+	dir := w.dir + "/store"
+	if w.fs != nil {
+		dir = "store" // a folder whose parents are not synced is lost with the power
+	}
+	if w.db, err = store.Open(dir, store.Options{Node: "n1", FS: w.fs}); err != nil {
 		w.t.Fatalf("open the store: %v", err)
 	}
 	if w.host, err = shard.Open(shard.HostConfig{Dir: w.dir + "/raft"}, w.db); err != nil {
@@ -54,13 +59,14 @@ func (w *world) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop = cancel
-	w.leaders = map[spec.ShardID]*leader.Leader{}
+	w.leaders, w.raft = map[spec.ShardID]*leader.Leader{}, map[spec.ShardID]*shard.Shard{}
 	for i := range w.shards {
 		id := spec.ShardID(i + 1)
 		s, err := w.host.Start(id, 1, map[uint64]string{1: ""})
 		if err != nil {
 			w.t.Fatalf("start shard %d: %v", id, err)
 		}
+		w.raft[id] = s
 		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run})
 	}
 	for _, l := range w.leaders {
@@ -98,6 +104,17 @@ func (w *world) close() {
 func (w *world) restart() {
 	w.close()
 	w.start()
+}
+
+// unseat ends the term of a shard's leader, as the election of another one would.
+// The leader claims a new one.
+func (w *world) unseat(id spec.ShardID) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := w.raft[id].Lead(ctx); err != nil {
+		w.t.Fatalf("take the lead of shard %d: %v", id, err)
+	}
 }
 
 func (w *world) ShardOf(slot spec.Slot) spec.ShardID {
@@ -169,6 +186,7 @@ func outputs(r wire.Result) []string {
 type deployed struct {
 	mu       sync.Mutex
 	versions []*spec.App
+	deleted  bool
 }
 
 func (d *deployed) apply(t testing.TB, manifest string) {
@@ -180,12 +198,20 @@ func (d *deployed) apply(t testing.TB, manifest string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.versions = append(d.versions, app)
+	d.deleted = false
+}
+
+// delete deletes the app; its versions stay for sessions that run on them.
+func (d *deployed) delete() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.deleted = true
 }
 
 func (d *deployed) App(name spec.AppName, version uint64) (*spec.App, uint64, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if version == 0 {
+	if version == 0 && !d.deleted {
 		version = uint64(len(d.versions))
 	}
 	if name != "demo" || version == 0 || version > uint64(len(d.versions)) {
@@ -197,7 +223,7 @@ func (d *deployed) App(name spec.AppName, version uint64) (*spec.App, uint64, bo
 func (d *deployed) Names() []spec.AppName {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.versions) == 0 {
+	if len(d.versions) == 0 || d.deleted {
 		return nil
 	}
 	return []spec.AppName{"demo"}

@@ -94,14 +94,17 @@ func (n *Node) start(ctx context.Context) error {
 
 // openData opens the store and joins the control group.
 func (n *Node) openData(ctx context.Context) error {
-	var err error
-	if n.db, err = store.Open(n.path("store"), store.Options{
+	err := refuseForeign(n.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if n.db, err = store.Open(n.path(storeFolder), store.Options{
 		Node: n.cfg.Name, Log: n.cfg.Log, ReserveBytes: n.cfg.ReserveBytes, Fatal: n.fatal,
 	}); err != nil {
 		return err
 	}
 	if n.control, err = control.Open(ctx, control.Config{
-		Node: n.cfg.Name, Dir: n.path("control"), DB: n.db, Log: n.cfg.Log,
+		Node: n.cfg.Name, Dir: n.path(controlFolder), DB: n.db, Log: n.cfg.Log,
 	}); err != nil {
 		return fmt.Errorf("open the control group: %w", err)
 	}
@@ -132,14 +135,14 @@ func (n *Node) checkPlacement() error {
 
 func (n *Node) startExecutors() error {
 	var err error
-	if n.artifacts, err = artifact.Open(n.path("artifacts")); err != nil {
+	if n.artifacts, err = artifact.Open(n.path(artifactsFolder)); err != nil {
 		return fmt.Errorf("open the artifacts: %w", err)
 	}
-	if n.logs, err = logs.Open(n.path("logs"), logs.Settings{Logger: n.cfg.Log}); err != nil {
+	if n.logs, err = logs.Open(n.path(logsFolder), logs.Settings{Logger: n.cfg.Log}); err != nil {
 		return fmt.Errorf("open the functions' logs: %w", err)
 	}
 	processes, err := process.New(process.Settings{
-		Scratch: n.path("scratch"), Artifacts: n.artifacts, Log: n.logs.Append, Logger: n.cfg.Log,
+		Scratch: n.path(scratchFolder), Artifacts: n.artifacts, Log: n.logs.Append, Logger: n.cfg.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("start the executors: %w", err)
@@ -155,7 +158,7 @@ func (n *Node) startExecutors() error {
 // startShards starts the raft group and the leader of each shard that is here.
 func (n *Node) startShards() error {
 	var err error
-	if n.host, err = shard.Open(shard.HostConfig{Dir: n.path("raft"), Log: n.cfg.Log, Fatal: n.fatal}, n.db); err != nil {
+	if n.host, err = shard.Open(shard.HostConfig{Dir: n.path(raftFolder), Log: n.cfg.Log, Fatal: n.fatal}, n.db); err != nil {
 		return fmt.Errorf("open the raft logs: %w", err)
 	}
 	placed := n.control.State().Placement.Shards

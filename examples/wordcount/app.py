@@ -36,7 +36,7 @@ def merge(ctx, objects):
     for tally in objects:
         total.update(tally.json())
     top = sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))[:10]
-    result = {"total": total.total(), "top": [{"word": word, "count": n} for word, n in top]}
+    result = {"total": sum(total.values()), "top": [{"word": word, "count": n} for word, n in top]}
     ctx.output(json.dumps(result, indent=2) + "\n", content_type="application/json")
 
 

@@ -168,6 +168,7 @@ func (rt *Runtime) Close() error {
 	}
 	rt.wg.Wait()
 	rt.spawner.close()
+	killLeftOver(rt.s.Scratch)
 	if err := os.RemoveAll(rt.s.Scratch); err != nil {
 		return fmt.Errorf("remove the scratch folder: %w", err)
 	}

@@ -319,8 +319,9 @@ func (rt *Runtime) interpreter(name, path, dir string, env []string) string {
 	return real
 }
 
-// killLeftOver kills processes that an earlier node left in dir: a node that was
-// killed itself takes its executors with it, but not what those have started.
+// killLeftOver kills what has its scratch folder in dir and is not ours any more:
+// processes that left the process group of the executor that started them, or
+// that outlived a node which was killed.
 func killLeftOver(dir string) {
 	marker := "\x00" + scratchVariable + "=" + dir + "/"
 	entries, err := os.ReadDir("/proc")

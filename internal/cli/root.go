@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -83,18 +84,26 @@ func Run(ctx context.Context, args []string, d Deps) int {
 	c := &cli{Deps: d, format: formatTable}
 	root := c.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
 	if !c.parsed {
 		c.format = formatInArgs(args)
 		if spec.CodeOf(err) == spec.CodeInternal {
-			err = spec.Errorf(spec.CodeInvalid, "%w", err).WithHint("see `pheromone --help`, or --help after a command")
+			err = typedWrong(cmd, err)
 		}
 	}
 	c.printError(ctx, err)
 	return exitCode(ctx, err)
+}
+
+// typedWrong is an error of the arguments of cmd, as cobra found it.
+func typedWrong(cmd *cobra.Command, err error) *spec.Error {
+	if !cmd.HasParent() {
+		return usage("%w", err).WithHint("see `pheromone --help`, or --help after a command")
+	}
+	return usage("%w", err).WithHint(fmt.Sprintf("usage: %s; see `%s --help`", cmd.UseLine(), cmd.CommandPath()))
 }
 
 // cli is one run of the command line.

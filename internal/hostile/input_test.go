@@ -198,6 +198,7 @@ var badOptions = []badRequest{
 // the answer is the documented one and says what would be right; afterwards the
 // node is as it was.
 func TestBadRequestsAreRefusedWithAReasonAndLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	node := nodetest.Start(t)
 	prepare(t, node)
 	things := []string{"/v1/apps", "/v1/apps/bad/versions", plain, "/v1/apps/bad/sessions/done", "/v1/apps/bad/sessions/failed",
