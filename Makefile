@@ -9,7 +9,7 @@ RACE     = -race -shuffle=on
 # detector, which makes them several times slower.
 ALL      = ./...
 
-.PHONY: help build run test lint vet fmt bench crash fuzz generate clean
+.PHONY: help build run test lint vet fmt bench crash fuzz vuln clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ crash: ## the crash test with real processes, longer than in the tests
 fuzz: ## every fuzz target for a minute
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test $$p -list '^Fuzz' | grep '^Fuzz'); do \
 		$(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime 60s || exit 1; done; done
+
+vuln: ## govulncheck, where its database can be reached; not a gate
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(ALL)
 
 clean: ## remove what was built
 	rm -rf bin

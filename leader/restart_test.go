@@ -74,7 +74,7 @@ func TestARestartAtAnyPointChangesNothing(t *testing.T) {
 				w.unseat(id)
 			}
 		},
-		"crash":   func(w *world) { w.crash(0) },
+		"crash": func(w *world) { w.crash(0) },
 		"crash with a part of what was not synced": func(w *world) { w.crash(50) },
 	}
 	for name, test := range map[string]struct {
