@@ -19,18 +19,11 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
-// devNode is a development node in a process of its own, and the binary that it and
-// the command line are.
-type devNode struct {
-	binary string
-	url    string
-	home   string
-}
-
-var dev *devNode
+// binary is the program under test, built once.
+var binary string
 
 func TestMain(m *testing.M) {
-	code, err := withNode(m)
+	code, err := withBinary(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -38,38 +31,50 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func withNode(m *testing.M) (code int, err error) {
+func withBinary(m *testing.M) (code int, err error) {
 	dir, err := os.MkdirTemp("", "pheromone-examples-")
 	if err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	dev = &devNode{binary: filepath.Join(dir, "pheromone"), home: dir}
-	if out, err := exec.Command("go", "build", "-o", dev.binary, "../cmd/pheromone").CombinedOutput(); err != nil {
+	binary = filepath.Join(dir, "pheromone")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/pheromone").CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build pheromone: %w\n%s", err, out)
 	}
+	return m.Run(), nil
+}
+
+// devNode is a development node in a process of its own.
+type devNode struct {
+	url  string
+	home string
+}
+
+func startNode(t *testing.T) *devNode {
+	t.Helper()
+	n := &devNode{home: t.TempDir()}
 	var log bytes.Buffer
-	cmd := exec.Command(dev.binary, "dev", "--random-port", "--data", filepath.Join(dir, "data"), "-o", "json")
-	cmd.Env = dev.environment()
+	cmd := exec.Command(binary, "dev", "--random-port", "--data", filepath.Join(n.home, "data"), "-o", "json")
+	cmd.Env = n.environment()
 	cmd.Stderr = &log
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return 1, err
+		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		return 1, err
+		t.Fatal(err)
 	}
-	defer func() {
-		if stopped := errors.Join(cmd.Process.Signal(syscall.SIGINT), cmd.Wait()); stopped != nil {
-			err = errors.Join(err, fmt.Errorf("stop the node: %w\n%s", stopped, log.String()))
+	t.Cleanup(func() {
+		if err := errors.Join(cmd.Process.Signal(syscall.SIGINT), cmd.Wait()); err != nil {
+			t.Errorf("stop the node: %v\n%s", err, log.String())
 		}
-	}()
+	})
 	var ready struct{ URL string }
 	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
-		return 1, fmt.Errorf("the node's ready line: %w\n%s", err, log.String())
+		t.Fatalf("the node's ready line: %v", err)
 	}
-	dev.url = ready.URL
-	return m.Run(), nil
+	n.url = ready.URL
+	return n
 }
 
 func (n *devNode) environment() []string {
@@ -81,7 +86,7 @@ func (n *devNode) run(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, n.binary, args...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = n.environment()
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -145,6 +150,7 @@ func (s step) andPrints(text string) step {
 }
 
 func TestEachExampleDoesWhatItsReadmeSays(t *testing.T) {
+	dev := startNode(t)
 	for _, example := range []struct {
 		name  string
 		steps []step
@@ -239,6 +245,7 @@ func TestTheWordsOfABookAreCountedAlikeInPythonAndGo(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(goApp, "app.yaml"), manifest, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	dev := startNode(t)
 	for app, folder := range map[string]string{"wordcount": "wordcount", "wordcount-go": goApp} {
 		t.Run(app, func(t *testing.T) {
 			dev.run(t, "apply", "-f", folder)

@@ -2,7 +2,6 @@ package leader
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -80,22 +79,6 @@ func (k *sink) Emit(task *exec.Task, emissions []exec.Emission) error {
 	return err
 }
 
-// handEarly hands over all but the last few emissions, up to left, as an attempt
-// that runs does: what one attempt puts must not make one entry of any size.
-func (r *reign) handEarly(task *exec.Task, emissions []exec.Emission, left int) ([]exec.Emission, error) {
-	for len(emissions) > left {
-		n := min(len(emissions), handedAtOnce)
-		err := r.hand(task, emissions[:n], func(puts []emission) command {
-			return &emitted{attemptName: attemptOf(task), emissions: puts}
-		})
-		if err != nil {
-			return nil, err
-		}
-		emissions = emissions[n:]
-	}
-	return emissions, nil
-}
-
 func (k *sink) Done(task *exec.Task, emissions []exec.Emission, f *exec.Failure) {
 	r := (*reign)(k)
 	last, err := r.handEarly(task, emissions, handedAtOnce)
@@ -123,104 +106,6 @@ func (k *sink) Get(ctx context.Context, task *exec.Task, bucket spec.BucketName,
 		return exec.Input{}, err
 	}
 	return exec.Input{Bucket: bucket, Key: key, Session: task.Invocation.Session, ContentType: c.rec.ContentType, Meta: c.rec.Meta, Data: data}, nil
-}
-
-// emission is an exec.Emission with its bytes where they are to be.
-type emission struct {
-	exec.Emission
-	payload *payload
-}
-
-// hand stages what is large and passes the command to the loop, waiting while
-// the loop has too much waiting.
-func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emission) command) error {
-	puts := make([]emission, len(emissions))
-	h := &handed{leader: r.leader, app: task.App, emissions: puts}
-	var inline int64
-	for i := range puts {
-		puts[i].Emission = emissions[i]
-		most := InlineBytes
-		if inline > handedInline {
-			most = handedInlineEach
-		}
-		p, err := r.leader.stageBytes(r.ctx, task.App, emissions[i].Data, most)
-		if err != nil {
-			h.letGo(nil)
-			return err
-		}
-		puts[i].payload, puts[i].Data = p, nil
-		inline += int64(len(p.inline))
-	}
-	weight := min(inline+128*int64(len(puts)), intakeBytes/4)
-	if err := r.leader.bytes.Acquire(r.ctx, weight); err != nil {
-		h.letGo(nil)
-		return errTermOver(r.leader.cfg.Shard)
-	}
-	h.command, h.weight = to(puts), weight
-	if !r.offer(r.ctx, &request{command: h}) {
-		h.refuse()
-		return errTermOver(r.leader.cfg.Shard)
-	}
-	return nil
-}
-
-// Bounds of what an attempt hands over at once, since it becomes part of one entry.
-const (
-	handedAtOnce = 1000 // emissions
-	// handedInline is how many bytes travel in the entry. What comes after them is
-	// staged like a large object, unless it is no larger than handedInlineEach.
-	handedInline     = 256 << 10
-	handedInlineEach = 1 << 10
-)
-
-// handed is a command with what its attempt handed over: it gives back what that
-// took of the intake once it is evaluated, and lets go of the blobs that no
-// record came to refer to.
-type handed struct {
-	command
-	leader    *Leader
-	app       spec.AppName
-	emissions []emission
-	weight    int64
-}
-
-func (h *handed) evaluate(t *tx) error {
-	h.leader.bytes.Release(h.weight)
-	err := h.command.evaluate(t)
-	if e, ok := h.command.(*emitted); !ok || !e.buffered {
-		t.letGoOf(h)
-	}
-	return err
-}
-
-// refuse gives back everything of a command that is not evaluated.
-func (h *handed) refuse() {
-	h.leader.bytes.Release(h.weight)
-	h.letGo(nil)
-}
-
-func (h *handed) letGo(lost error) {
-	for i := range h.emissions {
-		h.leader.letGo(h.app, h.emissions[i].payload, lost != nil)
-	}
-}
-
-// letGoOf has the staged blobs let go of once it is known which of them are stored.
-func (t *tx) letGoOf(h *handed) {
-	for i := range h.emissions {
-		if h.emissions[i].payload.blob != nil {
-			t.after(h.letGo)
-			return
-		}
-	}
-}
-
-// letGoBuffered forgets what an atomic attempt has handed over while it ran.
-func (t *tx) letGoBuffered(inv *invocation) {
-	if len(inv.buffered) > 0 {
-		t.letGoOf(&handed{leader: t.leader, app: inv.session.name.app, emissions: inv.buffered})
-		inv.buffered, inv.bufferedBytes = nil, 0
-	}
 }
 
 // attemptName names an attempt.
@@ -495,57 +380,6 @@ func (t *tx) noteAttempt(inv *invocation, a store.Attempt) {
 		list = slices.Delete(list, 0, len(list)-attemptsKept+1)
 	}
 	inv.rec.Attempts = append(list, a)
-}
-
-// deadLetter is the object that a function's failure becomes.
-type deadLetter struct {
-	Function   spec.FunctionName `json:"function"`
-	Invocation string            `json:"invocation"`
-	Kind       string            `json:"kind"`
-	Message    string            `json:"message"`
-	Detail     string            `json:"detail,omitempty"`
-	Attempts   uint32            `json:"attempts"`
-	Inputs     []deadLetterInput `json:"inputs"`
-}
-
-type deadLetterInput struct {
-	Bucket  spec.BucketName `json:"bucket"`
-	Key     spec.Key        `json:"key"`
-	Session spec.SessionID  `json:"session"`
-}
-
-// deadLetterInputs bounds the inputs that a dead letter lists.
-const deadLetterInputs = 100
-
-func (t *tx) putDeadLetter(inv *invocation, bucket spec.BucketName, f *store.Failure) {
-	s := inv.session
-	letter := deadLetter{
-		Function: f.Function, Invocation: inv.id().String(), Kind: f.Kind,
-		Message: f.Message, Detail: f.Detail, Attempts: f.Attempts, Inputs: []deadLetterInput{},
-	}
-	for _, in := range inv.rec.Inputs[:min(len(inv.rec.Inputs), deadLetterInputs)] {
-		session := s.name.session
-		if in.Held {
-			session = in.Source
-		}
-		letter.Inputs = append(letter.Inputs, deadLetterInput{in.Bucket, in.Key, session})
-	}
-	body, err := json.Marshal(letter)
-	if err != nil {
-		t.broken(fmt.Errorf("encode dead letter: %w", err))
-		return
-	}
-	o := &incoming{
-		bucket:      bucket,
-		key:         spec.Key(fmt.Sprintf("%s-%d", inv.rec.Function, inv.number)),
-		payload:     &payload{inline: body, size: int64(len(body))},
-		contentType: "application/json",
-		producer:    inv.number,
-	}
-	defer t.causedBy(inv)()
-	if existing, err := t.place(s, o); err == nil && existing == nil {
-		t.store(s, o)
-	}
 }
 
 // look is the command that finds an object of a session. It changes nothing, but

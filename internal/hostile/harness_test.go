@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,12 +175,12 @@ func (zeros) Read(p []byte) (int, error) {
 // written counts what the client has sent of a body.
 type written struct {
 	from io.Reader
-	n    int64
+	n    atomic.Int64
 }
 
 func (w *written) Read(p []byte) (int, error) {
 	n, err := w.from.Read(p)
-	w.n += int64(n)
+	w.n.Add(int64(n))
 	return n, err
 }
 

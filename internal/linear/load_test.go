@@ -1,0 +1,208 @@
+package linear
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// load is clients that work on a few keys, and what they saw.
+type load struct {
+	node  *nodetest.Node
+	keys  []spec.Key
+	began time.Time
+	stop  chan struct{}
+
+	mu struct {
+		sync.Mutex
+		history []porcupine.Operation
+		last    map[spec.Key]spec.Revision // some recent revision, for conditions
+		faults  []error                    // answers that make no sense
+		away    map[spec.Code]int          // gets that got no answer
+	}
+}
+
+func newLoad(node *nodetest.Node, keys int) *load {
+	l := &load{node: node, began: time.Now(), stop: make(chan struct{})}
+	for n := range keys {
+		l.keys = append(l.keys, spec.Key(fmt.Sprintf("key-%d", n)))
+	}
+	l.mu.last = map[spec.Key]spec.Revision{}
+	l.mu.away = map[spec.Code]int{}
+	return l
+}
+
+// run has clients work until stop is closed. Half of them repeat what got no
+// answer, under the same idempotency key, until it has one; the others don't, and
+// so don't know what became of it.
+func (l *load) run(clients int) {
+	var workers sync.WaitGroup
+	for n := range clients {
+		workers.Go(func() {
+			o := client.WithRetry(client.Retry{MaxAttempts: 1})
+			if n%2 == 0 {
+				o = client.WithRetry(client.Retry{MaxAttempts: 1000, MaxBackoff: 100 * time.Millisecond})
+			}
+			c, err := client.New(l.node.URL(), o)
+			if err != nil {
+				l.fault(err)
+				return
+			}
+			defer c.Close()
+			w := &worker{load: l, number: n, client: c, random: random(uint64(n) + 1)}
+			for !l.stopped() {
+				w.once()
+			}
+		})
+	}
+	workers.Wait()
+}
+
+func (l *load) stopped() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *load) now() int64 { return time.Since(l.began).Nanoseconds() }
+
+func (l *load) fault(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.faults = append(l.mu.faults, err)
+}
+
+// note takes an operation into the history. One without an answer goes on until
+// the end of the history.
+func (l *load) note(number int, call int64, op operation, out outcome) {
+	back := l.now()
+	if out.ending == unknown {
+		back = 1 << 62
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.history = append(l.mu.history, porcupine.Operation{ClientId: number, Input: op, Output: out, Call: call, Return: back})
+	if out.revision != 0 {
+		l.mu.last[op.key] = out.revision
+	}
+}
+
+type worker struct {
+	*load
+	number int
+	count  int
+	client *client.Client
+	random *rand.Rand
+}
+
+// answerWait bounds one call, restarts of the node included.
+const answerWait = 30 * time.Second
+
+func (w *worker) once() {
+	op := w.choose()
+	ctx, cancel := context.WithTimeout(context.Background(), answerWait)
+	defer cancel()
+	call := w.now()
+	out, err := w.ask(ctx, op)
+	if err == nil {
+		w.note(w.number, call, op, out)
+		return
+	}
+	switch code := spec.CodeOf(err); {
+	case code == spec.CodeNotFound && op.kind != putting:
+		w.note(w.number, call, op, outcome{ending: missing})
+	case code == spec.CodePrecondition && op.kind != get:
+		w.note(w.number, call, op, outcome{ending: refused})
+	case code == spec.CodeOverloaded: // it was not done
+	case code != spec.CodeUnavailable && code != spec.CodeTimeout:
+		w.fault(fmt.Errorf("%v at %s: %w", op, time.Duration(call), err))
+	case op.kind == get:
+		w.mu.Lock()
+		w.mu.away[code]++
+		w.mu.Unlock()
+		pauseShortly()
+	default:
+		w.note(w.number, call, op, outcome{ending: unknown})
+		pauseShortly()
+	}
+}
+
+// pauseShortly keeps clients of a node that is away from asking all the time.
+func pauseShortly() { <-time.After(5 * time.Millisecond) }
+
+func (w *worker) choose() operation {
+	op := operation{key: w.keys[w.random.IntN(len(w.keys))]}
+	w.mu.Lock()
+	revision := w.mu.last[op.key]
+	w.mu.Unlock()
+	switch n := w.random.IntN(100); {
+	case n < 45:
+		return op
+	case n < 65:
+		op.kind = putting
+	case n < 78:
+		op.kind, op.ifRevision = putting, revision
+	case n < 88:
+		op.kind, op.ifAbsent = putting, true
+	case n < 95:
+		op.kind = deleting
+	default:
+		op.kind, op.ifRevision = deleting, revision
+	}
+	if op.kind == putting {
+		w.count++
+		size := w.random.IntN(200)
+		if w.random.IntN(20) == 0 {
+			size = 60_000 + w.random.IntN(300_000) // in the record, or beside it
+		}
+		op.value = fmt.Sprintf("%d-%d-%d", w.number, w.count, size)
+	}
+	return op
+}
+
+func (w *worker) ask(ctx context.Context, op operation) (outcome, error) {
+	switch op.kind {
+	case get:
+		o, err := w.client.Get(ctx, app, objects, op.key, client.GetOptions{})
+		if err != nil {
+			return outcome{}, err
+		}
+		value := o.Meta["value"]
+		if string(o.Data) != bytesOf(value) {
+			return outcome{}, fmt.Errorf("the object's bytes are not those that were put: %d bytes of value %q", len(o.Data), value)
+		}
+		return outcome{value: value, revision: o.Revision}, nil
+	case putting:
+		r, err := w.client.Put(ctx, app, objects, op.key, strings.NewReader(bytesOf(op.value)), client.PutOptions{
+			Meta: map[string]string{"value": op.value}, IfRevision: op.ifRevision, IfAbsent: op.ifAbsent,
+		})
+		if err == nil && r.Revision == 0 {
+			err = errors.New("the put's answer has no revision")
+		}
+		return outcome{revision: r.Revision}, err
+	default:
+		return outcome{}, w.client.Delete(ctx, app, objects, op.key, client.DeleteOptions{IfRevision: op.ifRevision})
+	}
+}
+
+// bytesOf makes the bytes that a value stands for; the value says how many.
+func bytesOf(value string) string {
+	var number, count, size int
+	if _, err := fmt.Sscanf(value, "%d-%d-%d", &number, &count, &size); err != nil {
+		return value
+	}
+	return value + ";" + strings.Repeat(value+";", size/(len(value)+1))
+}
