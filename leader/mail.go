@@ -84,17 +84,17 @@ func (o *outbox) stop() {
 }
 
 // add sends a message, and again until it is acknowledged or the reign is over.
-// Messages come in the order of their numbers.
 func (o *outbox) add(sequence uint64, m *store.Mail) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.mu.stopped {
-		return
+	if o.mu.stopped || o.mu.waiting[sequence] {
+		return // a message that recovering has written is found in the store as well
 	}
 	if len(o.mu.waiting) == 0 {
-		o.mu.first = sequence
+		o.mu.first, o.mu.last = sequence, sequence
 	}
-	o.mu.waiting[sequence], o.mu.last = true, sequence
+	o.mu.waiting[sequence] = true
+	o.mu.first, o.mu.last = min(o.mu.first, sequence), max(o.mu.last, sequence)
 	o.done.Go(func() {
 		for wait := mailRetryFirst; ; wait = min(2*wait, mailRetryMax) {
 			err := o.deliver(sequence, m)

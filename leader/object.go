@@ -77,7 +77,7 @@ func (t *tx) place(s *session, o *incoming) (existing *store.Object, err error) 
 	if o.producer != 0 && o.producer == rec.Producer || o.payload.equal(&rec) {
 		return &rec, nil
 	}
-	holder := "a put from outside"
+	holder := "a client"
 	if rec.Producer != 0 {
 		holder = "invocation " + spec.InvocationID{Session: s.name.session, Number: rec.Producer}.String()
 	}

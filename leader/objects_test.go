@@ -38,7 +38,7 @@ func TestAnObjectOfASessionIsWrittenOnce(t *testing.T) {
 				t.Errorf("first %+v, again %+v: equal bytes must change nothing", first, again)
 			}
 			_, err := w.tryInto("run", "notes", "k", value+"x")
-			wantCode(t, err, spec.CodeConflict, `"k"`, "put from outside", fmt.Sprint("revision ", first.Revision))
+			wantCode(t, err, spec.CodeConflict, `"k"`, "a client", fmt.Sprint("revision ", first.Revision))
 			o, err := w.home("run").GetSession(context.Background(), "demo", "run", "notes", "k")
 			if got := readAll(t, o, err); got != value {
 				t.Errorf("the object has %d bytes that are not the first ones", len(got))

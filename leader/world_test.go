@@ -91,6 +91,7 @@ func (w *world) close() {
 	}
 	w.stop()
 	w.done.Wait()
+	w.run.loads.Wait() // what reads the store
 	w.stop = nil
 	if err := w.host.Close(); err != nil {
 		w.t.Errorf("close the host: %v", err)
@@ -272,6 +273,7 @@ func (p permanent) Error() string { return string(p) }
 type runner struct {
 	functions map[string]function
 	running   sync.WaitGroup
+	loads     sync.WaitGroup
 	mu        sync.Mutex
 	cancels   map[string]context.CancelFunc
 	counts    map[string]int // attempts begun, by function
@@ -294,6 +296,7 @@ func (r *runner) Submit(t *exec.Task) {
 	}
 	r.cancels[name] = cancel
 	r.counts[string(t.Function.Name)]++
+	r.loads.Add(1)
 	r.running.Go(func() {
 		defer cancel()
 		c := &call{Task: t, ctx: ctx}

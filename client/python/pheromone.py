@@ -171,7 +171,7 @@ class Context:
 
     @property
     def window(self):
-        """When the window of a by_time firing began; None for other firings."""
+        """When the window of a by_time firing ended; None for other firings."""
         if not self._window:
             return None
         return datetime.fromtimestamp(self._window / 1e9, timezone.utc)

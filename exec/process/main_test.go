@@ -115,7 +115,7 @@ func functions() {
 			if _, err = ctx.Get("in", "go"); err == nil {
 				return nil
 			} else if errors.Is(err, fn.ErrNotFound) {
-				time.Sleep(5 * time.Millisecond)
+				<-time.After(5 * time.Millisecond)
 				err = nil
 			}
 		}

@@ -26,7 +26,6 @@ func TestTheCheckerTellsGoodHistoriesFromBad(t *testing.T) {
 	}
 	erase := operation{kind: deleting}
 	read := operation{kind: get}
-	const never = 1000
 
 	for name, c := range map[string]struct {
 		history []porcupine.Operation

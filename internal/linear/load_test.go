@@ -32,9 +32,16 @@ type load struct {
 	}
 }
 
-func newLoad(node *nodetest.Node, keys int) *load {
+// Long loads move on to other keys after a while: the checker's work grows faster
+// than a key's history.
+const (
+	keysAtOnce = 5
+	keyTime    = 5 * time.Second
+)
+
+func newLoad(node *nodetest.Node, lasts time.Duration) *load {
 	l := &load{node: node, began: time.Now(), stop: make(chan struct{})}
-	for n := range keys {
+	for n := range keysAtOnce * int((lasts+keyTime-1)/keyTime) {
 		l.keys = append(l.keys, spec.Key(fmt.Sprintf("key-%d", n)))
 	}
 	l.mu.last = map[spec.Key]spec.Revision{}
@@ -85,12 +92,15 @@ func (l *load) fault(err error) {
 	l.mu.faults = append(l.mu.faults, err)
 }
 
+// never is when an operation returns whose answer was lost.
+const never = 1 << 62
+
 // note takes an operation into the history. One without an answer goes on until
 // the end of the history.
 func (l *load) note(number int, call int64, op operation, out outcome) {
 	back := l.now()
 	if out.ending == unknown {
-		back = 1 << 62
+		back = never
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +154,8 @@ func (w *worker) once() {
 func pauseShortly() { <-time.After(5 * time.Millisecond) }
 
 func (w *worker) choose() operation {
-	op := operation{key: w.keys[w.random.IntN(len(w.keys))]}
+	past := keysAtOnce * int(time.Since(w.began)/keyTime)
+	op := operation{key: w.keys[min(past, len(w.keys)-keysAtOnce)+w.random.IntN(keysAtOnce)]}
 	w.mu.Lock()
 	revision := w.mu.last[op.key]
 	w.mu.Unlock()

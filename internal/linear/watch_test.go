@@ -112,8 +112,9 @@ func (f *follower) follow(ctx context.Context, from string) {
 	}
 }
 
-// check compares what the watches showed with each other and with the history.
-func (w *watches) check(t *testing.T, history []porcupine.Operation, end map[spec.Key]spec.Revision) {
+// check compares what the watches showed with each other and with the history, and
+// returns it.
+func (w *watches) check(t *testing.T, history []porcupine.Operation, end map[spec.Key]spec.Revision) map[spec.Key][]change {
 	t.Helper()
 	w.running.Wait()
 	late := &follower{name: "one from long ago", client: w.client, keys: w.keys}
@@ -139,6 +140,7 @@ func (w *watches) check(t *testing.T, history []porcupine.Operation, end map[spe
 	if t.Failed() {
 		t.Logf("seed %d", *seed)
 	}
+	return want
 }
 
 // change is what a watch shows of one change.

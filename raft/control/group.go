@@ -46,7 +46,7 @@ func Open(ctx context.Context, cfg Config) (*Group, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("control group: make the folder for snapshots: %w", err)
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, snapshotsKept, hashicorpLog(cfg.Log))
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, snapshotsKept, hashicorpLog(cfg.Log, cfg.sole()))
 	if err != nil {
 		return nil, fmt.Errorf("control group: open the snapshots in %s: %w", cfg.Dir, err)
 	}
@@ -102,7 +102,7 @@ func (g *Group) raftConfig() *raft.Config {
 	c.BatchApplyCh = true
 	c.SnapshotThreshold = uint64(g.cfg.SnapshotEntries)
 	c.TrailingLogs = trailingEntries
-	c.Logger = hashicorpLog(g.cfg.Log)
+	c.Logger = hashicorpLog(g.cfg.Log, g.cfg.sole())
 	c.NoLegacyTelemetry = true
 	return c
 }

@@ -9,20 +9,26 @@ import (
 )
 
 // hashicorpLog passes raft's log on: warnings and errors as such, the rest at
-// debug, because raft tells every step of a start at info.
-func hashicorpLog(log *slog.Logger) hclog.Logger {
+// debug, because raft tells every step of a start at info. A group of one node
+// has nobody to miss: its warnings, of the election at each start, are no news.
+func hashicorpLog(log *slog.Logger, sole bool) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Off})
-	l.RegisterSink(sink{log})
+	l.RegisterSink(sink{log, sole})
 	return l
 }
 
-type sink struct{ log *slog.Logger }
+type sink struct {
+	log   *slog.Logger
+	quiet bool
+}
 
 func (s sink) Accept(name string, level hclog.Level, message string, args ...any) {
 	to := slog.LevelDebug
 	switch level {
 	case hclog.Warn:
-		to = slog.LevelWarn
+		if !s.quiet {
+			to = slog.LevelWarn
+		}
 	case hclog.Error:
 		to = slog.LevelError
 	}

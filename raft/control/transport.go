@@ -37,7 +37,7 @@ func openTransport(cfg Config) (raft.Transport, error) {
 	s.mu.open = make(map[net.Conn]struct{})
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: peers(cfg.Peers),
-		Logger:                hashicorpLog(cfg.Log),
+		Logger:                hashicorpLog(cfg.Log, cfg.sole()),
 		Stream:                s,
 		MaxPool:               connections,
 		Timeout:               networkTimeout,
