@@ -302,6 +302,7 @@ func (r *runner) Submit(t *exec.Task) {
 		c := &call{Task: t, ctx: ctx}
 		var failure *exec.Failure
 		in, err := t.Load(ctx)
+		r.loads.Done()
 		if err == nil {
 			t.Sink.Started(t, "go")
 			c.in = in
