@@ -25,7 +25,7 @@ type Config struct {
 	// Default 1. It is not changed by later starts.
 	Shards int
 	// ReserveBytes is how much room on the disk is left: below it puts are refused.
-	// Default 256 MiB.
+	// Default 256 MiB, at least 64 MiB.
 	ReserveBytes int64
 	// Version is what the node says it is.
 	Version string
@@ -41,6 +41,9 @@ type Config struct {
 const (
 	defaultListen       = "127.0.0.1:7070"
 	defaultReserveBytes = 256 << 20
+	// leastReserveBytes leaves room for the store's flushes and for the raft log: one
+	// that meets a full disk holds up every write until there is room.
+	leastReserveBytes = 64 << 20
 	maxShards           = 256
 )
 
@@ -79,8 +82,8 @@ func (c Config) Validate() error {
 	if c.Shards < 1 || c.Shards > maxShards {
 		errs = append(errs, fmt.Errorf("shards: %d is not between 1 and %d", c.Shards, maxShards))
 	}
-	if c.ReserveBytes < 0 {
-		errs = append(errs, fmt.Errorf("reserve: %d bytes are less than none", c.ReserveBytes))
+	if c.ReserveBytes < leastReserveBytes {
+		errs = append(errs, fmt.Errorf("disk-reserve: %s is less than %s, which the store needs to go on and to delete", spec.FormatSize(max(c.ReserveBytes, 0)), spec.FormatSize(leastReserveBytes)))
 	}
 	host, _, err := net.SplitHostPort(c.Listen)
 	switch {

@@ -36,6 +36,12 @@ func (s *suggester) didYouMean(wrote string, candidates []string) string {
 	return `: did you mean "` + best + `"?`
 }
 
+// DidYouMean returns `: did you mean "x"?` for the candidate that is nearest to
+// what a user wrote, or "" if none is near.
+func DidYouMean(wrote string, candidates []string) string {
+	return (&suggester{budget: suggestBudget}).didYouMean(wrote, candidates)
+}
+
 // editDistance counts the insertions, deletions, replacements and swaps of
 // neighbours that make a into b. From limit on it may return any larger number.
 func editDistance(a, b string, limit int) int {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -171,6 +172,9 @@ func (db *DB) pebbleOptions(o Options, mustExist bool) *pebble.Options {
 		if pebble.IsCorruptionError(err) {
 			db.fail(err)
 			return
+		}
+		if errors.Is(err, syscall.ENOSPC) {
+			db.disk.metEnd(time.Now())
 		}
 		now := time.Now().UnixNano()
 		if last := lastLogged.Load(); now-last > int64(time.Second) && lastLogged.CompareAndSwap(last, now) {

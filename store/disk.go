@@ -15,6 +15,10 @@ const (
 	// smallDiskShare is the part of a small disk that is kept free.
 	smallDiskShare = 10
 	diskCheckEvery = time.Second
+	// fullFor is how long a disk counts as full after background work has met its
+	// end, and fullPause how long that work waits before it is tried again.
+	fullFor   = 3 * time.Second
+	fullPause = 200 * time.Millisecond
 )
 
 // disk watches how much of the disk is free. Pebble can't go on after a log write
@@ -29,7 +33,15 @@ type disk struct {
 		sync.Mutex
 		checked time.Time
 		err     error
+		full    time.Time // when background work last met a full disk
 	}
+}
+
+// metEnd notes that background work has met a full disk.
+func (d *disk) metEnd(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.full = now
 }
 
 // Writable returns nil while there is room on the disk, else an error with
@@ -48,11 +60,16 @@ func (d *disk) writable(now time.Time) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.mu.full.IsZero() && now.Sub(d.mu.full) < fullFor {
+		return spec.Errorf(spec.CodeUnavailable, "the disk under %s is full", d.dir).WithHint(freeSpaceHint)
+	}
 	if d.mu.checked.IsZero() || now.Sub(d.mu.checked) >= diskCheckEvery {
 		d.mu.checked, d.mu.err = now, d.check()
 	}
 	return d.mu.err
 }
+
+const freeSpaceHint = "free space on the node's disk; writes are taken again by themselves"
 
 func (d *disk) check() error {
 	usage, err := d.fs.GetDiskUsage(d.dir)
@@ -68,7 +85,7 @@ func (d *disk) check() error {
 	}
 	if usage.AvailBytes < reserve {
 		return spec.Errorf(spec.CodeUnavailable, "the disk is full: %d MiB are free under %s and %d MiB are reserved", usage.AvailBytes>>20, d.dir, reserve>>20).
-			WithHint("free space on the node's disk; writes are taken again by themselves")
+			WithHint(freeSpaceHint)
 	}
 	return nil
 }

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -42,13 +45,33 @@ func (f logFS) Unwrap() vfs.FS { return f.FS }
 
 func (f logFS) watch(file vfs.File, name string, err error) (vfs.File, error) {
 	if !isLog(name) {
-		return file, err
+		if err != nil {
+			pauseIfFull(err)
+			return file, err
+		}
+		return &tableFile{file}, nil
 	}
 	if err != nil {
 		f.failed(fmt.Errorf("make %s: %w", name, err))
 		return file, err
 	}
 	return &logFile{File: file, name: name, failed: f.failed}, nil
+}
+
+// tableFile is any other file. Pebble tries at once again what has met a full
+// disk; a pause keeps that from taking a whole core.
+type tableFile struct{ vfs.File }
+
+func (f *tableFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	pauseIfFull(err)
+	return n, err
+}
+
+func pauseIfFull(err error) {
+	if errors.Is(err, syscall.ENOSPC) {
+		time.Sleep(fullPause)
+	}
 }
 
 // logFile is a log or a folder.
