@@ -307,7 +307,7 @@ func TestAnAttemptThatPutsMoreThanAnEntryHoldsIsApplied(t *testing.T) {
 		"next": func(*call) error { return nil },
 		"f": func(c *call) error {
 			for i := range 1500 {
-				c.put("sets", fmt.Sprint("k", i), strings.Repeat("x", 60<<10))
+				c.put("sets", fmt.Sprint("k", i), strings.Repeat("x", leader.InlineBytes))
 			}
 			return nil
 		},

@@ -44,7 +44,7 @@ const (
 	// leastReserveBytes leaves room for the store's flushes and for the raft log: one
 	// that meets a full disk holds up every write until there is room.
 	leastReserveBytes = 64 << 20
-	maxShards           = 256
+	maxShards         = 256
 )
 
 func (c Config) withDefaults() Config {

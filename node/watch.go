@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -51,7 +53,16 @@ func parseWatchPosition(s string) (position, error) {
 	return p, nil
 }
 
-const watchPage = 256 // events read from a shard at once
+const (
+	watchPage = 256 // events read from a shard at once
+	// watchRefresh is how often a reader looks without having been woken. Objects of
+	// sessions count revisions up, too: the position of a bucket in which nothing
+	// happens must follow them, or the change log is cut beyond it.
+	watchRefresh = time.Second
+	// positionStep is how many revisions a position falls behind before the client
+	// is told, if there is no event that tells it.
+	positionStep = 10_000
+)
 
 // Watch implements api.Objects: one reader for each shard, merged into one stream.
 // Events of one key come in the order of their revisions.
@@ -59,34 +70,68 @@ func (n *Node) Watch(ctx context.Context, w api.Watch, emit func(wire.WatchEvent
 	if err := n.knows(w.App, w.Bucket); err != nil {
 		return err
 	}
-	at := position{}
+	at, err := n.newestPosition(ctx)
+	if err != nil {
+		return err
+	}
 	if w.From != "" {
-		p, err := parseWatchPosition(w.From)
-		if err != nil {
+		if at, err = n.resume(w, at); err != nil {
 			return err
 		}
-		at = p
-	}
-	for id := range at {
-		if n.byShard[id] == nil {
-			return badPosition(w.From)
-		}
-	}
-	for i, ld := range n.leaders {
-		id := n.shards[i]
-		if _, ok := at[id]; ok {
-			continue
-		}
-		revision, err := ld.Revision(ctx)
-		if err != nil {
-			return err
-		}
-		at[id] = revision
 	}
 	if err := emit(wire.WatchEvent{Position: at.String()}); err != nil {
 		return err
 	}
 	return n.follow(ctx, w, at, emit)
+}
+
+// newestPosition is behind everything that was acknowledged before the call.
+func (n *Node) newestPosition(ctx context.Context) (position, error) {
+	at := position{}
+	for i, ld := range n.leaders {
+		revision, err := ld.Revision(ctx)
+		if err != nil {
+			return nil, err
+		}
+		at[n.shards[i]] = revision
+	}
+	return at, nil
+}
+
+// resume returns the position that a watch asks for, for shards that it does not
+// name the newest one. One that can't be gone on from is refused here, before the
+// stream begins.
+func (n *Node) resume(w api.Watch, newest position) (position, error) {
+	from, err := parseWatchPosition(w.From)
+	if err != nil {
+		return nil, err
+	}
+	at := maps.Clone(newest)
+	for id, revision := range from {
+		ld := n.byShard[id]
+		if ld == nil {
+			return nil, badPosition(w.From)
+		}
+		if revision > newest[id] { // as after an older state was restored
+			return nil, gone(newest)
+		}
+		_, _, err := ld.Changes(w.App, w.Bucket, "", revision, 1)
+		if spec.CodeOf(err) == spec.CodeGone {
+			return nil, gone(newest)
+		}
+		if err != nil {
+			return nil, err
+		}
+		at[id] = revision
+	}
+	return at, nil
+}
+
+// gone tells a watcher that it has missed changes. It goes on without a gap if it
+// lists after it was given the new position, and watches from there.
+func gone(newest position) error {
+	return spec.Errorf(spec.CodeGone, "the changes after this position are not kept any more: list the bucket, then watch from the position in the hint").
+		WithHint(newest.String())
 }
 
 // page is what a shard's reader found; last is how far it has come.
@@ -102,23 +147,15 @@ func (n *Node) follow(ctx context.Context, w api.Watch, at position, emit func(w
 	for i, ld := range n.leaders {
 		id := n.shards[i]
 		from := at[id]
-		group.Go(func() error { return readChanges(ctx, w, id, ld, from, pages) })
+		group.Go(func() error { return n.readChanges(ctx, w, id, ld, from, pages) })
 	}
 	group.Go(func() error {
 		for {
 			select {
 			case p := <-pages:
-				for i, e := range p.events {
-					at[p.shard] = e.Object.Revision
-					if i == len(p.events)-1 {
-						at[p.shard] = p.last
-					}
-					e.Position = at.String()
-					if err := emit(e); err != nil {
-						return err
-					}
+				if err := p.emit(at, emit); err != nil {
+					return err
 				}
-				at[p.shard] = p.last
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -127,30 +164,58 @@ func (n *Node) follow(ctx context.Context, w api.Watch, at position, emit func(w
 	return group.Wait()
 }
 
-func readChanges(ctx context.Context, w api.Watch, id spec.ShardID, ld *leader.Leader, from spec.Revision, pages chan<- page) error {
+// emit sends the page's events, each with the position behind it, and moves the
+// position on.
+func (p *page) emit(at position, emit func(wire.WatchEvent) error) error {
+	for i, e := range p.events {
+		at[p.shard] = e.Object.Revision
+		if i == len(p.events)-1 {
+			at[p.shard] = p.last
+		}
+		e.Position = at.String()
+		if err := emit(e); err != nil {
+			return err
+		}
+	}
+	if len(p.events) > 0 {
+		return nil
+	}
+	at[p.shard] = p.last
+	return emit(wire.WatchEvent{Position: at.String()})
+}
+
+func (n *Node) readChanges(ctx context.Context, w api.Watch, id spec.ShardID, ld *leader.Leader, from spec.Revision, pages chan<- page) error {
+	refresh := time.NewTicker(watchRefresh)
+	defer refresh.Stop()
+	told := from
 	for {
 		changed := ld.Changed()
 		events, last, err := ld.Changes(w.App, w.Bucket, w.Prefix, from, watchPage)
 		if spec.CodeOf(err) == spec.CodeGone {
-			return spec.Errorf(spec.CodeGone, "the changes after this position are not kept any more: list the bucket and watch from now on (without from)")
+			newest, failed := n.newestPosition(ctx)
+			if failed != nil {
+				return failed
+			}
+			return gone(newest)
 		}
 		if err != nil {
 			return err
 		}
-		more := len(events) == watchPage
-		if len(events) > 0 {
+		from = last
+		if len(events) > 0 || last >= told+positionStep {
 			select {
 			case pages <- page{id, events, last}:
+				told = last
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
-		from = last
-		if more {
+		if len(events) == watchPage {
 			continue
 		}
 		select {
 		case <-changed:
+		case <-refresh.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
