@@ -214,7 +214,11 @@ func (t *tx) takeResult(inv *invocation, emissions []emission, f *exec.Failure) 
 	}
 	all := inv.buffered
 	var fresh uint64
+	seen := make(map[objectName]*payload, len(all))
 	for i := range all {
+		if refused := all[i].once(seen); refused != nil {
+			return refused
+		}
 		existing, refused := t.check(inv, &all[i], fresh)
 		if refused != nil {
 			return refused
@@ -279,6 +283,24 @@ func (t *tx) causedBy(inv *invocation) func() {
 	return func() { t.cause, t.trace = "", "" }
 }
 
+type objectName struct {
+	bucket spec.BucketName
+	key    spec.Key
+}
+
+// once tells why an emission contradicts an earlier one of the same attempt.
+func (e *emission) once(seen map[objectName]*payload) *exec.Failure {
+	if e.JoinTrigger != "" || e.Key == "" {
+		return nil
+	}
+	name := objectName{e.Bucket, e.Key}
+	if earlier, ok := seen[name]; ok && !earlier.same(e.payload) {
+		return &exec.Failure{Kind: exec.Conflict, Message: fmt.Sprintf("the attempt puts object %q into bucket %q twice, with different bytes: objects of a session are immutable", e.Key, e.Bucket)}
+	}
+	seen[name] = e.payload
+	return nil
+}
+
 // object is what an emission puts.
 func (t *tx) object(inv *invocation, e *emission) *incoming {
 	o := &incoming{
@@ -289,6 +311,7 @@ func (t *tx) object(inv *invocation, e *emission) *incoming {
 		meta:        e.Meta,
 		output:      e.Output,
 		producer:    inv.number,
+		repeats:     inv.attempt > 1 && inv.function().Emit != spec.EmitAtomic,
 	}
 	if o.key == "" {
 		o.key = madeKey(inv.number, e.Seq)

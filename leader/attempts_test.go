@@ -125,7 +125,11 @@ func TestWhatIsRefusedFailsTheAttemptForGood(t *testing.T) {
 		"a key that is too long":       {func(c *call) { c.put("out", strings.Repeat("k", 2000), "") }, exec.Refused, []string{"out"}},
 		"a join that is not there":     {func(c *call) { c.join("out", "joined", "a") }, exec.Refused, []string{"joined", "out"}},
 		"a join of a bad key":          {func(c *call) { c.join("sets", "joined", "") }, exec.Refused, []string{"joined"}},
-		"other bytes under a key":      {func(c *call) { c.put("in", "x", "other") }, exec.Conflict, []string{`"x"`, "a client"}},
+		"two values under one key": {func(c *call) {
+			c.put("out", "before", "1")
+			c.put("out", "before", "2")
+		}, exec.Conflict, []string{`"before"`}},
+		"other bytes under a key": {func(c *call) { c.put("in", "x", "other") }, exec.Conflict, []string{`"x"`, "a client"}},
 	} {
 		for _, emit := range []string{"stream", "atomic"} {
 			for _, early := range []bool{false, true} {

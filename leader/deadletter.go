@@ -52,6 +52,7 @@ func (t *tx) putDeadLetter(inv *invocation, bucket spec.BucketName, f *store.Fai
 		payload:     &payload{inline: body, size: int64(len(body))},
 		contentType: "application/json",
 		producer:    inv.number,
+		repeats:     true,
 	}
 	defer t.causedBy(inv)()
 	if existing, err := t.place(s, o); err == nil && existing == nil {

@@ -22,6 +22,11 @@ type payload struct {
 	stored bool // a record refers to the blob
 }
 
+// same tells whether two payloads have the same bytes.
+func (p *payload) same(q *payload) bool {
+	return p.equal(&store.Object{Size: q.size, Inline: q.inline, Blob: q.blob})
+}
+
 // equal tells whether a stored object has the same bytes. Blobs are compared by
 // their digests.
 func (p *payload) equal(o *store.Object) bool {
@@ -54,6 +59,7 @@ type incoming struct {
 	output      bool
 	deliver     store.Micros // 0: count it now
 	producer    uint64       // invocation number; 0: from outside
+	repeats     bool         // an earlier attempt of the producer may have put it
 }
 
 // place tells what putting o would do: nothing because it is there already
@@ -74,7 +80,7 @@ func (t *tx) place(s *session, o *incoming) (existing *store.Object, err error) 
 	}
 	// A later attempt of the invocation that put the object may make other bytes:
 	// what an invocation puts is applied once, so the first ones stay.
-	if o.producer != 0 && o.producer == rec.Producer || o.payload.equal(&rec) {
+	if o.repeats && o.producer == rec.Producer || o.payload.equal(&rec) {
 		return &rec, nil
 	}
 	holder := "a client"

@@ -52,6 +52,9 @@ func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	if !ok {
 		return PutResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", p.App)
 	}
+	if _, ok := app.Bucket(p.Bucket); !ok && p.Session == "" { // before its bytes are read
+		return PutResult{}, errNoBucket(app, p.Bucket)
+	}
 	if err := l.cfg.DB.Writable(); err != nil {
 		return PutResult{}, err
 	}
@@ -106,7 +109,7 @@ func (c *put) evaluate(t *tx) error {
 func (c *put) intoBucket(t *tx, p *plan) error {
 	b, ok := p.app.Bucket(c.Bucket)
 	if !ok {
-		return errNoBucket(c.App, c.Bucket)
+		return errNoBucket(p.app, c.Bucket)
 	}
 	at := store.AppendKVKey(nil, t.shard(), c.App, c.Bucket, c.Key)
 	old, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, c.IfExists)
@@ -162,7 +165,7 @@ func (c *put) intoSession(t *tx, p *plan) error {
 		p = s.plan
 	}
 	if _, ok := p.app.Bucket(c.Bucket); !ok {
-		return errNoBucket(c.App, c.Bucket)
+		return errNoBucket(p.app, c.Bucket)
 	}
 	o := &incoming{
 		bucket: c.Bucket, key: c.Key, payload: c.payload, contentType: c.ContentType, meta: c.Meta,
@@ -198,11 +201,20 @@ func (c *put) intoSession(t *tx, p *plan) error {
 	return nil
 }
 
-func errNoBucket(app spec.AppName, bucket spec.BucketName) error {
+func errNoBucket(app *spec.App, bucket spec.BucketName) error {
 	if f, ok := spec.FunctionOfInbox(bucket); ok {
-		return spec.Errorf(spec.CodeNotFound, "app %q has no function %q", app, f)
+		return spec.Errorf(spec.CodeNotFound, "app %q has no function %q%s", app.Name, f, spec.DidYouMean(string(f), names(app.Functions))).WithField("bucket")
 	}
-	return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q", app, bucket).WithField("bucket")
+	return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q%s", app.Name, bucket, spec.DidYouMean(string(bucket), names(app.Buckets))).WithField("bucket")
+}
+
+func names[K ~string, V any](m map[K]V) []string {
+	list := make([]string, 0, len(m))
+	for k := range m {
+		list = append(list, string(k))
+	}
+	slices.Sort(list)
+	return list
 }
 
 // fingerprint is what an idempotency key stands for. A session that the put
@@ -337,7 +349,7 @@ func (c *remove) evaluate(t *tx) error {
 		return err
 	}
 	if _, ok := p.app.Bucket(c.Bucket); !ok {
-		return errNoBucket(c.App, c.Bucket)
+		return errNoBucket(p.app, c.Bucket)
 	}
 	fingerprint := xxhash.Sum64String("delete\x00" + string(c.Bucket) + "\x00" + string(c.Key))
 	if done, err := t.repeated(c.App, c.Request, fingerprint, &c.result); done || err != nil {

@@ -29,7 +29,8 @@ func (l *Leader) GetKV(ctx context.Context, app spec.AppName, bucket spec.Bucket
 	}
 	rec, err := l.object(store.AppendKVKey(nil, l.cfg.Shard, app, bucket, key))
 	if errors.Is(err, store.ErrNotFound) || err == nil && rec.Expires != 0 && rec.Expires <= micros(l.cfg.Now()) {
-		return Object{}, spec.Errorf(spec.CodeNotFound, "bucket %q of app %q has no object %q", bucket, app, key)
+		return Object{}, spec.Errorf(spec.CodeNotFound, "bucket %q of app %q has no object %q", bucket, app, key).
+			WithHint("what functions put belongs to their session: say which one it is")
 	}
 	if err != nil {
 		return Object{}, err

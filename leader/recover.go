@@ -116,6 +116,7 @@ func (t *tx) restore(key, value []byte) error {
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, lost)})
 		t.retryOrGiveUp(inv, lost)
 	default:
+		inv.attempt++ // one may have run whose start was not written
 		t.dispatch(inv)
 	}
 	return nil

@@ -90,7 +90,7 @@ func TestARestartAtAnyPointChangesNothing(t *testing.T) {
 		"a pending invocation":    {"{name: x, primitive: immediate, target: fire}", []string{"a", "b"}, false, 0, []string{"a", "b"}},
 		"a half-counted set":      {"{name: x, primitive: by_set, keys: [a, b, c], target: fire}", []string{"c", "a", "b"}, true, 0, []string{"a+b+c"}},
 		"a half-counted batch":    {"{name: x, primitive: by_batch_size, count: 2, target: fire}", []string{"a", "b", "c", "d"}, false, 0, []string{"a+b", "c+d"}},
-		"a batch that waits":      {"{name: x, primitive: by_batch_size, count: 5, max_wait: 400ms, target: fire}", []string{"a", "b"}, false, 0, []string{"a+b"}},
+		"a batch that waits":      {"{name: x, primitive: by_batch_size, count: 5, max_wait: 3s, target: fire}", []string{"a", "b"}, false, 0, []string{"a+b"}},
 		"an open window":          {"{name: x, primitive: by_time, every: 500ms, target: fire}", []string{"a"}, false, 0, []string{"a"}},
 		"an open session window":  {"{name: x, primitive: by_time, scope: session, every: 300ms, target: fire}", []string{"a"}, true, 0, []string{"a"}},
 		"k of n":                  {"{name: x, primitive: redundant, k: 2, n: 4, target: fire}", []string{"a", "b", "c"}, true, 0, []string{"a+b"}},
