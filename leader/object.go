@@ -125,6 +125,9 @@ func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store
 	}
 	if rec.Output {
 		s.rec.Outputs++
+		if !slices.Contains(s.rec.OutputBuckets, bucket) {
+			s.rec.OutputBuckets = append(s.rec.OutputBuckets, bucket)
+		}
 		t.onApplied(func() { t.leader.hub.progressed(s.name) })
 	}
 	if !slices.Contains(s.rec.Buckets, bucket) {

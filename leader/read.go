@@ -273,7 +273,7 @@ func (l *Leader) result(app spec.AppName, id spec.SessionID, rec *store.Session)
 	}
 	var outputs []found
 	var total int64
-	for _, bucket := range rec.Buckets {
+	for _, bucket := range rec.OutputBuckets {
 		var damaged error
 		lower, upper := store.Bounds(store.AppendSessionObjectsPrefix(nil, l.cfg.Shard, app, bucket, id, ""))
 		err := l.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {

@@ -21,10 +21,8 @@ func AppendSession(dst []byte, s *Session) []byte {
 		dst = appendUint(dst, n)
 	}
 	dst = appendFailure(dst, s.Failure)
-	dst = appendUint(dst, uint64(len(s.Buckets)))
-	for _, b := range s.Buckets {
-		dst = appendString(dst, b)
-	}
+	dst = appendBuckets(dst, s.Buckets)
+	dst = appendBuckets(dst, s.OutputBuckets)
 	dst = appendUint(dst, uint64(len(s.Functions)))
 	for i := range s.Functions {
 		f := &s.Functions[i]
@@ -59,11 +57,23 @@ func DecodeSession(src []byte) (Session, error) {
 		Held:        r.uint(),
 		Machines:    r.uint(),
 		Failure:     r.failure(),
-		Buckets:     list(&r, 1, func(r *recordReader) spec.BucketName { return spec.BucketName(r.string()) }),
-		Functions:   list(&r, functionCountBytes, (*recordReader).functionCount),
+		Buckets:     list(&r, 1, (*recordReader).bucket),
+
+		OutputBuckets: list(&r, 1, (*recordReader).bucket),
+		Functions:     list(&r, functionCountBytes, (*recordReader).functionCount),
 	}
 	return s, r.done("session")
 }
+
+func appendBuckets(dst []byte, buckets []spec.BucketName) []byte {
+	dst = appendUint(dst, uint64(len(buckets)))
+	for _, b := range buckets {
+		dst = appendString(dst, b)
+	}
+	return dst
+}
+
+func (r *recordReader) bucket() spec.BucketName { return spec.BucketName(r.string()) }
 
 func appendOrigin(dst []byte, o *Origin) []byte {
 	dst = append(dst, byte(o.Kind))

@@ -53,8 +53,10 @@ func records() []record {
 			AppVersion: 1, State: store.SessionFailed, Created: 2, Ended: 3, Purge: 4,
 			Origin:      store.Origin{Kind: store.OriginTrigger, Bucket: "b", Key: "k", Revision: 5, Trigger: "t", Session: "s"},
 			Invocations: 6, Pending: 7, Timers: 8, Mail: 9, Objects: 10, Outputs: 11, Blobs: 12, Held: 13, Machines: 14, Failure: failure,
-			Buckets:   []spec.BucketName{"words", "@count"},
-			Functions: []store.FunctionCount{{Function: "f", Pending: 1, Total: 2, Parents: []spec.FunctionName{"g", "h"}}},
+			Buckets: []spec.BucketName{"words", "@count"},
+
+			OutputBuckets: []spec.BucketName{"words"},
+			Functions:     []store.FunctionCount{{Function: "f", Pending: 1, Total: 2, Parents: []spec.FunctionName{"g", "h"}}},
 		}, store.AppendSession, store.DecodeSession),
 		kind("invocation", store.Invocation{
 			Function: "f", State: store.InvocationRetrying, Bucket: "b", Trigger: "t", Group: "g", Window: 1,

@@ -80,6 +80,8 @@ type Session struct {
 	// Buckets lists the buckets that hold objects of the session, so that they are
 	// found again when it is purged.
 	Buckets []spec.BucketName
+	// OutputBuckets lists those of them that hold outputs.
+	OutputBuckets []spec.BucketName
 	// Functions counts, for apps that need it (dynamic_group until functions),
 	// the session's invocations by function.
 	Functions []FunctionCount
