@@ -295,8 +295,8 @@ func (r *reign) refuse(req *request) {
 func (r *reign) abandon() {
 	r.end()
 	r.gate.Lock() // who was queueing a request has done so, or has given up
-	r.gate.Unlock()
 	r.timers.stop()
+	r.gate.Unlock()
 	r.outbox.stop()
 	r.term.Resign()
 	<-r.term.Done()

@@ -25,8 +25,6 @@ type session struct {
 
 func micros(t time.Time) store.Micros { return store.Micros(t.UnixMicro()) }
 
-func (m machineName) of(s *session) bool { return m.app == s.name.app && m.session == s.name.session }
-
 // session returns a session's working state, nil if there is no such session.
 func (t *tx) session(name sessionName) *session {
 	if s, ok := t.sessions[name]; ok {

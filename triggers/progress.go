@@ -91,9 +91,8 @@ type queue[T any] struct {
 	head  int
 }
 
-func (q *queue[T]) len() int   { return len(q.items) - q.head }
-func (q *queue[T]) push(v T)   { q.items = append(q.items, v) }
-func (q *queue[T]) oldest() *T { return &q.items[q.head] }
+func (q *queue[T]) len() int { return len(q.items) - q.head }
+func (q *queue[T]) push(v T) { q.items = append(q.items, v) }
 
 func (q *queue[T]) pop() T {
 	var none T

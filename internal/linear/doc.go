@@ -6,7 +6,7 @@
 // The load's history goes to a checker (porcupine) with the model of one key; the
 // model itself is tested with histories that it has to refuse. The package has no
 // code but the tests'. They may import client, spec and internal/nodetest, and
-// store and leader to age a node's data without a quarter of a million puts.
+// store to age a node's data without a quarter of a million puts.
 //
-// Longer runs: go test ./internal/linear -linear.seconds 600 -linear.seed 1.
+// Longer runs: go test ./internal/linear -timeout 1h -linear.seconds 600 -linear.changes 300000.
 package linear

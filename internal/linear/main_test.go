@@ -20,7 +20,7 @@ var (
 	seconds = flag.Int("linear.seconds", 5, "how long each load lasts")
 	clients = flag.Int("linear.clients", 8, "clients of each load")
 	seed    = flag.Uint64("linear.seed", 0, "seed of the operations and of the moments of the kills; 0 takes a new one")
-	changes = flag.Int("linear.changes", 0, "put this many objects to have the change log cut for real; 0 leaves that out")
+	changes = flag.Int("linear.changes", 0, "put this many objects to have the change log cut, 300000 or so; 0 has the test age the data")
 )
 
 const (
