@@ -88,6 +88,7 @@ const (
 	Start     = "start"
 	Refused   = "refused"
 	Cancelled = "cancelled"
+	Condition = "condition" // of no attempt: the trigger's condition could not be evaluated
 )
 
 // Failure is why an attempt failed. A nil *Failure is success.

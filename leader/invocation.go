@@ -44,8 +44,13 @@ func (inv *invocation) ref() exec.TaskRef {
 	return exec.TaskRef{App: inv.session.name.app, Invocation: inv.id(), Attempt: int(inv.attempt)}
 }
 
-// fire makes an invocation of a function with the inputs of a firing.
-func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) *invocation {
+// fire makes an invocation of a function and dispatches it.
+func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) {
+	t.dispatch(t.invoke(s, target, bucket, trigger, f, inputs))
+}
+
+// invoke makes an invocation of a function with the inputs of a firing.
+func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) *invocation {
 	s.rec.Invocations++
 	inv := &invocation{session: s, number: s.rec.Invocations}
 	inv.rec = store.Invocation{
@@ -71,7 +76,6 @@ func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, 
 	s.countStart(target, t.cause)
 	t.touch(s)
 	t.mark(inv)
-	t.dispatch(inv)
 	return inv
 }
 
@@ -248,8 +252,13 @@ func (t *tx) giveUp(inv *invocation, f *exec.Failure) {
 		t.putDeadLetter(inv, fn.DeadLetter, failure)
 		return
 	}
-	if s.rec.Failure == nil {
-		s.rec.Failure = failure
+	t.abort(inv, failure)
+}
+
+// abort ends an invocation with a failure that nothing handles.
+func (t *tx) abort(inv *invocation, failure *store.Failure) {
+	if inv.session.rec.Failure == nil {
+		inv.session.rec.Failure = failure
 	}
 	t.finish(inv, store.InvocationFailed)
 }

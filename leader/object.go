@@ -175,6 +175,9 @@ func (t *tx) count(s *session, bucket spec.BucketName, key spec.Key, rec *store.
 		return // the app's version that the session runs on is not kept any more
 	}
 	for _, tr := range b.Triggers {
+		if tr.When != nil && !t.admits(s, bucket, tr, key, rec) {
+			continue
+		}
 		if tr.Scope == spec.ScopeBucket {
 			t.forward(s, bucket, tr, key, rec)
 			continue

@@ -26,6 +26,7 @@ type tx struct {
 	}
 	cause spec.FunctionName // of the attempt whose emission is evaluated
 	trace string            // its or the request's traceparent
+	chain int               // conditions that failed on dead letters of one another
 }
 
 func (r *reign) begin() *tx {

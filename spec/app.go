@@ -59,6 +59,8 @@ type Trigger struct {
 	Primitive Primitive      `json:"primitive"`
 	Target    []FunctionName `json:"target"`
 	Scope     Scope          `json:"scope"`
+	// When says which objects of the bucket the trigger sees; nil for all.
+	When *Condition `json:"when,omitempty"`
 
 	Keys  []Key  `json:"keys,omitempty"`  // by_name, by_set
 	Match string `json:"match,omitempty"` // by_name: a glob over the whole key, as MatchKey takes it

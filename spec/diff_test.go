@@ -40,6 +40,8 @@ func TestADifferenceIsToldFieldByField(t *testing.T) {
 		{"a field that goes", "{A: x}", "{B: y}", []string{"remove functions.f.env.A: x -> ", "add functions.f.env.B:  -> y"}},
 		{"a function that comes", "  g:", "  h: {command: [run]}\n  g:", []string{"add functions.h:  -> "}},
 		{"an option of a trigger", "keys: [x, y]", "keys: [x]", []string{`change buckets.b.triggers.one.keys: ["x","y"] -> ["x"]`}},
+		{"a condition that comes", "name: one,", "name: one, when: object.size < 5,", []string{
+			"add buckets.b.triggers.one.when:  -> object.size < 5"}},
 		{"another primitive", "by_set, target: f, keys: [x, y]", "by_batch_size, target: f, count: 3", []string{
 			"add buckets.b.triggers.one.count:  -> 3",
 			`remove buckets.b.triggers.one.keys: ["x","y"] -> `,

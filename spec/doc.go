@@ -6,9 +6,10 @@
 // takes three steps: the text becomes a tree of nodes that remember their
 // places (read_yaml.go, read_json.go); the tree is read by tables that list
 // each field with its kind, default and bounds (fields.go, trigger_fields.go);
-// what spans fields is checked last (check.go). The same tables print the
-// canonical manifest, compare two apps and make the JSON Schema, so a field is
-// added in one place.
+// what spans fields is checked last (check.go). The conditions of triggers are
+// compiled on the way (condition_compile.go), and evaluated by whoever evaluates
+// triggers. The same tables print the canonical manifest, compare two apps and
+// make the JSON Schema, so a field is added in one place.
 //
 // Nothing here does I/O beyond the bytes it is given, save that a time zone may
 // be read from the system's tables, and nothing here knows how apps are run.

@@ -82,8 +82,6 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 			`6:16: functions.h.runtime: "wasm" is not available in this version; use process`}},
 		{"what comes later: a durability", head + "buckets:\n  b: {durability: ephemeral}\n", []string{
 			`7:19: buckets.b.durability: "ephemeral" is not available in this version; use durable`}},
-		{"what comes later: conditions", on(`{name: a, primitive: immediate, target: f, when: "true"}`), []string{
-			`9:52: buckets.b.triggers[0].when: "when" is not available in this version; let the target function return at once for objects that it does not want`}},
 		{"what comes later: rerun", on(`{name: a, primitive: immediate, target: f, rerun: []}`), []string{
 			`9:52: buckets.b.triggers[0].rerun: "rerun" is not available in this version; use the retry and timeout of the function that the objects come from`}},
 

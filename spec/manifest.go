@@ -61,9 +61,10 @@ func readManifest(r *reader, data []byte, format Format) *node {
 		r.fault(at, "", "%s", problem)
 		return nil
 	}
+	r.source = string(data)
 	switch format {
 	case FormatYAML:
-		return readYAML(r, string(data))
+		return readYAML(r, r.source)
 	case FormatJSON:
 		return readJSON(r, data)
 	}

@@ -45,7 +45,7 @@ buckets:
     triggers:
       - {name: a, primitive: immediate,     target: f}
       - {name: b, primitive: by_name,       target: f, keys: [yes, also]}
-      - {name: b2, primitive: by_name,      target: f, match: "img-*"}
+      - {name: b2, primitive: by_name,      target: f, match: "img-*", when: 'object.size < 1000 && object.meta.region == "eu"'}
       - {name: c, primitive: by_set,        target: f, keys: [left, right]}
       - {name: d, primitive: by_batch_size, target: f, count: 100, max_wait: 2s, scope: bucket}
       - {name: e, primitive: by_time,       target: f, every: 1s, slide: 250ms, allow_empty: false}
@@ -225,6 +225,9 @@ func drawTrigger(t *rapid.T, name string, functions []spec.FunctionName) *spec.T
 		Primitive: rapid.SampledFrom([]spec.Primitive{spec.Immediate, spec.ByName, spec.BySet, spec.ByBatchSize,
 			spec.ByTime, spec.Redundant, spec.DynamicJoin, spec.DynamicGroup}).Draw(t, "primitive"),
 	}
+	if rapid.Bool().Draw(t, "has condition") {
+		tr.When = drawCondition(t)
+	}
 	session := tr.Scope == spec.ScopeSession
 	either := rapid.Bool().Draw(t, "either")
 	switch tr.Primitive {
@@ -265,6 +268,15 @@ func drawTrigger(t *rapid.T, name string, functions []spec.FunctionName) *spec.T
 		}
 	}
 	return tr
+}
+
+func drawCondition(t *rapid.T) *spec.Condition {
+	c, err := spec.CompileCondition(rapid.SampledFrom([]string{"true", "object.size < 1000",
+		"object.key == \"'é'\"", "object.meta.region == 'eu' // a comment\n && !object.value.done"}).Draw(t, "when"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func FuzzParse(f *testing.F) {

@@ -15,10 +15,15 @@ type reader struct {
 	suggest suggester
 	// zones remembers which time zones there are: looking one up reads a file.
 	zones map[string]bool
+	// source is the manifest's text, to find places within a text of it.
+	source string
+	// conditions are those that were there so far, conditionBytes their length.
+	conditions     map[string]bool
+	conditionBytes int
 }
 
 func newReader() *reader {
-	return &reader{suggest: suggester{budget: suggestBudget}, zones: map[string]bool{}}
+	return &reader{suggest: suggester{budget: suggestBudget}, zones: map[string]bool{}, conditions: map[string]bool{}}
 }
 
 func (r *reader) fault(at place, path, format string, args ...any) {

@@ -34,7 +34,7 @@ func primitiveNamed(name Primitive) *primitive {
 }
 
 // commonOptions are the fields of every trigger.
-var commonOptions = []string{"name", "primitive", "target", "scope"}
+var commonOptions = []string{"name", "primitive", "target", "scope", "when"}
 
 // owners returns the primitives that take option.
 func owners(option string) []string {
@@ -76,6 +76,8 @@ var triggerObject = func() object[Trigger] {
 			optional("scope", kind[Scope](choice[Scope]{words: []Scope{ScopeSession, ScopeBucket}}),
 				func(t *Trigger) *Scope { return &t.Scope },
 				"Whether the trigger counts per session or across the bucket. Default: bucket for by_batch_size and by_time, session for the others."),
+			optional("when", kind[*Condition](condition{}), func(t *Trigger) **Condition { return &t.When },
+				"Which objects count: a CEL expression over object.key, size, content_type, meta, bucket, session and value (its JSON). The trigger does not see an object for which it is false."),
 			optional("keys", kind[[]Key](keyList(1)), func(t *Trigger) *[]Key { return &t.Keys },
 				"by_name, by_set: the keys that count, 1 to 10000, each once."),
 			optional("match", kind[string](text[string]{what: "a glob", check: ValidPattern}),
@@ -109,7 +111,6 @@ var triggerObject = func() object[Trigger] {
 				"dynamic_group: when the stage is complete; keys or functions."),
 		},
 		later: map[string]string{
-			"when":  "let the target function return at once for objects that it does not want",
 			"rerun": "use the retry and timeout of the function that the objects come from",
 		},
 		check: checkTrigger,

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
-	"github.com/pheromone-run/pheromone/spec"
 )
 
 // Object is an object passed to a function or read by it. Its bytes must not be
@@ -22,6 +21,14 @@ type Object struct {
 	Meta        map[string]string
 	data        []byte
 }
+
+// The names and bounds of package spec that functions meet. They stand here once
+// more so that a function's program carries nothing of the manifest's language.
+const (
+	outputBucket = "@"
+	maxKeyBytes  = 1024
+	maxNameBytes = 63
+)
 
 // NewObject makes an object of data, for those who run attempts and for tests.
 func NewObject(bucket, key, session string, data []byte) Object {
@@ -145,12 +152,12 @@ func (c *Context) PutNew(bucket string, data []byte, opts ...Option) error {
 
 // Send puts an object into the inbox of another function, which runs it.
 func (c *Context) Send(function string, data []byte, opts ...Option) error {
-	return c.emit(Emission{Bucket: string(spec.Inbox(spec.FunctionName(function))), Data: data}, opts)
+	return c.emit(Emission{Bucket: "@" + function, Data: data}, opts)
 }
 
 // Output makes data an output of the session, outside of any declared bucket.
 func (c *Context) Output(data []byte, opts ...Option) error {
-	return c.emit(Emission{Bucket: string(spec.OutputBucket), Data: data, Output: true}, opts)
+	return c.emit(Emission{Bucket: outputBucket, Data: data, Output: true}, opts)
 }
 
 // Join names the set of keys that the dynamic_join trigger on bucket waits for.
@@ -263,14 +270,14 @@ func (c *Context) tooLarge(size int64, bucket, key string) error {
 }
 
 func checkKey(key string) error {
-	if key == "" || len(key) > spec.MaxKeyBytes {
-		return &RefusedError{fmt.Sprintf("a key has 1 to %d bytes, this one has %d", spec.MaxKeyBytes, len(key))}
+	if key == "" || len(key) > maxKeyBytes {
+		return &RefusedError{fmt.Sprintf("a key has 1 to %d bytes, this one has %d", maxKeyBytes, len(key))}
 	}
 	return nil
 }
 
 func checkNames(bucket, contentType string) error {
-	if bucket == "" || len(bucket) > spec.MaxNameBytes+1 {
+	if bucket == "" || len(bucket) > maxNameBytes+1 {
 		return &RefusedError{fmt.Sprintf("%.80q is not the name of a bucket", bucket)}
 	}
 	if len(contentType) > 255 {

@@ -42,7 +42,7 @@ const (
 func newLoad(node *nodetest.Node, lasts time.Duration) *load {
 	l := &load{node: node, began: time.Now(), stop: make(chan struct{})}
 	for n := range keysAtOnce * int((lasts+keyTime-1)/keyTime) {
-		l.keys = append(l.keys, spec.Key(fmt.Sprintf("key-%d", n)))
+		l.keys = append(l.keys, spec.Key(fmt.Sprintf("key-%04d", n)))
 	}
 	l.mu.last = map[spec.Key]spec.Revision{}
 	l.mu.away = map[spec.Code]int{}

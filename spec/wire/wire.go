@@ -172,7 +172,8 @@ type FunctionError struct {
 	// Kind is failed (the function said so), permanent (it said not to retry),
 	// timeout, crashed (its process ended), lost (its node ended), conflict
 	// (it put other bytes under a key that is taken), start (its process could not
-	// be started), refused (it broke a limit or the protocol) or cancelled.
+	// be started), refused (it broke a limit or the protocol), cancelled, or
+	// condition (the trigger's condition could not be evaluated: nothing was run).
 	Kind       string            `json:"kind"`
 	Message    string            `json:"message"`
 	Detail     string            `json:"detail,omitempty"` // stack or last output, bounded

@@ -1,0 +1,16 @@
+package fn
+
+import (
+	"testing"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+func TestNamesAndBoundsAreThoseOfTheManifest(t *testing.T) {
+	if outputBucket != string(spec.OutputBucket) || maxKeyBytes != spec.MaxKeyBytes || maxNameBytes != spec.MaxNameBytes {
+		t.Errorf("%q, %d, %d differ from package spec", outputBucket, maxKeyBytes, maxNameBytes)
+	}
+	if spec.Inbox("f") != "@f" {
+		t.Errorf("the inbox of f is %q", spec.Inbox("f"))
+	}
+}
