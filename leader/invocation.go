@@ -46,7 +46,9 @@ func (inv *invocation) ref() exec.TaskRef {
 
 // fire makes an invocation of a function and dispatches it.
 func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) {
-	t.dispatch(t.invoke(s, target, bucket, trigger, f, inputs))
+	inv := t.invoke(s, target, bucket, trigger, f, inputs)
+	t.expect(inv)
+	t.dispatch(inv)
 }
 
 // invoke makes an invocation of a function with the inputs of a firing.
@@ -102,7 +104,7 @@ func (t *tx) writeInvocation(inv *invocation) {
 	}
 	t.erase(store.AppendPendingKey(nil, t.shard(), name.app, name.session, inv.number))
 	history := store.AppendHistoryKey(nil, t.shard(), name.app, name.session, inv.number)
-	if inv.session.plan.cancels { // cancelRest reads it back
+	if inv.session.plan.readsHistory() { // cancelRest reads it back
 		t.put(history, value)
 		return
 	}
@@ -240,9 +242,14 @@ func (t *tx) retryDue(subject store.Timer, due store.Micros) {
 	t.dispatch(inv)
 }
 
-// giveUp ends an invocation that will not succeed: its failure goes to the
-// function's dead-letter bucket, or fails the session.
+// giveUp ends an invocation that will not succeed by itself: a rule runs it again,
+// or its failure goes to the function's dead-letter bucket, or fails the session.
 func (t *tx) giveUp(inv *invocation, f *exec.Failure) {
+	if inv.runsAgain() && retryable(f.Kind) {
+		t.finish(inv, store.InvocationFailed)
+		return
+	}
+	t.unexpect(inv)
 	s := inv.session
 	failure := t.failure(inv, f)
 	fn := s.plan.app.Functions[inv.rec.Function]
@@ -294,6 +301,7 @@ func (t *tx) cancelInvocation(s *session, inv *invocation, why string) {
 		ref := inv.ref()
 		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 	}
+	t.unexpect(inv)
 	t.finish(inv, store.InvocationCancelled)
 }
 

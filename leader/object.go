@@ -120,6 +120,9 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
 	t.put(store.AppendSessionObjectKey(nil, t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
 	s.rec.Objects++
+	if rec.Producer != 0 && len(s.plan.reruns) > 0 {
+		t.met(s, bucket, rec.Producer)
+	}
 	if rec.Blob != nil {
 		s.rec.Blobs++
 	}

@@ -16,7 +16,12 @@ type plan struct {
 	stages []stage
 	// cancels says that a redundant trigger of the app cancels the rest.
 	cancels bool
+	// reruns are the re-execution rules by the function that they run again.
+	reruns map[spec.FunctionName][]expectation
 }
+
+// readsHistory tells whether evaluation reads invocations back that have ended.
+func (p *plan) readsHistory() bool { return p.cancels || len(p.reruns) > 0 }
 
 // stage is a dynamic_group trigger with until functions.
 type stage struct {
@@ -46,6 +51,12 @@ func (r *reign) plan(app spec.AppName, version uint64) (*plan, bool) {
 	for name, b := range a.Buckets {
 		for _, tr := range b.Triggers {
 			p.cancels = p.cancels || tr.CancelRest
+			for _, rule := range tr.Rerun {
+				if p.reruns == nil {
+					p.reruns = make(map[spec.FunctionName][]expectation)
+				}
+				p.reruns[rule.Source] = append(p.reruns[rule.Source], expectation{bucket: name, trigger: tr, rule: rule})
+			}
 			if tr.Primitive == spec.DynamicGroup && len(tr.Until.Functions) > 0 {
 				p.stages = append(p.stages, stage{bucket: name, trigger: tr})
 			}

@@ -112,9 +112,12 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 		return errNoBucket(p.app, c.Bucket)
 	}
 	at := store.AppendKVKey(nil, t.shard(), c.App, c.Bucket, c.Key)
-	old, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, c.IfExists)
+	old, over, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, c.IfExists)
 	if err != nil {
 		return err
+	}
+	if over != nil {
+		t.deleteKV(store.EventExpire, at, c.App, c.Bucket, c.Key, over)
 	}
 	rec := store.Object{
 		Revision:    t.revision(),
@@ -277,16 +280,18 @@ func (t *tx) remember(app spec.AppName, request string, fingerprint uint64, buck
 }
 
 // condition reads a key-value object, nil if it is not there, and checks what the
-// request demands of it.
-func (t *tx) condition(at []byte, bucket spec.BucketName, key spec.Key, revision *spec.Revision, exists bool) (*store.Object, error) {
-	var old *store.Object
+// request demands of it. One whose time to live is over is not there, as for reads,
+// which go by the clock: its timer may not have come yet. It is returned as over.
+func (t *tx) condition(at []byte, bucket spec.BucketName, key spec.Key, revision *spec.Revision, exists bool) (old, over *store.Object, err error) {
 	if value, ok := t.get(at); ok {
 		rec, err := store.DecodeObject(value)
 		if err != nil {
 			t.broken(err)
-			return nil, err
+			return nil, nil, err
 		}
-		old = &rec
+		if old = &rec; rec.Expires != 0 && rec.Expires <= micros(t.now()) {
+			old, over = nil, &rec
+		}
 	}
 	have := spec.Revision(0)
 	if old != nil {
@@ -294,15 +299,15 @@ func (t *tx) condition(at []byte, bucket spec.BucketName, key spec.Key, revision
 	}
 	switch {
 	case revision != nil && *revision != have && have == 0:
-		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is not there, the request expects revision %d", key, bucket, *revision)
+		return nil, nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is not there, the request expects revision %d", key, bucket, *revision)
 	case revision != nil && *revision != have && *revision == 0:
-		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is there already, with revision %d", key, bucket, have)
+		return nil, nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is there already, with revision %d", key, bucket, have)
 	case revision != nil && *revision != have:
-		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q has revision %d, the request expects %d", key, bucket, have, *revision)
+		return nil, nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q has revision %d, the request expects %d", key, bucket, have, *revision)
 	case exists && old == nil:
-		return nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is not there", key, bucket)
+		return nil, nil, spec.Errorf(spec.CodePrecondition, "object %q in bucket %q is not there", key, bucket)
 	}
-	return old, nil
+	return old, over, nil
 }
 
 // replaced lets go of a key-value object that is overwritten or deleted.
@@ -356,7 +361,7 @@ func (c *remove) evaluate(t *tx) error {
 		return err
 	}
 	at := store.AppendKVKey(nil, t.shard(), c.App, c.Bucket, c.Key)
-	old, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, false)
+	old, _, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, false)
 	if err != nil {
 		return err
 	}

@@ -105,6 +105,8 @@ func (t *tx) timerDue(due reminder) {
 		t.expire(subject, due.due)
 	case store.TimerDeliver:
 		t.deliver(sessionName{subject.App, subject.Session}, subject.Bucket, subject.Key, due.due)
+	case store.TimerRerun:
+		t.rerunDue(subject, due.due)
 	case store.TimerRequest:
 		t.remove(store.AppendRequestKey(nil, t.shard(), subject.App, string(subject.Key)))
 	}

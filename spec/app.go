@@ -61,6 +61,9 @@ type Trigger struct {
 	Scope     Scope          `json:"scope"`
 	// When says which objects of the bucket the trigger sees; nil for all.
 	When *Condition `json:"when,omitempty"`
+	// Rerun says which functions the trigger's objects come from, and when one that
+	// has put none is run again.
+	Rerun []Rerun `json:"rerun,omitempty"`
 
 	Keys  []Key  `json:"keys,omitempty"`  // by_name, by_set
 	Match string `json:"match,omitempty"` // by_name: a glob over the whole key, as MatchKey takes it
@@ -80,6 +83,16 @@ type Trigger struct {
 
 	GroupBy GroupBy `json:"group_by,omitzero"` // dynamic_group
 	Until   Until   `json:"until,omitzero"`    // dynamic_group
+}
+
+// Rerun is a re-execution rule: if an invocation of Source has not put an object
+// into the trigger's bucket Timeout after it was fired, it is run again, at most
+// Max times; then the session fails. These are the re-execution rules of
+// "Following the Data, Not the Function" (NSDI '23).
+type Rerun struct {
+	Source  FunctionName  `json:"source"`
+	Timeout time.Duration `json:"timeout"`
+	Max     int           `json:"max"`
 }
 
 // GroupBy says which group an object of a dynamic_group belongs to: the part of

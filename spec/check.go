@@ -190,6 +190,9 @@ func checkReferences(r *reader, root *node) {
 				targeted[name] = true
 			}
 			checkNames(r, join(join(path, "until"), "functions"), t.get("until").get("functions"), "function", functions)
+			for j, rule := range listItems(t.get("rerun")) {
+				checkNames(r, join(index(join(path, "rerun"), j), "source"), rule.get("source"), "function", functions)
+			}
 		}
 	}
 	for _, f := range mapping(root.get("functions")) {
@@ -203,6 +206,13 @@ func checkReferences(r *reader, root *node) {
 			r.warn(f.keyAt, path, "no trigger targets it: it runs only when it is invoked or sent to")
 		}
 	}
+}
+
+func listItems(n *node) []*node {
+	if n == nil || n.kind != listNode {
+		return nil
+	}
+	return n.items
 }
 
 // checkNames tells the names in n, one or a list, that are not declared, and

@@ -82,8 +82,11 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 			`6:16: functions.h.runtime: "wasm" is not available in this version; use process`}},
 		{"what comes later: a durability", head + "buckets:\n  b: {durability: ephemeral}\n", []string{
 			`7:19: buckets.b.durability: "ephemeral" is not available in this version; use durable`}},
-		{"what comes later: rerun", on(`{name: a, primitive: immediate, target: f, rerun: []}`), []string{
-			`9:52: buckets.b.triggers[0].rerun: "rerun" is not available in this version; use the retry and timeout of the function that the objects come from`}},
+		{"a rule of an unknown function", on(`{name: a, primitive: immediate, target: f, rerun: [{source: nope, timeout: 1s}]}`), []string{
+			`9:69: buckets.b.triggers[0].rerun[0].source: unknown function "nope": declare it under functions`}},
+		{"a rule without a time", on(`{name: a, primitive: immediate, target: f, rerun: [{source: f, max: 0}]}`), []string{
+			`9:60: buckets.b.triggers[0].rerun[0].timeout: missing: how long to wait for its object`,
+			`9:77: buckets.b.triggers[0].rerun[0].max: must be a whole number from 1 to 100, not the number 0`}},
 
 		{"a trigger without anything", on(`{}`), []string{
 			`9:9: buckets.b.triggers[0].name: missing: the trigger's name`,

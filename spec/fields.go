@@ -69,6 +69,9 @@ const (
 	MaxTargets     = 100    // target, and until.functions
 	MaxTriggerKeys = 10_000 // keys of by_name and by_set, and until.keys
 
+	DefaultReruns = 3                // rerun: max
+	MaxReruns     = 100              // rerun: max, from 1
+	MaxRerunRules = 100              // of one trigger
 	MaxBatchCount = 1_000_000        // by_batch_size: count, from 1
 	MinWait       = time.Millisecond // by_batch_size: max_wait, unless it is 0 (wait for ever), the default
 	MaxWait       = 30 * 24 * time.Hour

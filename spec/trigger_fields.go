@@ -34,7 +34,7 @@ func primitiveNamed(name Primitive) *primitive {
 }
 
 // commonOptions are the fields of every trigger.
-var commonOptions = []string{"name", "primitive", "target", "scope", "when"}
+var commonOptions = []string{"name", "primitive", "target", "scope", "when", "rerun"}
 
 // owners returns the primitives that take option.
 func owners(option string) []string {
@@ -109,9 +109,9 @@ var triggerObject = func() object[Trigger] {
 				"dynamic_group: what tells the group of an object; prefix or meta."),
 			optional("until", kind[Until](untilObject), func(t *Trigger) *Until { return &t.Until },
 				"dynamic_group: when the stage is complete; keys or functions."),
-		},
-		later: map[string]string{
-			"rerun": "use the retry and timeout of the function that the objects come from",
+			optional("rerun", kind[[]Rerun](list[Rerun]{item: rerunObject, what: "rules", least: 1, most: MaxRerunRules}),
+				func(t *Trigger) *[]Rerun { return &t.Rerun },
+				"Re-execution rules: the functions that the objects come from, and when one that has put none into the bucket is run again."),
 		},
 		check: checkTrigger,
 		skip: func(t *Trigger, name string) bool {
@@ -121,6 +121,18 @@ var triggerObject = func() object[Trigger] {
 		constrain: constrainTrigger,
 	}
 }()
+
+var rerunObject = object[Rerun]{
+	what: "a rule",
+	fields: []field[Rerun]{
+		required("source", kind[FunctionName](functionName), func(r *Rerun) *FunctionName { return &r.Source },
+			"the function that puts the objects", "The function whose invocations are expected to put an object into the bucket."),
+		required("timeout", kind[time.Duration](duration{least: MinWait, most: MaxWait}), func(r *Rerun) *time.Duration { return &r.Timeout },
+			"how long to wait for its object", "How long after an invocation of source was fired its object is waited for, from 1ms to 720h."),
+		defaulted("max", kind[int](count{1, MaxReruns}), DefaultReruns, func(r *Rerun) *int { return &r.Max },
+			"How often an invocation is run again. After that the session fails."),
+	},
+}
 
 var groupByObject = object[GroupBy]{
 	what: "group_by",

@@ -158,7 +158,19 @@ func AppendInvocation(dst []byte, v *Invocation) []byte {
 		dst = appendUint(dst, j)
 	}
 	dst = appendBool(dst, v.Handled)
-	return appendString(dst, v.Traceparent)
+	dst = appendString(dst, v.Traceparent)
+	dst = appendUint(dst, uint64(len(v.Expects)))
+	for _, e := range v.Expects {
+		dst = appendString(appendString(dst, e.Bucket), e.Trigger)
+		dst = appendUint(appendInt(dst, e.Due), uint64(e.Runs))
+	}
+	return dst
+}
+
+const expectBytes = 4
+
+func (r *recordReader) expect() Expect {
+	return Expect{Bucket: spec.BucketName(r.string()), Trigger: spec.TriggerName(r.string()), Due: r.micros(), Runs: r.uint32()}
 }
 
 // DecodeInvocation reads the record of an invocation.
@@ -181,6 +193,7 @@ func DecodeInvocation(src []byte) (Invocation, error) {
 		Joins:       list(&r, 1, (*recordReader).uint),
 		Handled:     r.bool(),
 		Traceparent: r.string(),
+		Expects:     list(&r, expectBytes, (*recordReader).expect),
 	}
 	return v, r.done("invocation")
 }

@@ -64,6 +64,7 @@ func records() []record {
 			Queued: 4, Ended: 5, Next: 6, Tries: 7, Lost: 8,
 			Attempts: []store.Attempt{{Number: 1, Started: 2, Ended: 3, Executor: "n1/1", Failure: failure}},
 			Joins:    []uint64{1, 300}, Handled: true, Traceparent: "00-ab-cd-01",
+			Expects: []store.Expect{{Bucket: "b", Trigger: "t", Due: 5, Runs: 2}},
 		}, store.AppendInvocation, store.DecodeInvocation),
 		kind("trigger_state", store.TriggerState{Timer: 1, Header: []byte{1, 2}, Primitive: spec.ByTime}, store.AppendTriggerState, store.DecodeTriggerState),
 		kind("item", store.Item{Key: "k", Group: "g", Time: -5}, store.AppendItem, store.DecodeItem),

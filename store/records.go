@@ -146,6 +146,15 @@ type Invocation struct {
 	Joins       []uint64 // sequence numbers of the sets it has named
 	Handled     bool     // failed, and its dead letter was put
 	Traceparent string
+	Expects     []Expect
+}
+
+// Expect is an object that a re-execution rule waits for.
+type Expect struct {
+	Bucket  spec.BucketName
+	Trigger spec.TriggerName // whose rule it is
+	Due     Micros           // when the invocation is run again; 0 once it has put an object
+	Runs    uint32           // how often it has been run again
 }
 
 // InputRef names an object that an invocation gets.
@@ -216,6 +225,7 @@ const (
 	TimerExpire                       // Bucket, Key, Revision: a key-value object's time to live
 	TimerDeliver                      // Session, Bucket, Key: a delayed object
 	TimerRequest                      // Key: an idempotency key
+	TimerRerun                        // Session, Number, Bucket, Trigger: a re-execution rule
 )
 
 // Timer is the subject of a timer; the time itself stands in its key.

@@ -100,7 +100,7 @@ func (s *bySet) restore(h *headerReader, items iter.Seq[Item]) error {
 
 func (s *bySet) Waiting() Waiting {
 	if s.fired {
-		return Waiting{}
+		return Waiting{Done: true}
 	}
 	return Waiting{
 		Have:    s.lanes.size,

@@ -179,7 +179,7 @@ func (g *dynamicGroup) restore(h *headerReader, items iter.Seq[Item]) error {
 
 func (g *dynamicGroup) Waiting() Waiting {
 	if g.done {
-		return Waiting{}
+		return Waiting{Done: true}
 	}
 	return Waiting{
 		Have:    g.have,

@@ -89,6 +89,7 @@ type Waiting struct {
 	Need     int        // objects still missing; 0 if not known
 	Missing  []spec.Key // at most 100 of the missing keys, in order
 	Deadline time.Time  // when it fires by timer; zero if it does not
+	Done     bool       // it will not fire any more in this scope
 	Armed    bool       // whether it waits for anything: it has counted or named something that has not fired
 }
 

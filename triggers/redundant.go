@@ -129,7 +129,7 @@ func (r *redundant) restore(h *headerReader, items iter.Seq[Item]) error {
 
 func (r *redundant) Waiting() Waiting {
 	if r.fired && !r.rounds {
-		return Waiting{}
+		return Waiting{Done: true}
 	}
 	return Waiting{Have: len(r.waiting), Need: max(r.k-len(r.waiting), 0), Armed: len(r.waiting) > 0}
 }
