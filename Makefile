@@ -19,7 +19,7 @@ build: ## build the one binary, bin/pheromone
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/pheromone
 
 run: build ## start a node, count the words of a book on it, and stay up until Ctrl-C
-	@$(GO) run ./examples/demo -binary $(BIN)
+	@$(GO) build -o bin/demo ./examples/demo && exec bin/demo -binary $(BIN)
 
 test: lint ## everything that must be green
 	$(GO) test $(RACE) -timeout 15m $(ALL)

@@ -190,6 +190,7 @@ func (c *done) evaluate(t *tx) error {
 	}
 	inv.dispatched = false
 	if f != nil {
+		t.tell(inv, f)
 		t.retryOrGiveUp(inv, f)
 		return nil
 	}

@@ -38,6 +38,7 @@ func (t *tx) admits(s *session, bucket spec.BucketName, tr *spec.Trigger, key sp
 	defer func() { t.chain-- }()
 	for _, target := range tr.Target {
 		inv := t.invoke(s, target, bucket, tr.Name, &triggers.Firing{}, inputs)
+		t.tell(inv, failure)
 		if t.chain > conditionChain {
 			t.abort(inv, t.failure(inv, failure))
 			continue

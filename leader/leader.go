@@ -47,7 +47,7 @@ type Router interface {
 	Deliver(ctx context.Context, to spec.ShardID, m Mail) error
 }
 
-// Config is what a Leader needs. All fields but Now and Log are required.
+// Config is what a Leader needs. All fields but Tell, Now and Log are required.
 type Config struct {
 	Shard   spec.ShardID
 	Node    string
@@ -56,6 +56,9 @@ type Config struct {
 	Apps    Apps
 	Router  Router
 	Runtime exec.Runtime
+	// Tell takes lines about attempts that failed, for the app's log. It must not
+	// block. Nobody is told if it is nil.
+	Tell func(exec.LogRecord)
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	Log *slog.Logger
@@ -80,6 +83,9 @@ type Leader struct {
 func New(cfg Config) *Leader {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Tell == nil {
+		cfg.Tell = func(exec.LogRecord) {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

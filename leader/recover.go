@@ -114,6 +114,7 @@ func (t *tx) restore(key, value []byte) error {
 	case inv.attempt > 0 && rec.Attempts[len(rec.Attempts)-1].Ended == 0:
 		lost := &exec.Failure{Kind: exec.Lost, Message: "the node stopped, or lost the leadership of the shard, while the attempt ran"}
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, lost)})
+		t.tell(inv, lost)
 		t.retryOrGiveUp(inv, lost)
 	default:
 		inv.attempt++ // one may have run whose start was not written

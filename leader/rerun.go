@@ -207,7 +207,9 @@ func (t *tx) giveUpOn(inv *invocation, e *store.Expect, x *expectation) {
 	if missing := t.missing(s, x); missing != "" {
 		message += "; trigger " + string(x.trigger.Name) + " still waits for " + missing
 	}
-	failure := t.failure(inv, &exec.Failure{Kind: exec.TimedOut, Message: message})
+	late := &exec.Failure{Kind: exec.TimedOut, Message: message}
+	failure := t.failure(inv, late)
+	t.tell(inv, late)
 	if s.rec.Failure == nil {
 		s.rec.Failure = failure
 	}

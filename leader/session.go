@@ -96,7 +96,7 @@ func (t *tx) reopen(s *session) error {
 		t.touch(s)
 		return nil
 	default:
-		return spec.Errorf(spec.CodeConflict, "session %s has %s and takes no more objects", s.name.session, stateName(s.rec.State)).
+		return spec.Errorf(spec.CodeConflict, "session %s is over (%s) and takes no more objects", s.name.session, stateName(s.rec.State)).
 			WithHint("run it again with: pheromone session rerun")
 	}
 }

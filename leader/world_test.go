@@ -27,6 +27,7 @@ type world struct {
 	shards  int
 	apps    *deployed
 	run     *runner
+	told    told
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
@@ -67,7 +68,7 @@ func (w *world) start() {
 			w.t.Fatalf("start shard %d: %v", id, err)
 		}
 		w.raft[id] = s
-		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run})
+		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add})
 	}
 	for _, l := range w.leaders {
 		w.done.Go(func() {
@@ -380,4 +381,22 @@ func keysOf(in []exec.Input) []string {
 		keys = append(keys, string(i.Key))
 	}
 	return keys
+}
+
+// told collects what the leader writes into the apps' logs.
+type told struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (t *told) add(r exec.LogRecord) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lines = append(t.lines, fmt.Sprintf("%s %s: %s", r.Stream, r.Function, r.Text))
+}
+
+func (t *told) all() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.lines)
 }

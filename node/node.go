@@ -169,7 +169,7 @@ func (n *Node) startShards() error {
 				return fmt.Errorf("start shard %d: %w", id, err)
 			}
 			l := leader.New(leader.Config{
-				Shard: id, Node: n.cfg.Name, DB: n.db, Replica: s, Apps: n, Router: n, Runtime: n.pool, Log: n.cfg.Log,
+				Shard: id, Node: n.cfg.Name, DB: n.db, Replica: s, Apps: n, Router: n, Runtime: n.pool, Tell: n.logs.Append, Log: n.cfg.Log,
 			})
 			n.shards = append(n.shards, id)
 			n.replicas = append(n.replicas, s)
