@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"errors"
 
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -140,4 +141,48 @@ func (t *tx) drop(app spec.AppName) {
 	delete(t.pending, app)
 	delete(t.newest, app)
 	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))
+	t.dropMail(app)
+	t.dropEvents(app)
+}
+
+// dropMail deletes an app's messages to other shards: nobody waits for them, and
+// the bytes that they refer to are gone.
+func (t *tx) dropMail(app spec.AppName) {
+	lower, upper := store.Bounds(store.AppendOutboxPrefix(nil, t.shard()))
+	t.scan(lower, upper, func(k, v []byte) error {
+		sequence, err := store.DecodeOutboxKey(k)
+		if err != nil {
+			return err
+		}
+		m, err := store.DecodeMail(v)
+		if err == nil && m.App == app {
+			t.erase(k)
+			t.onApplied(func() { t.outbox.acknowledged(sequence) })
+		}
+		return err
+	})
+}
+
+// dropEvents deletes an app's entries of the change log, which hold bytes.
+func (t *tx) dropEvents(app spec.AppName) {
+	lower, upper := store.Bounds(store.AppendEventsPrefix(nil, t.shard()))
+	t.scan(lower, upper, func(k, v []byte) error {
+		e, err := store.DecodeEvent(v)
+		if err == nil && e.App == app {
+			t.erase(k)
+		}
+		return err
+	})
+}
+
+// scan reads a range of the store.
+func (t *tx) scan(lower, upper []byte, fn func(k, v []byte) error) {
+	var damaged error
+	err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		damaged = fn(k, v)
+		return damaged == nil
+	})
+	if err = errors.Join(err, damaged); err != nil {
+		t.broken(err)
+	}
 }

@@ -364,6 +364,9 @@ func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, 
 		return refuse("the object for bucket %q has %d bytes, the app's limit is %d (limits.max_object_size)", e.Bucket, e.payload.size, limit)
 	}
 	there, err := t.place(s, t.object(inv, e))
+	if err == nil && there == nil && !e.payload.stored {
+		err = t.staged(s.name.app, e.payload)
+	}
 	if err != nil {
 		return false, &exec.Failure{Kind: exec.Conflict, Message: err.Error()}
 	}

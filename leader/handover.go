@@ -3,6 +3,7 @@ package leader
 import (
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/spec"
+	"time"
 )
 
 // emission is an exec.Emission with its bytes where they are to be.
@@ -11,9 +12,27 @@ type emission struct {
 	payload *payload
 }
 
+// roomEvery is how often a full disk is looked at again.
+const roomEvery = 250 * time.Millisecond
+
+// waitForRoom holds up what an attempt puts while the disk is full. The attempt
+// waits with it, until its time is over.
+func (r *reign) waitForRoom() {
+	for r.leader.cfg.DB.Writable() != nil {
+		select {
+		case <-time.After(roomEvery):
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
 // hand stages what is large and passes the command to the loop, waiting while
 // the loop has too much waiting.
 func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emission) command) error {
+	if len(emissions) > 0 {
+		r.waitForRoom()
+	}
 	puts := make([]emission, len(emissions))
 	h := &handed{leader: r.leader, app: task.App, emissions: puts}
 	var inline int64

@@ -57,7 +57,7 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 // heldInline is the size up to which a held object's bytes stay in its record. A
 // firing writes the records of all its objects once more, in one entry, so they
 // have to be small.
-const heldInline = 1 << 10
+const heldInline = 128
 
 // setApart moves an object's bytes out of its record.
 func (t *tx) setApart(app spec.AppName, rec *store.Object) {
@@ -109,6 +109,10 @@ func (t *tx) fireBucket(p *plan, name machineName, tr *spec.Trigger, f *triggers
 	id := spec.NewSessionID(spec.BucketSlot(name.app, name.bucket), timeOf(t.at))
 	s := t.newSession(sessionName{name.app, id}, p, store.Origin{Kind: store.OriginTrigger, Bucket: name.bucket, Trigger: name.trigger})
 	for _, target := range tr.Target {
+		if t.overflows(f.Inputs, heldInputBytes) {
+			t.refuseFiring(s, target, name.bucket, name.trigger, f, nil)
+			continue
+		}
 		inputs := make([]store.InputRef, 0, len(f.Inputs))
 		number := s.rec.Invocations + 1
 		for _, o := range f.Inputs {

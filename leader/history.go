@@ -113,11 +113,14 @@ func (c *inspect) evaluate(t *tx) error {
 	return nil
 }
 
-// SessionPage is a page of sessions of one shard, newest first. Scanned tells how
-// far it looked: it goes on after that session even if Items ends before it.
+// SessionPage is a page of sessions of one shard, newest first.
 type SessionPage struct {
 	Items []wire.Session
-	More  bool
+	// More says that the page ends before the shard's sessions do, at the one with
+	// this time and id, whether that is among Items or not.
+	More   bool
+	LastAt store.Micros
+	LastID spec.SessionID
 }
 
 // scanSessions bounds how many sessions one page looks at for those that match.
@@ -141,11 +144,12 @@ func (l *Leader) Sessions(ctx context.Context, app spec.AppName, status wire.Ses
 			page.More = true
 			return false
 		}
-		_, _, id, err := store.DecodeSessionIndexKey(k)
+		_, created, id, err := store.DecodeSessionIndexKey(k)
 		if err != nil {
 			damaged = err
 			return false
 		}
+		page.LastAt, page.LastID = created, id
 		rec, err := l.sessionRecord(app, id)
 		if spec.CodeOf(err) == spec.CodeNotFound {
 			return true // purged since the scan began

@@ -97,6 +97,9 @@ func (o *outbox) add(sequence uint64, m *store.Mail) {
 	o.mu.first, o.mu.last = min(o.mu.first, sequence), max(o.mu.last, sequence)
 	o.done.Go(func() {
 		for wait := mailRetryFirst; ; wait = min(2*wait, mailRetryMax) {
+			if !o.waits(sequence) {
+				return // its app has been deleted
+			}
 			err := o.deliver(sequence, m)
 			if err == nil {
 				break
@@ -113,6 +116,12 @@ func (o *outbox) add(sequence uint64, m *store.Mail) {
 		case <-o.ctx.Done():
 		}
 	})
+}
+
+func (o *outbox) waits(sequence uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.mu.waiting[sequence]
 }
 
 func (o *outbox) deliver(sequence uint64, m *store.Mail) error {
@@ -181,7 +190,8 @@ func (l *Leader) TakeMail(ctx context.Context, m Mail) error {
 		c.mail.Object.Blob = &copied
 	}
 	err := l.do(ctx, c, len(m.Object.Inline))
-	l.letGo(m.App, c.payload, err != nil)
+	code := spec.CodeOf(err)
+	l.letGo(m.App, c.payload, code == spec.CodeUnavailable || code == spec.CodeTimeout)
 	return err
 }
 
@@ -201,6 +211,9 @@ func (c *take) evaluate(t *tx) error {
 	}
 	if _, seen := t.get(mark); seen || m.Sequence < low {
 		return nil
+	}
+	if err := t.staged(m.App, c.payload); err != nil {
+		return err
 	}
 	t.put(mark, []byte{1}) // an empty value reads as deleted while it is in flight
 	if m.Unacknowledged > low {

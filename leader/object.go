@@ -192,7 +192,23 @@ func (t *tx) count(s *session, bucket spec.BucketName, key spec.Key, rec *store.
 	}
 }
 
-// adopt takes a staged blob into the store for good.
+// staged tells whether a payload's bytes are there still: those of an app that was
+// deleted while they came in are not.
+func (t *tx) staged(app spec.AppName, p *payload) error {
+	if p == nil || p.blob == nil {
+		return nil
+	}
+	there, err := t.leader.cfg.DB.Has(store.AppendStagedKey(nil, t.shard(), app, p.blob.ID))
+	if err != nil {
+		t.broken(err)
+		return err
+	}
+	if !there {
+		return spec.Errorf(spec.CodeConflict, "app %q was deleted while the object's bytes came in: put it again", app)
+	}
+	return nil
+}
+
 func (t *tx) adopt(app spec.AppName, p *payload) {
 	store.AdoptBlob(t.batch, t.shard(), app, *p.blob)
 	p.stored = true

@@ -88,6 +88,9 @@ func (c *put) evaluate(t *tx) error {
 	if done, err := t.repeated(c.App, c.Request, fingerprint, &c.result); done || err != nil {
 		return err
 	}
+	if err := t.staged(c.App, c.payload); err != nil {
+		return err
+	}
 	if limit := p.app.Limits.MaxPending; limit > 0 && t.pending[c.App] >= limit {
 		return spec.Errorf(spec.CodeOverloaded, "app %q has %d invocations pending on shard %d, which is its limit (limits.max_pending)", c.App, limit, t.shard())
 	}
@@ -277,6 +280,24 @@ func (t *tx) remember(app spec.AppName, request string, fingerprint uint64, buck
 	}
 	t.put(store.AppendRequestKey(nil, t.shard(), app, request), store.AppendRequest(nil, &rec))
 	t.arm(rec.Expires, store.Timer{Kind: store.TimerRequest, App: app, Key: spec.Key(request)})
+}
+
+// forgetRequest deletes what is remembered of a request, if it is still the one
+// that the timer was set for.
+func (t *tx) forgetRequest(subject store.Timer, due store.Micros) {
+	key := store.AppendRequestKey(nil, t.shard(), subject.App, string(subject.Key))
+	value, ok := t.get(key)
+	if !ok {
+		return
+	}
+	rec, err := store.DecodeRequest(value)
+	if err != nil {
+		t.broken(err)
+		return
+	}
+	if rec.Expires == due {
+		t.remove(key)
+	}
 }
 
 // condition reads a key-value object, nil if it is not there, and checks what the

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -28,10 +29,16 @@ func (r *reign) recover() error {
 	if err := r.alone(func(t *tx) { t.takeApps() }); err != nil {
 		return err
 	}
+	// Old messages first: a new one tells the receiver which are not acknowledged.
+	if err := r.recoverOutbox(); err != nil {
+		return err
+	}
 	if err := r.recoverPending(); err != nil {
 		return err
 	}
-	return r.recoverOutbox()
+	// Before anything is evaluated: an exclusive round does not look ahead itself.
+	r.lookAhead(micros(r.now()) + store.Micros(horizonStep.Microseconds()))
+	return r.failed
 }
 
 // alone evaluates f as an entry of its own and waits until it is applied.
@@ -130,7 +137,7 @@ func (r *reign) recoverOutbox() error {
 		sequence, err := store.DecodeOutboxKey(k)
 		if err == nil {
 			var m store.Mail
-			if m, err = store.DecodeMail(v); err == nil {
+			if m, err = store.DecodeMail(bytes.Clone(v)); err == nil { // the message outlives the scan
 				r.outbox.add(sequence, &m)
 				return true
 			}

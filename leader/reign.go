@@ -148,6 +148,11 @@ func (r *reign) serve(ctx context.Context) error {
 		if err := r.round(first); err != nil {
 			return err
 		}
+		if first != nil && isExclusive(first.command) { // what it deleted must be seen to be gone
+			if err := r.drain(); err != nil {
+				return err
+			}
+		}
 	}
 }
 

@@ -135,6 +135,11 @@ func (t *tx) pendingOrEnded(s *session, number uint64) *invocation {
 	if inv := s.pending[number]; inv != nil {
 		return inv
 	}
+	for _, inv := range t.dirty.invocations { // it has ended in this round, or was looked at
+		if inv.session == s && inv.number == number {
+			return inv
+		}
+	}
 	value, ok := t.get(store.AppendHistoryKey(nil, t.shard(), s.name.app, s.name.session, number))
 	if !ok {
 		return nil

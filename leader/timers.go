@@ -108,7 +108,7 @@ func (t *tx) timerDue(due reminder) {
 	case store.TimerRerun:
 		t.rerunDue(subject, due.due)
 	case store.TimerRequest:
-		t.remove(store.AppendRequestKey(nil, t.shard(), subject.App, string(subject.Key)))
+		t.forgetRequest(subject, due.due)
 	}
 }
 

@@ -26,6 +26,10 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 			inputs[j] = store.InputRef{Bucket: bucket, Key: o.Key, Revision: spec.Revision(o.Position)}
 		}
 		for _, target := range tr.Target {
+			if t.overflows(f.Inputs, inputBytes) {
+				t.refuseFiring(s, target, bucket, tr.Name, f, inputs[:min(len(inputs), inputsShown)])
+				continue
+			}
 			t.fire(s, target, bucket, tr.Name, f, inputs)
 		}
 	}

@@ -24,9 +24,10 @@ type tx struct {
 		invocations []*invocation
 		machines    []*machine
 	}
-	cause spec.FunctionName // of the attempt whose emission is evaluated
-	trace string            // its or the request's traceparent
-	chain int               // conditions that failed on dead letters of one another
+	cause  spec.FunctionName // of the attempt whose emission is evaluated
+	trace  string            // its or the request's traceparent
+	firing int               // bytes that the round's firings will write
+	chain  int               // conditions that failed on dead letters of one another
 }
 
 func (r *reign) begin() *tx {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -108,16 +109,22 @@ func (n *Node) appsChanged(ctx context.Context) error {
 	return group.Wait()
 }
 
+// takeOverAgain is how long a leader that could not take over a change is left alone.
+const takeOverAgain = time.Second
+
 // followApps has the leaders take over changes that did not come through this
 // node's API.
 func (n *Node) followApps() {
 	for {
 		changed := n.control.Changed()
+		var again <-chan time.Time
 		if err := n.appsChanged(n.ctx); err != nil {
-			n.cfg.Log.Debug("apps not taken over yet", "error", err)
+			n.cfg.Log.Warn("a change of the apps is not taken over yet and tried again", "error", err)
+			again = time.After(takeOverAgain)
 		}
 		select {
 		case <-changed:
+		case <-again:
 		case <-n.ctx.Done():
 			return
 		}
@@ -188,16 +195,16 @@ func (n *Node) DeleteApp(ctx context.Context, name spec.AppName) error {
 	if _, err := n.control.Apply(ctx, &control.DeleteApp{Name: name, At: n.now()}); err != nil {
 		return err
 	}
-	if err := n.appsChanged(ctx); err != nil {
-		return err
-	}
-	return n.logs.Remove(name)
+	return errors.Join(n.logs.Remove(name), n.appsChanged(ctx))
 }
 
 // PutArtifact implements api.Apps.
 func (n *Node) PutArtifact(ctx context.Context, _ spec.AppName, sum string, body io.Reader) (bool, error) {
 	if raw, err := hex.DecodeString(sum); err != nil || len(raw) != 32 || hex.EncodeToString(raw) != sum {
 		return false, spec.Errorf(spec.CodeInvalid, "an artifact is named by its SHA-256 in 64 lower-case hexadecimal digits, this is %q", sum).WithField("artifact")
+	}
+	if err := n.db.Writable(); err != nil {
+		return false, err
 	}
 	counted := &countingReader{from: body}
 	existed, err := n.artifacts.Put(ctx, sum, counted, maxArtifactBytes)

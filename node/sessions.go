@@ -61,14 +61,17 @@ func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.Sessi
 	if err != nil {
 		return wire.SessionList{}, err
 	}
-	items, more := []wire.Session{}, false
+	items := []wire.Session{}
+	var cut sessionPosition // the newest session that a shard's page ends at
 	for _, ld := range n.leaders {
 		page, err := ld.Sessions(ctx, l.App, l.Status, l.Function, before, beforeID, l.Limit)
 		if err != nil {
 			return wire.SessionList{}, err
 		}
 		items = append(items, page.Items...)
-		more = more || page.More
+		if end := (sessionPosition{page.LastAt, page.LastID}); page.More && end.newerThan(cut) {
+			cut = end
+		}
 	}
 	slices.SortFunc(items, func(a, b wire.Session) int {
 		if c := b.CreatedAt.Compare(a.CreatedAt); c != 0 {
@@ -76,12 +79,37 @@ func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.Sessi
 		}
 		return strings.Compare(string(b.Session), string(a.Session))
 	})
-	list := wire.SessionList{Items: items[:min(len(items), l.Limit)]}
-	if k := len(list.Items); k > 0 && (more || len(items) > k) {
-		last := list.Items[k-1]
-		list.Next = strconv.FormatInt(last.CreatedAt.UnixMicro(), 10) + ":" + string(last.Session)
+	// Beyond the cut a shard may have sessions that were not looked at.
+	if k := slices.IndexFunc(items, func(s wire.Session) bool { return cut.newerThan(positionOf(s)) }); k >= 0 {
+		items = items[:k]
+	}
+	list := wire.SessionList{Items: items}
+	switch {
+	case len(items) > l.Limit:
+		list.Items = items[:l.Limit]
+		list.Next = positionOf(items[l.Limit-1]).String()
+	case cut.at != 0:
+		list.Next = cut.String()
 	}
 	return list, nil
+}
+
+// sessionPosition is a place in the list of an app's sessions, newest first.
+type sessionPosition struct {
+	at store.Micros
+	id spec.SessionID
+}
+
+func positionOf(s wire.Session) sessionPosition {
+	return sessionPosition{store.Micros(s.CreatedAt.UnixMicro()), s.Session}
+}
+
+func (p sessionPosition) newerThan(q sessionPosition) bool {
+	return p.at > q.at || p.at == q.at && p.id > q.id
+}
+
+func (p sessionPosition) String() string {
+	return strconv.FormatInt(int64(p.at), 10) + ":" + string(p.id)
 }
 
 func parsePosition(after string) (store.Micros, spec.SessionID, error) {

@@ -123,7 +123,7 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 		{"a batch without its size", on(`{name: a, primitive: by_batch_size, target: f}`), []string{
 			`9:9: buckets.b.triggers[0].count: missing: by_batch_size needs count, how many objects make a batch`}},
 		{"a batch of none", on(`{name: a, primitive: by_batch_size, target: f, count: 0}`), []string{
-			`9:63: buckets.b.triggers[0].count: must be a whole number from 1 to 1000000, not the number 0`}},
+			`9:63: buckets.b.triggers[0].count: must be a whole number from 1 to 100000, not the number 0`}},
 		{"a window that slides past its end", on(`{name: a, primitive: by_time, target: f, every: 1s, slide: 2s}`), []string{
 			`9:68: buckets.b.triggers[0].slide: 2s is longer than every (1s): objects in between would be in no window`}},
 		{"a slide that does not divide", on(`{name: a, primitive: by_time, target: f, every: 1s, slide: 300ms}`), []string{

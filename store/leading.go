@@ -26,11 +26,11 @@ func AppendInboxMarkKey(dst []byte, shard, sender spec.ShardID, sequence uint64)
 	return binary.BigEndian.AppendUint64(AppendInboxKey(dst, shard, sender), sequence)
 }
 
-// Apps lists the apps that have objects, sessions or triggers with state on a
-// shard. It looks at one key of each.
+// Apps lists the apps that have anything on a shard. It looks at one key of each
+// in each table.
 func Apps(db *DB, shard spec.ShardID) (map[spec.AppName]bool, error) {
 	found := map[spec.AppName]bool{}
-	for _, t := range []table{tableObjects, tableSession, tableTriggerState} {
+	for _, t := range appTables {
 		lower, upper := Bounds(appendTable(nil, shard, t))
 		for {
 			first, err := firstKey(db, lower, upper)

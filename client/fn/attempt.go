@@ -83,17 +83,19 @@ func appendPut(fields []byte, e Emission) []byte {
 	return fields
 }
 
-// Log implements Transport. A text over the bound is cut into several lines.
+// Log implements Transport. A text over the bound is cut into several lines. They
+// are sent at once: they are wanted most when the program dies of what comes next.
 func (a *attempt) Log(text string) {
+	var lines [][]byte
 	for {
 		line := text[:min(len(text), protocol.MaxLogBytes)]
+		lines = append(lines, []byte(line))
 		text = text[len(line):]
-		a.c.add(protocol.Header{Type: protocol.Log, ID: a.id, Arg: protocol.StreamLog}, nil, []byte(line))
 		if text == "" {
 			break
 		}
 	}
-	a.c.flushSoon()
+	a.c.sendLog(a.id, lines)
 }
 
 type getReply struct {

@@ -270,6 +270,26 @@ func (c *connection) flush() error {
 	c.out.Lock()
 	batch := c.out.batch
 	c.out.batch, c.write.spare = c.write.spare, protocol.Batch{}
+	c.out.Unlock()
+	err := c.send(&batch)
+	c.write.spare = batch
+	return err
+}
+
+// sendLog writes lines past what was added: puts keep waiting for their result,
+// with which they take one commit.
+func (c *connection) sendLog(id uint64, lines [][]byte) {
+	c.write.Lock()
+	defer c.write.Unlock()
+	for _, line := range lines {
+		c.write.spare.Add(protocol.Header{Type: protocol.Log, ID: id, Arg: protocol.StreamLog}, nil, line)
+	}
+	_ = c.send(&c.write.spare) // the error is kept, and returned to the next who emits
+}
+
+// send writes batch and empties it. The mutex of write is held.
+func (c *connection) send(batch *protocol.Batch) error {
+	c.out.Lock()
 	err := c.out.err
 	c.out.Unlock()
 	if batch.Bytes() > 0 && err == nil {
@@ -286,6 +306,5 @@ func (c *connection) flush() error {
 		}
 	}
 	batch.Reset(true)
-	c.write.spare = batch
 	return err
 }

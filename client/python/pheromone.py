@@ -14,7 +14,8 @@ is the same on every attempt, as an idempotency key for effects elsewhere. An
 exception fails the attempt, which is tried again by the function's retry policy;
 `raise Permanent("...")` says that there is no use in that.
 
-What is printed while a function runs goes to the function's log.
+What is printed while a function runs goes to the function's log. What it returns
+is ignored: use ctx.output.
 
 The file speaks version 1 of the executor protocol (docs/executor-protocol.md).
 """
@@ -95,13 +96,13 @@ class Object:
 
     __slots__ = ("bucket", "key", "session", "content_type", "meta", "view", "_data")
 
-    def __init__(self, view, bucket="", session=""):
+    def __init__(self, view, bucket="", session="", *, key="", content_type="", meta=None):
         self.view = view  # a memoryview of the data, without a copy
         self.bucket = bucket
         self.session = session
-        self.key = ""
-        self.content_type = ""
-        self.meta = {}
+        self.key = key
+        self.content_type = content_type
+        self.meta = {} if meta is None else meta
         self._data = None
 
     @property
@@ -376,7 +377,8 @@ class _Connection:
     reading to another thread when an attempt goes on for more than a tick; a
     function that is slow on average gives it away before it begins. What is to be
     sent is collected, and leaves before a read blocks, when an attempt without
-    the reading ends, after a tick or two, or when it is much.
+    the reading ends, after a tick or two, or when it is much. Lines of log leave at
+    once: they are wanted most when the program dies of what comes next.
     """
 
     def __init__(self, sock, concurrency):
@@ -385,6 +387,7 @@ class _Connection:
         self.names = list(_functions)
         self.handlers = list(_functions.values())
         self.average = [0.0] * len(self.names)  # seconds that each function takes
+        self.warned = set()  # functions whose return value was seen
         self.max_object = 0
 
         self.buffer = bytearray(_BUFFER_BYTES)
@@ -583,13 +586,18 @@ class _Connection:
         _current.ctx = ctx
         failure = None
         try:
-            handler(ctx, objects)
+            result = handler(ctx, objects)
+            if result is not None and ctx.function not in self.warned:
+                self.warned.add(ctx.function)
+                ctx.log(
+                    "the function %r returned a value of type %s: its return value is ignored: use ctx.output"
+                    % (ctx.function, type(result).__name__)
+                )
         except BaseException as e:
             failure = _failure(e)
         _current.ctx = None
-        for stream, line in ctx._line.items():
-            if line:
-                self.log(ctx._call, stream, line)
+        for stream in tuple(ctx._line):
+            self.log_rest(ctx, stream)
         ctx._ended = True
         if failure is None:
             self.add(_HEADER.pack(0, _RESULT, 0, 0, ctx._call, 0, 0))
@@ -661,10 +669,23 @@ class _Connection:
             self.watch()
 
     def log(self, call, stream, text):
+        """Sends a line at once, past what is collected: puts keep waiting for their result."""
         encoded = text.encode("utf-8", "replace")
+        frames = []
         for at in range(0, len(encoded) or 1, _LOG_BYTES):
             line = encoded[at : at + _LOG_BYTES]
-            self.add_soon(_HEADER.pack(len(line), _LOG, 0, 0, call, 0, stream) + line)
+            frames.append(_HEADER.pack(len(line), _LOG, 0, 0, call, 0, stream) + line)
+        try:
+            with self.send_lock:
+                self.sock.sendall(b"".join(frames))
+        except OSError as e:
+            self.fail(e)
+
+    def log_rest(self, ctx, stream):
+        """Sends what was printed of a line that has no end yet."""
+        rest = ctx._line.pop(stream, "")
+        if rest:
+            self.log(ctx._call, stream, rest)
 
     def flush(self):
         with self.send_lock:
@@ -736,6 +757,9 @@ class _Stream(io.TextIOBase):
         return len(text)
 
     def flush(self):
+        ctx = getattr(_current, "ctx", None)
+        if ctx is not None:
+            self._connection.log_rest(ctx, self._number)
         self._original.flush()
 
     def writable(self):
@@ -759,10 +783,14 @@ class _Stream(io.TextIOBase):
 def main(concurrency=64):
     """Runs the registered functions for the node that started the program, until it lets the program go."""
     if "PHEROMONE_EXECUTOR" not in os.environ:
-        sys.exit(
-            "this program holds pheromone functions: name it as the command of a function in a manifest "
-            "and deploy it with: pheromone dev MANIFEST, or: pheromone apply -f MANIFEST"
+        print(
+            "this program holds pheromone functions (%s): name it as the command of a function in a manifest "
+            "and deploy it with: pheromone dev MANIFEST, or: pheromone apply -f MANIFEST\n"
+            "to call a function in a test, put main() under: if __name__ == \"__main__\": and import the program"
+            % (", ".join(_functions) or "none is registered"),
+            file=sys.stderr,
         )
+        sys.exit(2)
     os.set_inheritable(3, False)  # programs that a function starts must not keep the connection open
     connection = _Connection(socket.socket(fileno=3), concurrency)
     connection.hello()

@@ -48,6 +48,11 @@ func Open(dir string) (*Store, error) {
 	if err := os.RemoveAll(filepath.Join(dir, making)); err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
 	}
+	// Extracted folders are not synced: after a power cut they may be there with
+	// empty files. The archives are, so the folders are made again when asked for.
+	if err := os.RemoveAll(filepath.Join(dir, folders)); err != nil {
+		return nil, fmt.Errorf("open artifacts: %w", err)
+	}
 	for _, name := range []string{archives, folders, making, empty} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			return nil, fmt.Errorf("open artifact store: %w", err)

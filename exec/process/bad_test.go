@@ -39,6 +39,14 @@ var badPrograms = map[string]func(){
 		})
 		fn.Main()
 	},
+	"logs-and-exits": func() {
+		fn.Handle("log", func(ctx *fn.Context, in []fn.Object) error {
+			ctx.Log("last words")
+			os.Exit(7)
+			return nil
+		})
+		fn.Main()
+	},
 	"stubborn": func() {
 		signal.Ignore(syscall.SIGTERM)
 		hold := make(chan struct{})

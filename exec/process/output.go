@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 const (
 	maxLine = protocol.MaxLogBytes
-	// tailBytes is how much of stderr is kept for the failure of a crash.
+	// tailBytes is how much of the last output is kept for the failure of a crash.
 	tailBytes = 4 << 10
 	// A process may log logBurst bytes at once and logRate a second; the rest is
 	// dropped and counted.
@@ -23,6 +25,8 @@ const (
 	// drainTime bounds the wait for the rest of the output of an ended program whose
 	// pipes are held open by others.
 	drainTime = 250 * time.Millisecond
+	// maxAuthors bounds the functions that one line is attributed to.
+	maxAuthors = 16
 )
 
 // output takes what a program prints, line by line, and what its SDK logs, and
@@ -35,7 +39,8 @@ type output struct {
 
 	mu struct {
 		sync.Mutex
-		last    []byte // of stderr, at most tailBytes
+		stderr  []byte // the end of it, at most tailBytes
+		printed []byte // the end of all else that it printed and logged, as much
 		tokens  float64
 		filled  time.Time // when tokens was brought up to date
 		dropped int
@@ -78,11 +83,16 @@ func (o *output) close() {
 	o.reportDropped(dropped)
 }
 
-// tail is the end of what the program printed to stderr.
+// tail is the end of what the program printed to stderr, or else printed and
+// logged.
 func (o *output) tail() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return string(bytes.ToValidUTF8(o.mu.last, []byte("\uFFFD")))
+	last := o.mu.stderr
+	if len(last) == 0 {
+		last = o.mu.printed
+	}
+	return string(bytes.ToValidUTF8(last, []byte("\uFFFD")))
 }
 
 func (o *output) read(p *process, from io.Reader, stream string) {
@@ -90,9 +100,7 @@ func (o *output) read(p *process, from io.Reader, stream string) {
 	have := 0
 	for {
 		n, err := from.Read(buf[have:])
-		if stream == exec.StreamStderr {
-			o.keep(buf[have : have+n])
-		}
+		o.keep(stream, buf[have:have+n])
 		have += n
 		start := 0
 		for {
@@ -114,20 +122,29 @@ func (o *output) read(p *process, from io.Reader, stream string) {
 	}
 }
 
-// keep remembers the end of stderr.
-func (o *output) keep(b []byte) {
+// keep remembers the end of what has come.
+func (o *output) keep(stream string, b []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.mu.last = append(o.mu.last, b...)
-	if over := len(o.mu.last) - tailBytes; over > 0 {
-		o.mu.last = append(o.mu.last[:0], o.mu.last[over:]...)
+	last := &o.mu.printed
+	if stream == exec.StreamStderr {
+		last = &o.mu.stderr
+	}
+	*last = append(*last, b...)
+	if over := len(*last) - tailBytes; over > 0 {
+		*last = append((*last)[:0], (*last)[over:]...)
 	}
 }
 
 func (o *output) line(p *process, stream string, text []byte) {
 	r := exec.LogRecord{Stream: stream, Text: string(bytes.TrimSuffix(text, []byte{'\r'}))}
-	p.attribute(&r)
-	o.pass(r)
+	waiting := p.attribute(&r)
+	if len(waiting) == 0 {
+		o.pass(r)
+	}
+	for _, r.Function = range waiting {
+		o.pass(r)
+	}
 }
 
 // logged takes a LOG frame.
@@ -139,6 +156,7 @@ func (o *output) logged(p *process, f protocol.Frame) {
 	case protocol.StreamStderr:
 		r.Stream = exec.StreamStderr
 	}
+	o.keep(r.Stream, []byte(r.Text+"\n"))
 	if c := p.lookup(f.ID); c != nil {
 		name(&r, c)
 	}
@@ -146,14 +164,15 @@ func (o *output) logged(p *process, f protocol.Frame) {
 }
 
 // attribute says who printed a line: the attempt if one alone runs, or was the
-// last to; the function if all that run are of one.
-func (p *process) attribute(r *exec.LogRecord) {
+// last to; the function if all that run are of one. Of a process that had no
+// attempt yet, it returns the functions that wait for it, if any do.
+func (p *process) attribute(r *exec.LogRecord) (waiting []spec.FunctionName) {
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
 	var only *call
 	for _, c := range p.calls {
 		if only != nil && only.task.Function.Name != c.task.Function.Name {
-			return
+			return nil
 		}
 		only = c
 	}
@@ -161,12 +180,33 @@ func (p *process) attribute(r *exec.LogRecord) {
 		only = p.lastCall
 	}
 	if only == nil {
-		return
+		return p.g.startingFor()
 	}
 	r.Function = only.task.Function.Name
 	if len(p.calls) <= 1 {
 		name(r, only)
 	}
+	return nil
+}
+
+// startingFor returns the functions that another process is for: those that wait,
+// or else those whose attempts keep the others busy. g.mu is held.
+func (g *group) startingFor() []spec.FunctionName {
+	var names []spec.FunctionName
+	for _, q := range g.mu.ring {
+		names = append(names, q.function)
+	}
+	if len(names) == 0 {
+		for _, p := range g.mu.procs {
+			for _, c := range p.calls {
+				if !slices.Contains(names, c.task.Function.Name) {
+					names = append(names, c.task.Function.Name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return names[:min(len(names), maxAuthors)]
 }
 
 func name(r *exec.LogRecord, c *call) {

@@ -187,7 +187,7 @@ func (c *cli) appDeleteCommand() *cobra.Command {
 			if err := server.DeleteApp(ctx, spec.AppName(args[0])); err != nil {
 				return err
 			}
-			c.notice("deleted app %s", args[0])
+			c.notice("deleted app %s with its objects and sessions", args[0])
 			return nil
 		},
 	}

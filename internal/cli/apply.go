@@ -12,14 +12,13 @@ func (c *cli) applyCommand() *cobra.Command {
 	var file string
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use:   "apply -f MANIFEST",
+		Use:   "apply MANIFEST",
 		Short: "Deploy an app: upload its folder, apply its manifest, print what changed",
-		Example: "  pheromone apply -f app.yaml\n" +
-			"  pheromone apply -f app.yaml --dry-run",
-		Args: cobra.NoArgs,
+		Example: "  pheromone apply app.yaml\n" +
+			"  pheromone apply app.yaml --dry-run",
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.apply(cmd, file, dryRun) },
 	}
-	manifestFlag(cmd, &file)
+	manifestArgument(cmd, &file)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would change")
 	return cmd
 }
@@ -27,12 +26,11 @@ func (c *cli) applyCommand() *cobra.Command {
 func (c *cli) diffCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "diff -f MANIFEST",
+		Use:   "diff MANIFEST",
 		Short: "Show what applying a manifest would change",
-		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return c.apply(cmd, file, true) },
 	}
-	manifestFlag(cmd, &file)
+	manifestArgument(cmd, &file)
 	return cmd
 }
 
@@ -61,17 +59,17 @@ func (c *cli) apply(cmd *cobra.Command, file string, dryRun bool) error {
 func (c *cli) validateCommand() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "validate -f MANIFEST",
+		Use:   "validate MANIFEST",
 		Short: "Check a manifest, without a server",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := c.loadManifest(file)
 			if err != nil {
 				return err
 			}
-			c.tellWarnings(m.path, m.warnings)
+			warnings := append(m.missing, m.warnings...)
+			c.tellWarnings(m.path, warnings)
 			return c.show(view{
-				value: map[string]any{"app": m.app.Name, "valid": true, "warnings": append([]spec.Fault{}, m.warnings...)},
+				value: map[string]any{"app": m.app.Name, "valid": true, "warnings": append([]spec.Fault{}, warnings...)},
 				names: []string{string(m.app.Name)},
 				table: func(t *table) {
 					t.linef("%s is valid: app %s, %s, %s", harmless(m.path), m.app.Name,
@@ -80,7 +78,7 @@ func (c *cli) validateCommand() *cobra.Command {
 			})
 		},
 	}
-	manifestFlag(cmd, &file)
+	manifestArgument(cmd, &file)
 	return cmd
 }
 
@@ -97,9 +95,26 @@ func (c *cli) schemaCommand() *cobra.Command {
 	})
 }
 
-func manifestFlag(cmd *cobra.Command, file *string) {
-	cmd.Flags().StringVarP(file, "file", "f", "", "the manifest: a file, a folder with an app.yaml, or - (required)")
+// manifestArgument lets cmd take its manifest as its argument or with -f.
+func manifestArgument(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVarP(file, "file", "f", "", "the manifest, instead of as an argument: a file, a folder with an app.yaml, or -")
 	_ = cmd.MarkFlagFilename("file", "yaml", "yml", "json")
+	cmd.ValidArgsFunction = manifestFiles
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) > 1:
+			return fmt.Errorf("one manifest at a time: there are %d", len(args))
+		case len(args) == 1 && *file != "":
+			return fmt.Errorf("the manifest is given twice: %s, and %s with -f", args[0], *file)
+		case len(args) == 1:
+			*file = args[0]
+		}
+		return nil
+	}
+}
+
+func manifestFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
 }
 
 func (c *cli) showApplied(r wire.ApplyResult) error {

@@ -344,3 +344,26 @@ func TestEveryCommandHasHelpAndCompletionScriptsAreWritten(t *testing.T) {
 		t.Errorf("version: %+v", got)
 	}
 }
+
+func TestTheVersionIsTheOneTheBinaryWasBuiltWith(t *testing.T) {
+	s := newShell(t, nil)
+	cli.Version = "v9.8.7"
+	defer func() { cli.Version = "" }()
+	if got := s.run("version", "-o", "name"); got.stdout != "v9.8.7\n" {
+		t.Errorf("version: %+v", got)
+	}
+}
+
+func TestWhatIsMistypedIsToldInPlainWords(t *testing.T) {
+	s := newShell(t, nil)
+	for text, args := range map[string][]string{
+		`did you mean "apply"?`:                                            {"aply", "app.yaml"},
+		`did you mean "show"?`:                                             {"session", "shwo", "a", "s"},
+		"error: unknown command \"zzzzzz\" for \"pheromone\"\n":            {"zzzzzz"},
+		"error: --follow and --wait don't go together: give one of them\n": {"put", "a", "b/k", "v", "--follow", "--wait", "1s"},
+	} {
+		if got := s.run(args...); got.code != 2 || !strings.Contains(got.stderr, text) {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+}

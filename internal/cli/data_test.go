@@ -123,7 +123,7 @@ func TestInvokePrintsWhatTheSessionPutOut(t *testing.T) {
 		{"a failure", invocation(nil, "failed", &wire.FunctionError{Function: "f", Kind: "crashed", Message: "exit status 3", Attempts: 4}), nil,
 			outcome{1, "", "error: session s1: function f crashed after 4 attempts: exit status 3\nhint: see `pheromone session show a s1` and `pheromone logs a`\n"}},
 		{"not in time", invocation(nil, "running", nil), []string{"--wait", "1ms"},
-			outcome{6, "", "error: session s1: session s1 is still running\nhint: it goes on: `pheromone session result a s1 --wait 1m` waits for it\n"}},
+			outcome{6, "", "error: wait for the result: session s1 is still running\nhint: it goes on: `pheromone session result a s1 --wait 1m` waits for it\n"}},
 		{"no such function", nil, nil, outcome{3, "", "error: invoke f: nothing at POST /v1/apps/a/functions/f/invoke\n"}},
 	}
 	for _, test := range tests {
@@ -139,7 +139,7 @@ func TestInvokePrintsWhatTheSessionPutOut(t *testing.T) {
 func TestWatchAndLogsPrintLinesAsTheyCome(t *testing.T) {
 	at := now.Local().Format("15:04:05.000")
 	event, _ := json.Marshal(wire.WatchEvent{Type: "put", Object: wire.Object{Key: "k", Revision: 3, Size: 7, CreatedAt: now}, Position: "p1"})
-	line, _ := json.Marshal(wire.LogLine{Time: now, Function: "f", Invocation: "s1.2", Stream: "stdout", Text: "tick"})
+	line, _ := json.Marshal(wire.LogLine{Time: now, Function: "f", Invocation: "s1m83kvx471zwegcfabc.2", Stream: "stdout", Text: "tick"})
 	s := newShell(t, map[string]http.HandlerFunc{
 		"GET /v1/apps/a/buckets/b/watch": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Query().Get("from") != "" {
@@ -153,7 +153,7 @@ func TestWatchAndLogsPrintLinesAsTheyCome(t *testing.T) {
 	if o := s.run("watch", "a", "b"); o.stdout != at+"  put     k  revision 3  7 bytes\n" || o.code != 3 || !strings.Contains(o.stderr, "hint: p9") {
 		t.Errorf("watch: %+v", o)
 	}
-	if o := s.run("logs", "a", "f"); o != (outcome{0, at + " f #2 | tick\n", ""}) {
+	if o := s.run("logs", "a", "f"); o != (outcome{0, at + " f #2 s1m8…abc | tick\n", ""}) {
 		t.Errorf("logs: %+v", o)
 	}
 	if o := s.run("logs", "a", "-o", "json"); o.stdout != string(line)+"\n" {

@@ -40,10 +40,8 @@ func (c *cli) devCommand() *cobra.Command {
 			"its functions print, watches the manifest's folder, and deploys again when something changes.",
 		Example: "  pheromone dev hello/app.yaml\n" +
 			"  pheromone dev --data ./state --random-port -o json",
-		Args: cobra.MaximumNArgs(1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return []string{"yaml", "yml", "json"}, cobra.ShellCompDirectiveFilterFileExt
-		},
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: manifestFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			manifest := ""
 			if len(args) == 1 {

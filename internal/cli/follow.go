@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ const (
 // follow prints what a session does until it ends, and then its outputs.
 // Interrupting it leaves the session alone.
 func (c *cli) follow(ctx context.Context, server *client.Client, app spec.AppName, session spec.SessionID) error {
-	f := follower{c: c, states: map[string]string{}}
+	f := follower{c: c, told: map[string]*toldSteps{}}
 	c.notice("session %s", session)
 	wait := followFast
 	for {
@@ -52,66 +53,119 @@ func (c *cli) follow(ctx context.Context, server *client.Client, app spec.AppNam
 	return c.endWith(app, r)
 }
 
-// follower remembers what it has printed of a session.
+// follower remembers what it has told of a session. Its lines come from the
+// records of the attempts, so that none is missed however fast a step is.
 type follower struct {
-	c      *cli
-	states map[string]string // by invocation: the line printed last
-	more   bool
+	c    *cli
+	told map[string]*toldSteps // by invocation
+	more bool
 }
 
-// print writes a line for each invocation that has moved on, and says whether any has.
+// toldSteps is what has been told of one invocation.
+type toldSteps struct {
+	queued, over   bool
+	started, ended int // the last attempt of which that was told
+}
+
+// step is one line.
+type step struct {
+	at     time.Time
+	state  string
+	of     wire.Invocation
+	detail string
+}
+
+// print writes a line for each step that is new, and says whether any is.
 func (f *follower) print(h wire.History) bool {
-	changed := false
+	var steps []step
 	for _, i := range h.Invocations {
-		state := i.State
-		if len(i.Attempts) > 0 {
-			state = fmt.Sprintf("%s %d", i.State, i.Attempts[len(i.Attempts)-1].Number)
+		t := f.told[i.ID]
+		if t == nil {
+			t = &toldSteps{}
+			f.told[i.ID] = t
 		}
-		if f.states[i.ID] == state {
-			continue
+		fresh := t.steps(i)
+		if len(fresh) > 0 && f.c.format == formatJSONL {
+			_ = f.c.writeJSON(i, "") // with json, standard output is the result's alone
 		}
-		f.states[i.ID] = state
-		changed = true
-		f.line(h.Session, i)
+		steps = append(steps, fresh...)
+	}
+	if f.c.format == formatTable {
+		slices.SortStableFunc(steps, func(a, b step) int { return a.at.Compare(b.at) })
+		for _, s := range steps {
+			f.line(h.Session, s)
+		}
 	}
 	if h.Next != "" && !f.more {
 		f.more = true
 		fmt.Fprintf(f.c.Stderr, "more than %d invocations: only the first are shown\n", followPageMax)
 	}
-	return changed
+	return len(steps) > 0
 }
 
-func (f *follower) line(s wire.Session, i wire.Invocation) {
-	if f.c.format != formatTable {
-		_ = f.c.jsonProgress(i)
-		return
+// steps is what i has done since it was asked for last.
+func (t *toldSteps) steps(i wire.Invocation) []step {
+	var out []step
+	over := !i.EndedAt.IsZero()
+	fired := fmt.Sprintf("%s/%s", i.Bucket, i.Trigger)
+	if len(i.Attempts) == 0 && !over && !t.queued { // it has to wait: for a place, or for its process
+		out = append(out, step{i.QueuedAt, "queued", i, fired})
 	}
-	at := i.QueuedAt
-	detail := fmt.Sprintf("%s/%s", i.Bucket, i.Trigger)
-	if n := len(i.Attempts); n > 0 {
-		last := i.Attempts[n-1]
-		at, detail = last.StartedAt, ""
-		if i.State == "queued" && !last.EndedAt.IsZero() {
-			i.State = "retrying" // its wait is over, its next attempt has not begun
+	t.queued = true
+	for n, a := range i.Attempts {
+		last := n == len(i.Attempts)-1
+		if a.Number > t.started {
+			t.started = a.Number
+			detail := fired
+			if a.Number > 1 {
+				detail = fmt.Sprintf("attempt %d", a.Number)
+			}
+			out = append(out, step{a.StartedAt, "started", i, detail})
 		}
-		if !last.EndedAt.IsZero() {
-			at, detail = last.EndedAt, "took "+short(last.EndedAt.Sub(last.StartedAt))
-		}
-		if last.Error != nil {
-			detail += ": " + last.Error.Message
+		if a.Number > t.ended && !a.EndedAt.IsZero() {
+			t.ended = a.Number
+			t.over = t.over || last && over
+			out = append(out, step{a.EndedAt, endOf(i, a, last), i, tookOf(i, a, last)})
 		}
 	}
-	out := f.c.Stderr
-	fmt.Fprintf(out, "%9s  %s %s %s  %s\n", "+"+short(max(0, at.Sub(s.CreatedAt))),
-		f.c.paint(f.c.StderrTerminal, colourOf(i.State), fmt.Sprintf("%-10s", i.State)), shortID(i.ID), harmless(string(i.Function)), harmless(strings.TrimSpace(detail)))
+	if over && !t.over {
+		t.over = true
+		out = append(out, step{i.EndedAt, i.State, i, ""})
+	}
+	return out
 }
 
-// jsonProgress keeps standard output for the result.
-func (c *cli) jsonProgress(i wire.Invocation) error {
-	if c.format != formatJSONL {
-		return nil
+// endOf names what came of an attempt.
+func endOf(i wire.Invocation, a wire.Attempt, last bool) string {
+	switch {
+	case last && !i.EndedAt.IsZero():
+		return i.State
+	case a.Error == nil:
+		return "succeeded"
+	case a.Error.Kind == "cancelled":
+		return "cancelled"
 	}
-	return c.writeJSON(i, "")
+	return "failed"
+}
+
+func tookOf(i wire.Invocation, a wire.Attempt, last bool) string {
+	text := "took " + short(a.EndedAt.Sub(a.StartedAt))
+	if a.Error != nil {
+		text += ": " + a.Error.Message
+	}
+	if last && i.EndedAt.IsZero() && i.NextAt.After(a.EndedAt) {
+		text += "; again in " + short(i.NextAt.Sub(a.EndedAt))
+	}
+	return text
+}
+
+func (f *follower) line(session wire.Session, s step) {
+	detail := ""
+	if s.detail != "" {
+		detail = "  " + harmless(s.detail)
+	}
+	fmt.Fprintf(f.c.Stderr, "%9s  %s %s %s%s\n", "+"+short(max(0, s.at.Sub(session.CreatedAt))),
+		f.c.paint(f.c.StderrTerminal, colourOf(s.state), fmt.Sprintf("%-10s", s.state)), shortID(s.of.ID), harmless(string(s.of.Function)), detail)
 }
 
 // shortID is the part of an invocation's id behind its session.
@@ -120,4 +174,15 @@ func shortID(id string) string {
 		return "#" + harmless(id[dot+1:])
 	}
 	return harmless(id)
+}
+
+// shortSession tells sessions of one app apart at a glance: made-up ones begin
+// alike and end at random.
+func shortSession(session spec.SessionID) string {
+	const head, tail = 4, 3
+	name := []rune(string(session))
+	if len(name) <= 12 {
+		return harmless(string(name))
+	}
+	return harmless(string(name[:head]) + "…" + string(name[len(name)-tail:]))
 }

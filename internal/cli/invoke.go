@@ -95,13 +95,16 @@ func (c *cli) endWith(app spec.AppName, r wire.Result) error {
 	if err := c.showResult(r); err != nil {
 		return err
 	}
-	err := client.ResultError(fmt.Sprintf("session %s", r.Session), r)
+	err := client.ResultError("wait for the result", r)
 	switch e, _ := errors.AsType[*client.Error](err); spec.CodeOf(err) {
 	case spec.CodeSessionFailed:
+		e.Op = fmt.Sprintf("session %s", r.Session)
 		e.Err = e.Err.WithHint(fmt.Sprintf("see `pheromone session show %s %s` and `pheromone logs %s`", app, r.Session, app))
 		if r.Error != nil && r.Error.Detail != "" && c.format == formatTable {
 			fmt.Fprintln(c.Stderr, harmlessText(strings.TrimRight(r.Error.Detail, "\n")))
 		}
+	case spec.CodeCancelled:
+		e.Err = e.Err.WithHint(fmt.Sprintf("see `pheromone session show %s %s`", app, r.Session))
 	case spec.CodeTimeout:
 		e.Err = e.Err.WithHint(fmt.Sprintf("it goes on: `pheromone session result %s %s --wait 1m` waits for it", app, r.Session))
 	}

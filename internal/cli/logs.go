@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/pheromone-run/pheromone/client"
 	"github.com/pheromone-run/pheromone/spec"
@@ -62,10 +63,16 @@ func (c *cli) logLine(line wire.LogLine, terminal bool) string {
 	from := string(line.Function)
 	if line.Invocation != "" {
 		from += " " + shortID(line.Invocation)
+		if dot := strings.LastIndexByte(line.Invocation, '.'); dot > 0 {
+			from += " " + shortSession(spec.SessionID(line.Invocation[:dot]))
+		}
 	}
 	text := harmless(line.Text)
-	if line.Stream == "stderr" {
+	switch line.Stream {
+	case "stderr":
 		text = c.paint(terminal, yellow, text)
+	case "node": // a failure, told by the node
+		text = c.paint(terminal, red, text)
 	}
 	return fmt.Sprintf("%s %s | %s", c.paint(terminal, dim, clock(line.Time)), harmless(orDash(from)), text)
 }

@@ -24,6 +24,7 @@ type manifest struct {
 	json     bool
 	app      *spec.App
 	warnings []spec.Fault
+	missing  []spec.Fault // warnings of files that the folder lacks, which only this side can see
 }
 
 // loadManifest reads and parses the manifest at path, so that its faults are
@@ -41,12 +42,12 @@ func (c *cli) loadManifest(path string) (*manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m, nil
+	return m, m.checkCommands()
 }
 
 func (c *cli) openManifest(path string) (*manifest, error) {
 	if path == "" {
-		return nil, usage("no manifest: name one with -f, as in -f app.yaml")
+		return nil, usage("no manifest: name one, as in `pheromone apply app.yaml`")
 	}
 	if path == "-" {
 		data, err := io.ReadAll(io.LimitReader(c.Stdin, spec.MaxManifestBytes+1)) // Parse refuses what is too long
@@ -101,7 +102,8 @@ func (c *cli) deploy(ctx context.Context, to *client.Client, m *manifest, folder
 		options.Artifact = folder.Sum
 	}
 	if dryRun {
-		return to.Validate(ctx, m.app.Name, m.data, options)
+		result, err := to.Validate(ctx, m.app.Name, m.data, options)
+		return m.withMissing(result), err
 	}
 	if folder != nil {
 		existed, err := to.UploadArtifact(ctx, m.app.Name, folder)
@@ -112,7 +114,13 @@ func (c *cli) deploy(ctx context.Context, to *client.Client, m *manifest, folder
 			c.notice("uploaded %s: %s, %s packed", m.dir, count(folder.Files, "file"), size(int64(len(folder.Data))))
 		}
 	}
-	return to.Apply(ctx, m.app.Name, m.data, options)
+	result, err := to.Apply(ctx, m.app.Name, m.data, options)
+	return m.withMissing(result), err
+}
+
+func (m *manifest) withMissing(r wire.ApplyResult) wire.ApplyResult {
+	r.Warnings = append(slices.Clip(m.missing), r.Warnings...)
+	return r
 }
 
 func (c *cli) tellSkipped(folder *client.Artifact) {

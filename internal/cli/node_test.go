@@ -322,3 +322,25 @@ func TestInitWritesAnAppThatIsValidAndOverwritesNothing(t *testing.T) {
 		t.Errorf("a folder whose name is no app's: %+v", o)
 	}
 }
+
+func TestDevTellsWhichSessionALineIsOf(t *testing.T) {
+	handle := fakeAPI()
+	s := newShell(t, nil)
+	_, lines, stop := runNode(t, s, func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/logs") {
+			handle(w, r)
+			return
+		}
+		for _, id := range []string{"s1m83kvx471zwegcfj5j3ac.2", "pair-1.7"} {
+			data, _ := json.Marshal(wire.LogLine{Time: now, Function: "count", Invocation: id, Stream: "node", Text: "attempt 1: failed: no"})
+			fmt.Fprintf(w, "event: log\ndata: %s\n\n", data)
+		}
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}, true, "dev", demo(t), "--random-port")
+	until(t, lines, "count #2 s1m8…3ac | attempt 1: failed: no")
+	until(t, lines, "count #7 pair-1 | ")
+	if o := stop(); o.code != 0 {
+		t.Errorf("dev ended with %+v", o)
+	}
+}

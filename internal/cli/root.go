@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -106,6 +107,33 @@ func typedWrong(cmd *cobra.Command, err error) *spec.Error {
 	return usage("%w", err).WithHint(fmt.Sprintf("usage: %s; see `%s --help`", cmd.UseLine(), cmd.CommandPath()))
 }
 
+// flagsTogether puts into words what cobra says of flags that exclude each other.
+func flagsTogether(err error) error {
+	text := strings.TrimSuffix(err.Error(), "] were all set")
+	open := strings.LastIndexByte(text, '[')
+	if text == err.Error() || open < 0 {
+		return err
+	}
+	names := strings.Fields(text[open+1:])
+	return fmt.Errorf("--%s don't go together: give one of them", strings.Join(names, " and --"))
+}
+
+// typos is how many letters of a command may be wrong for it to be recognized.
+const typos = 2
+
+// knownCommand refuses a command that is not there, and names what it may have
+// been meant to be.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		text += fmt.Sprintf(": did you mean %q?", like[0])
+	}
+	return errors.New(text)
+}
+
 // cli is one run of the command line.
 type cli struct {
 	Deps
@@ -124,11 +152,15 @@ func (c *cli) root() *cobra.Command {
 		Long:          "Pheromone runs functions when data arrives: objects are put into buckets, triggers on the\nbuckets decide which functions run, and what those put drives the next ones.\n\nBegin with `pheromone init hello` and `pheromone dev hello/app.yaml`.\n\nExit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 not allowed, 6 unavailable or timed out.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: typos,
+
+		Args: knownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			// cobra asks only after this, when errors are no longer the usage's
 			if err := cmd.ValidateFlagGroups(); err != nil {
-				return err // cobra asks only after this, when errors are no longer the usage's
+				return flagsTogether(err)
 			}
 			c.parsed = true
 			return nil
@@ -190,8 +222,10 @@ func (c *cli) connect() (*client.Client, error) {
 func family(use, short string, commands ...*cobra.Command) *cobra.Command {
 	parent := &cobra.Command{
 		Use: use, Short: short,
-		Args: cobra.NoArgs,
+		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: typos,
 	}
 	parent.AddCommand(commands...)
 	return parent

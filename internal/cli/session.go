@@ -118,7 +118,7 @@ func (c *cli) sessionHistoryCommand() *cobra.Command {
 	return c.onSession("history", "List a session's invocations and attempts", func(cmd *cobra.Command, server *client.Client, app spec.AppName, session spec.SessionID) error {
 		ctx, cancel := c.bounded(cmd.Context())
 		defer cancel()
-		history, err := wholeHistory(ctx, server, app, session)
+		history, err := historyOf(ctx, server, app, session, maxHistory)
 		if err != nil {
 			return err
 		}
@@ -161,7 +161,11 @@ func (c *cli) sessionCancelCommand() *cobra.Command {
 			return err
 		}
 		return c.show(view{value: s, names: []string{string(s.Session)}, table: func(t *table) {
-			t.linef("session %s  %s", harmless(string(s.Session)), harmless(string(s.Status)))
+			line := fmt.Sprintf("session %s  %s", s.Session, s.Status)
+			if s.Status != wire.SessionCancelled {
+				line += "  (it had ended before: there was nothing to cancel)"
+			}
+			t.linef("%s", harmless(line))
 		}})
 	})
 }

@@ -90,20 +90,24 @@ func TestSessionLsIsATableWithTheNewestFirst(t *testing.T) {
 	}
 }
 
-func TestPutFollowShowsEachStepOnceAndThenTheOutputs(t *testing.T) {
+func TestPutFollowTellsEachAttemptOnceHoweverFastItWas(t *testing.T) {
 	var polls atomic.Int64
 	s := newShell(t, map[string]http.HandlerFunc{
 		"PUT /v1/apps/a/buckets/documents/objects/x": reply(200, wire.PutResult{Session: "s1"}),
 		"GET /v1/apps/a/sessions/s1/history": func(w http.ResponseWriter, r *http.Request) {
 			h := someHistory()
+			h.Invocations[0].EndedAt, h.Invocations[1].EndedAt = at(10), at(30)
 			switch polls.Add(1) {
 			case 1:
 				h.Invocations = h.Invocations[:1]
-				h.Invocations[0].State, h.Invocations[0].Attempts = "queued", nil
+				h.Invocations[0].State, h.Invocations[0].Attempts, h.Invocations[0].EndedAt = "queued", nil, time.Time{}
 			case 2, 3:
 				h.Invocations = h.Invocations[:1]
+			case 4: // all of #2, and #3 in the middle of it
+				h.Invocations = h.Invocations[:3]
 			default:
-				h.Invocations = h.Invocations[:2]
+				h.Invocations = h.Invocations[:3]
+				h.Invocations[2].State, h.Invocations[2].EndedAt = "cancelled", at(40)
 				h.Session.Status = wire.SessionCompleted
 			}
 			reply(200, h)(w, r)
@@ -111,9 +115,18 @@ func TestPutFollowShowsEachStepOnceAndThenTheOutputs(t *testing.T) {
 		"GET /v1/apps/a/sessions/s1/result": reply(200, wire.Result{Session: "s1", Status: wire.SessionCompleted, Outputs: []wire.Output{{Data: []byte("done")}}}),
 	})
 	o := s.run("put", "a", "documents/x", "text", "--follow")
-	want := "     +1ms  queued     #1 split  documents/on-document\n" +
-		"    +10ms  succeeded  #1 split  took 8ms\n" +
-		"    +30ms  succeeded  #2 count  took 10ms\n"
+	want := strings.Join([]string{
+		"     +1ms  queued     #1 split  documents/on-document",
+		"     +2ms  started    #1 split  documents/on-document",
+		"    +10ms  succeeded  #1 split  took 8ms",
+		"    +12ms  started    #2 count  parts/count-part",
+		`    +13ms  failed     #2 count  took 1ms: disk\nfull`,
+		"    +15ms  started    #3 count  parts/count-part",
+		"    +20ms  started    #2 count  attempt 2",
+		"    +30ms  succeeded  #2 count  took 10ms",
+		"    +40ms  cancelled  #3 count",
+		"",
+	}, "\n")
 	if o != (outcome{0, "done", want}) {
 		t.Errorf("%+v, want %q", o, want)
 	}
@@ -129,6 +142,10 @@ func TestVerbsOnASessionAskForThatAndPrintWhatCameOfIt(t *testing.T) {
 	})
 	if o := s.run("session", "cancel", "a", "s1"); o.stdout != "session s1  cancelled\n" {
 		t.Errorf("cancel: %+v", o)
+	}
+	ended := newShell(t, map[string]http.HandlerFunc{"POST /v1/apps/a/sessions/s1/cancel": reply(200, wire.Session{Session: "s1", Status: wire.SessionCompleted})})
+	if o := ended.run("session", "cancel", "a", "s1"); o.stdout != "session s1  completed  (it had ended before: there was nothing to cancel)\n" || o.code != 0 {
+		t.Errorf("cancel of an ended session: %+v", o)
 	}
 	if o := s.run("session", "rerun", "a", "s1", "--from", "b/k", "-o", "name"); o.stdout != "s2\n" || from.request.URL.RawQuery != "from=b%2Fk" {
 		t.Errorf("rerun: %+v", o)

@@ -7,6 +7,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// Version is set when a release is built, with -ldflags -X; without it the
+// version is what the Go tool wrote into the binary.
+var Version string
+
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
@@ -27,14 +31,16 @@ type version struct {
 	Platform string `json:"platform"`
 }
 
-// programVersion is what the Go tool wrote into the binary.
 func programVersion() version {
 	v := version{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if Version != "" {
+		v.Version = Version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
 	}
-	if m := info.Main.Version; m != "" && m != "(devel)" {
+	if m := info.Main.Version; m != "" && m != "(devel)" && Version == "" {
 		v.Version = m
 	}
 	for _, s := range info.Settings {

@@ -132,7 +132,7 @@ func contradict(t *testing.T, node *nodetest.Node) {
 	node.CLI(0, "put", "evil", "out/same", "held", "--session", "contradiction")
 	node.CLI(0, "put", "evil", "@contradicts/in", "x", "--session", "contradiction")
 	node.CLI(1, "session", "result", "evil", "contradiction", "--wait", "20s")
-	failure(t, node, "contradiction", "contradicts", "conflict", []string{"same", "a put from outside"})
+	failure(t, node, "contradiction", "contradicts", "conflict", []string{"same", "put by a client"})
 	if a := call(t, node, http.MethodGet, "/v1/apps/evil/sessions/contradiction/buckets/out/objects/same", nil); string(a.body) != "held" {
 		t.Errorf("the object is now %q", a.body)
 	}
