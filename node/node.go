@@ -87,6 +87,9 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.waitLeaders(ctx); err != nil {
 		return err
 	}
+	if err := n.removeArtifacts(ctx); err != nil {
+		return err
+	}
 	n.tasks.Go(n.followApps)
 	n.ready.Store(true)
 	return n.serve()

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -39,7 +38,7 @@ func (m *manifest) checkCommands() error {
 		}
 		for n, argument := range f.Command[1:] {
 			if m.lacksScript(argument) {
-				w := m.commandFault(f, n+1, fmt.Sprintf("%q is not in the folder %s", argument, m.dir))
+				w := m.commandFault(f, n+1, fmt.Sprintf("%q is not in the manifest's folder", argument))
 				w.Warning = true
 				m.missing = append(m.missing, w)
 			}
@@ -48,12 +47,13 @@ func (m *manifest) checkCommands() error {
 	if len(faults) == 0 {
 		return nil
 	}
+	slices.SortStableFunc(faults, func(a, b spec.Fault) int { return a.Line - b.Line })
 	text := faultLine(m.path, faults[0])
 	if len(faults) > 1 {
 		text = fmt.Sprintf("%s: %d faults, the first at %s", m.path, len(faults), faultLine("", faults[0]))
 	}
 	err := spec.Errorf(spec.CodeBadManifest, "%s", text).
-		WithHint("a command with a slash is a file of the folder beside the manifest: build it, or make it executable")
+		WithHint("a command with a slash is a file of that folder: build it, or make it executable")
 	err.Faults = faults
 	return err
 }
@@ -65,12 +65,12 @@ func (m *manifest) program(name string) string {
 		return ""
 	}
 	if !filepath.IsLocal(name) {
-		return fmt.Sprintf("%q lies outside the folder %s, which is all that is uploaded", name, m.dir)
+		return fmt.Sprintf("%q lies outside the manifest's folder, which is all that is uploaded", name)
 	}
 	info, err := os.Stat(filepath.Join(m.dir, name))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Sprintf("%q is not in the folder %s", name, m.dir)
+		return fmt.Sprintf("%q is not in the manifest's folder", name)
 	case err != nil:
 		return fmt.Sprintf("%q cannot be run: %v", name, err)
 	case info.IsDir():
@@ -96,10 +96,8 @@ func (m *manifest) commandFault(f *spec.Function, n int, message string) spec.Fa
 		return fault
 	}
 	place := (&yaml.PathBuilder{}).Root().Child("functions").Child(string(f.Name)).Child("command").Index(uint(n)).Build()
-	if node, err := place.FilterFile(file); err == nil && !isAlias(node) && node.GetToken() != nil {
+	if node, err := place.FilterFile(file); err == nil && node.GetToken() != nil {
 		fault.Line, fault.Column = node.GetToken().Position.Line, node.GetToken().Position.Column
 	}
 	return fault
 }
-
-func isAlias(node ast.Node) bool { return node.Type() == ast.AliasType }

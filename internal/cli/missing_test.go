@@ -16,11 +16,11 @@ func TestAFunctionWhoseProgramIsNotInTheFolderIsNotDeployed(t *testing.T) {
 		"a program that is there":       {"[./run, now]", "", "", 0},
 		"one from the path":             {"[python3, app.py]", "", "", 0},
 		"one of the system":             {"[/bin/no-such-program]", "", "", 0},
-		"one that was not built":        {"[./wordcount]", `5:15: functions.f.command[0]: "./wordcount" is not in the folder`, "", 1},
+		"one that was not built":        {"[./wordcount]", `5:15: functions.f.command[0]: "./wordcount" is not in the manifest's folder`, "", 1},
 		"one that cannot be executed":   {"[./app.py]", `functions.f.command[0]: "./app.py" is not executable`, "", 1},
 		"a folder":                      {"[./bin]", `"./bin" is a folder`, "", 1},
-		"one from outside the folder":   {"[../run]", "lies outside the folder", "", 1},
-		"a script that is not there":    {"[python3, -u, ap.py]", "", `5:28: warning: functions.f.command[2]: "ap.py" is not in the folder`, 0},
+		"one from outside the folder":   {"[../run]", "lies outside the manifest's folder", "", 1},
+		"a script that is not there":    {"[python3, -u, ap.py]", "", `5:28: warning: functions.f.command[2]: "ap.py" is not in the manifest's folder`, 0},
 		"an option that names a script": {"[python3, --log=x.py, 'https://x/y.js']", "", "", 0},
 	}
 	for name, test := range tests {
