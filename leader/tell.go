@@ -18,7 +18,8 @@ func (t *tx) tell(inv *invocation, f *exec.Failure) {
 		Invocation: inv.id().String(), Attempt: int(inv.attempt), Stream: exec.StreamNode,
 	}
 	lines := []string{fmt.Sprintf("attempt %d: %s: %s", inv.attempt, f.Kind, f.Message)}
-	if f.Detail != "" {
+	// What a process said before it ended stands in the log already.
+	if f.Detail != "" && f.Kind != exec.Crashed && f.Kind != exec.Start {
 		detail := strings.Split(strings.TrimRight(f.Detail, "\n"), "\n")
 		lines = append(lines, detail[max(0, len(detail)-toldLines):]...)
 	}
