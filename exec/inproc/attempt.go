@@ -66,7 +66,12 @@ func (a *attempt) run(h fn.Handler) {
 		a.finish(unknownFunction(t))
 		return
 	}
+	if !a.rt.reading() {
+		a.finish(closedFailure())
+		return
+	}
 	in, err := t.Load(a.ctx)
+	a.rt.reads.Done()
 	if err != nil {
 		a.finish(&exec.Failure{Kind: exec.Lost, Message: "load the inputs: " + err.Error()})
 		return
@@ -231,6 +236,10 @@ func (a *attempt) Get(ctx context.Context, bucket, key string) (fn.Object, error
 	if a.ended.Load() {
 		return fn.Object{}, context.Cause(a.ctx)
 	}
+	if !a.rt.reading() {
+		return fn.Object{}, errCancelled
+	}
+	defer a.rt.reads.Done()
 	o, err := a.task.Sink.Get(ctx, a.task, spec.BucketName(bucket), spec.Key(key))
 	if spec.CodeOf(err) == spec.CodeNotFound {
 		return fn.Object{}, fmt.Errorf("%s: %w", err.Error(), fn.ErrNotFound)

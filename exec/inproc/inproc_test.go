@@ -3,6 +3,7 @@ package inproc_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -354,5 +355,31 @@ func TestCloseLosesWhatRunsAndWhatWaits(t *testing.T) {
 	within(t, ended)
 	late, s := b.task("f")
 	b.Submit(late)
+	s.end(exec.Lost)
+}
+
+func TestCloseWaitsForWhatReadsFromTheNode(t *testing.T) {
+	b := newBench(t, inproc.Settings{Concurrency: 1})
+	b.Register("app", "f", func(*fn.Context, []fn.Object) error { return nil })
+	task, s := b.task("f")
+	entered := make(chan struct{})
+	var left atomic.Bool
+	task.Load = func(ctx context.Context) ([]exec.Input, error) {
+		close(entered)
+		<-ctx.Done()
+		for range 10_000 { // a read that does not stop at once
+			runtime.Gosched()
+		}
+		left.Store(true)
+		return nil, ctx.Err()
+	}
+	b.Submit(task)
+	within(t, entered)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !left.Load() {
+		t.Error("the runtime is closed while a task still reads its inputs")
+	}
 	s.end(exec.Lost)
 }

@@ -24,6 +24,7 @@ type Settings struct {
 type Runtime struct {
 	s      Settings
 	ctx    context.Context // ends with Close
+	reads  sync.WaitGroup  // what reads from the node now; Close waits for it
 	cancel context.CancelFunc
 
 	mu struct {
@@ -135,8 +136,8 @@ func (rt *Runtime) forget(a *attempt) {
 	rt.mu.Unlock()
 }
 
-// Close implements exec.Runtime: every task ends as lost. It does not wait for
-// functions that ignore their context.
+// Close implements exec.Runtime: every task ends as lost. It waits for what reads
+// from the node, and not for functions that ignore their context.
 func (rt *Runtime) Close() error {
 	rt.mu.Lock()
 	if rt.mu.closed {
@@ -154,7 +155,19 @@ func (rt *Runtime) Close() error {
 	for _, a := range left {
 		a.stop(closedFailure(), errCancelled)
 	}
+	rt.reads.Wait() // the store is closed next
 	return nil
+}
+
+// reading begins a read from the node. It returns false once the runtime is closed.
+func (rt *Runtime) reading() bool {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.mu.closed {
+		return false
+	}
+	rt.reads.Add(1)
+	return true
 }
 
 func closedFailure() *exec.Failure {
