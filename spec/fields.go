@@ -72,7 +72,7 @@ const (
 	DefaultReruns = 3                // rerun: max
 	MaxReruns     = 100              // rerun: max, from 1
 	MaxRerunRules = 100              // of one trigger
-	MaxBatchCount = 100_000        // by_batch_size: count, from 1
+	MaxBatchCount = 100_000          // by_batch_size: count, from 1
 	MinWait       = time.Millisecond // by_batch_size: max_wait, unless it is 0 (wait for ever), the default
 	MaxWait       = 30 * 24 * time.Hour
 
