@@ -12,7 +12,7 @@ import (
 )
 
 func TestAFiringThatIsTooLargeFailsInsteadOfStoppingTheShard(t *testing.T) {
-	const objects = 27_000 // with keys of 900 bytes: more than raft takes in one entry
+	const objects = 600 // with keys of 900 bytes: more than is allowed below
 	w := newWorld(t, 1, oneTrigger(fmt.Sprintf("{name: x, primitive: by_batch_size, scope: session, count: %d, target: fire}", objects)), map[string]function{
 		"fire": fired,
 		"seed": func(c *call) error {
@@ -25,6 +25,8 @@ func TestAFiringThatIsTooLargeFailsInsteadOfStoppingTheShard(t *testing.T) {
 			return nil
 		},
 	})
+	w.firing = 1 << 20
+	w.restart()
 	e := w.failed(w.put("seeds", "large", ""))
 	if e.Kind != "refused" || e.Function != "fire" || !strings.Contains(e.Message, fmt.Sprint(objects)) {
 		t.Errorf("failed with %+v", e)

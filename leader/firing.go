@@ -17,9 +17,9 @@ const (
 	heldInputBytes = 320
 )
 
-// firingBytes bounds what the firings of a round write. Raft refuses an entry
-// above 64 MiB, for ever, so that what can't be written must not be tried.
-const firingBytes = 48 << 20
+// defaultFiringBytes bounds what the firings of a round write. Raft refuses an
+// entry above 64 MiB, for ever, so that what can't be written must not be tried.
+const defaultFiringBytes = 48 << 20
 
 // overflows tells whether a firing is too large for the round, and counts it if
 // it is not.
@@ -28,7 +28,7 @@ func (t *tx) overflows(inputs []triggers.Object, each int) bool {
 	for i := range inputs {
 		size += each + 2*len(inputs[i].Key)
 	}
-	if t.batch.Len()+t.firing+size > firingBytes {
+	if t.batch.Len()+t.firing+size > t.leader.cfg.FiringBytes {
 		return true
 	}
 	t.firing += size
@@ -39,7 +39,7 @@ func (t *tx) overflows(inputs []triggers.Object, each int) bool {
 func (t *tx) refuseFiring(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) {
 	inv := t.invoke(s, target, bucket, trigger, f, inputs)
 	failure := &exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf("a firing with %d objects, whose names and copies take more than one entry of the log holds (%s): let the trigger fire with fewer",
-		len(f.Inputs), spec.FormatSize(firingBytes))}
+		len(f.Inputs), spec.FormatSize(int64(t.leader.cfg.FiringBytes)))}
 	t.tell(inv, failure)
 	t.giveUp(inv, failure)
 }

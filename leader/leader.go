@@ -47,7 +47,7 @@ type Router interface {
 	Deliver(ctx context.Context, to spec.ShardID, m Mail) error
 }
 
-// Config is what a Leader needs. All fields but Tell, Now and Log are required.
+// Config is what a Leader needs. All fields but Tell, FiringBytes, Now and Log are required.
 type Config struct {
 	Shard   spec.ShardID
 	Node    string
@@ -59,6 +59,8 @@ type Config struct {
 	// Tell takes lines about attempts that failed, for the app's log. It must not
 	// block. Nobody is told if it is nil.
 	Tell func(exec.LogRecord)
+	// FiringBytes bounds what the firings of one entry write; 48 MiB if it is 0.
+	FiringBytes int
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	Log *slog.Logger
@@ -83,6 +85,9 @@ type Leader struct {
 func New(cfg Config) *Leader {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.FiringBytes == 0 {
+		cfg.FiringBytes = defaultFiringBytes
 	}
 	if cfg.Tell == nil {
 		cfg.Tell = func(exec.LogRecord) {}

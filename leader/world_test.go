@@ -29,6 +29,7 @@ type world struct {
 	apps    *deployed
 	run     *runner
 	told    told
+	firing  int // bound of the firings of an entry; 0: the default
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
@@ -69,7 +70,7 @@ func (w *world) start() {
 			w.t.Fatalf("start shard %d: %v", id, err)
 		}
 		w.raft[id] = s
-		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add})
+		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing})
 	}
 	for _, l := range w.leaders {
 		w.done.Go(func() {
