@@ -58,8 +58,8 @@ func run(ctx context.Context, binary, example string, stay bool) (err error) {
 	if err != nil {
 		return err
 	}
-	say("\n$ pheromone session show wordcount %s", session)
-	if _, err := node.cli(ctx, os.Stdout, "session", "show", "wordcount", session); err != nil {
+	say("\n$ pheromone session show wordcount %s --full", session)
+	if _, err := node.cli(ctx, os.Stdout, "session", "show", "wordcount", session, "--full"); err != nil {
 		return err
 	}
 	if !stay {
