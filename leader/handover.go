@@ -1,9 +1,10 @@
 package leader
 
 import (
+	"time"
+
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/spec"
-	"time"
 )
 
 // emission is an exec.Emission with its bytes where they are to be.

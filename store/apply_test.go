@@ -181,28 +181,6 @@ func TestAppRangesHoldAllOfAnAppAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestSessionRangesHoldAllOfASessionAndNothingElse(t *testing.T) {
-	ranges := store.SessionRanges(1, "a", "s1", []spec.BucketName{"b", "c"})
-	keys := func(session spec.SessionID) [][]byte {
-		return [][]byte{
-			store.AppendSessionObjectKey(nil, 1, "a", "b", session, "k"), store.AppendSessionObjectKey(nil, 1, "a", "c", session, ""),
-			store.AppendHeldInputKey(nil, 1, "a", session, 1, 1), store.AppendTriggerStateKey(nil, 1, "a", session, "b", "t"),
-			store.AppendTriggerItemKey(nil, 1, "a", session, "b", "t", 1), store.AppendPendingKey(nil, 1, "a", session, 1),
-			store.AppendHistoryKey(nil, 1, "a", session, 1),
-		}
-	}
-	for i, key := range keys("s1") {
-		if !within(ranges, key) {
-			t.Errorf("key %d of the session is in no range", i)
-		}
-	}
-	for i, key := range append(slices.Concat(keys("s"), keys("s11"), keys("")), store.AppendKVKey(nil, 1, "a", "b", "s1")) {
-		if within(ranges, key) {
-			t.Errorf("key %d of another session is in a range", i)
-		}
-	}
-}
-
 func within(ranges []store.Range, key []byte) bool {
 	return slices.ContainsFunc(ranges, func(r store.Range) bool {
 		return bytes.Compare(key, r.Lower) >= 0 && bytes.Compare(key, r.Upper) < 0

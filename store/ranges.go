@@ -29,26 +29,6 @@ func AppRanges(shard spec.ShardID, app spec.AppName) []Range {
 	return ranges
 }
 
-// sessionTables are the tables whose keys have the app and then the session.
-var sessionTables = [...]table{
-	tableHeldInput, tableTriggerState, tableTriggerItem, tablePending, tableHistory,
-}
-
-// SessionRanges returns everything that a session has in ranges: its objects in
-// the buckets named, its trigger state, its invocations and their inputs. Its
-// record, its key in the index by age, its timers and its blobs are single keys
-// whose names stand in those records, and are deleted with them.
-func SessionRanges(shard spec.ShardID, app spec.AppName, session spec.SessionID, buckets []spec.BucketName) []Range {
-	ranges := make([]Range, 0, len(buckets)+len(sessionTables))
-	for _, bucket := range buckets {
-		ranges = append(ranges, prefixRange(AppendSessionObjectsPrefix(nil, shard, app, bucket, session, "")))
-	}
-	for _, t := range sessionTables {
-		ranges = append(ranges, prefixRange(appendSession(nil, shard, t, app, session)))
-	}
-	return ranges
-}
-
 // DeleteRanges removes all keys of all ranges.
 func (b *Batch) DeleteRanges(ranges []Range) {
 	for _, r := range ranges {
