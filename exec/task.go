@@ -53,6 +53,7 @@ type Input struct {
 	ContentType string
 	Meta        map[string]string
 	Data        []byte
+	Deleted     bool // it stands for the deletion of a key-value object, with the bytes that this had
 }
 
 // Emission is something an attempt put, sent or named, in the order of Seq.
@@ -75,6 +76,17 @@ type Emission struct {
 	// of putting an object.
 	JoinTrigger spec.TriggerName
 	JoinKeys    []spec.Key
+
+	// Child starts a child session with the object, instead of putting it.
+	Child *ChildStart
+}
+
+// ChildStart says which function of the app a child session begins with. If the
+// emission has a Bucket, the session that starts it waits for the child's end and
+// gets its result as an object there, under Key or, if that is empty, the child's id.
+type ChildStart struct {
+	Function spec.FunctionName
+	Timeout  time.Duration // of the child session; 0: the app's
 }
 
 // Kinds of Failure, in the words of wire.FunctionError.

@@ -26,12 +26,12 @@ func (t *tx) post(s *session, to spec.ShardID, bucket spec.BucketName, trigger s
 	if rec.Blob != nil { // the bytes must be there until the receiver has its copy
 		t.share(s.name.app, rec.Blob)
 	}
-	t.send(s, to, &store.Mail{App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Object: *rec})
+	t.send(s, to, &store.Mail{App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Object: *rec, Kind: store.MailObject})
 }
 
 // postSet writes the naming of a set for a trigger on another shard into the outbox.
 func (t *tx) postSet(s *session, to spec.ShardID, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) {
-	t.send(s, to, &store.Mail{App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Keys: keys, Set: true})
+	t.send(s, to, &store.Mail{App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Keys: keys, Kind: store.MailSet})
 }
 
 func (t *tx) send(s *session, to spec.ShardID, m *store.Mail) {
@@ -220,7 +220,7 @@ func (c *take) evaluate(t *tx) error {
 		t.put(floor, store.AppendCount(nil, m.Unacknowledged))
 		t.eraseMarks(m.From, low, m.Unacknowledged)
 	}
-	if m.Set {
+	if m.Kind == store.MailSet {
 		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys)
 		return nil
 	}

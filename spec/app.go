@@ -10,6 +10,9 @@ type App struct {
 	Buckets   map[BucketName]*Bucket     `json:"buckets"`
 	// Retention is how long a finished session is kept; 0 deletes it at once.
 	Retention time.Duration `json:"retention"`
+	// SessionTimeout is how long a session may run; 0 is for ever. A request may
+	// set another one for its session.
+	SessionTimeout time.Duration `json:"session_timeout,omitempty"`
 	// Artifact is the SHA-256 (hex) of the uploaded folder; empty when no
 	// function of the app is a process.
 	Artifact string `json:"artifact,omitempty"`
@@ -30,6 +33,9 @@ type Function struct {
 	// Concurrency bounds the attempts of this function that run at once on a
 	// node; 0 leaves it to the executors' capacity.
 	Concurrency int `json:"concurrency,omitempty"`
+	// MaxPending bounds the invocations of this function that are pending on one
+	// shard; 0 leaves it to the app's limit.
+	MaxPending int `json:"max_pending,omitempty"`
 	// DeadLetter names the bucket that gets the failure as an object when the
 	// function gives up; empty fails the session.
 	DeadLetter BucketName `json:"dead_letter,omitempty"`
@@ -59,6 +65,9 @@ type Trigger struct {
 	Primitive Primitive      `json:"primitive"`
 	Target    []FunctionName `json:"target"`
 	Scope     Scope          `json:"scope"`
+	// On says what the trigger counts: objects that are put, or the deletion of
+	// key-value objects, by request or because their time to live is over.
+	On On `json:"on"`
 	// When says which objects of the bucket the trigger sees; nil for all.
 	When *Condition `json:"when,omitempty"`
 	// Rerun says which functions the trigger's objects come from, and when one that
@@ -129,6 +138,8 @@ type (
 	Primitive string
 	// Scope says whether a trigger counts per session or across the bucket.
 	Scope string
+	// On says what a trigger counts.
+	On string
 )
 
 const (
@@ -155,6 +166,9 @@ const (
 
 	ScopeSession Scope = "session"
 	ScopeBucket  Scope = "bucket"
+
+	OnPut    On = "put"
+	OnDelete On = "delete"
 )
 
 // Inbox is the bucket that every function has: an object put there fires it.
@@ -182,7 +196,7 @@ func (a *App) Bucket(b BucketName) (*Bucket, bool) {
 	}
 	if f, ok := FunctionOfInbox(b); ok && a.Functions[f] != nil {
 		return &Bucket{Name: b, Durability: Durable, Triggers: []*Trigger{{
-			Name: "inbox", Primitive: Immediate, Target: []FunctionName{f}, Scope: ScopeSession,
+			Name: "inbox", Primitive: Immediate, Target: []FunctionName{f}, Scope: ScopeSession, On: OnPut,
 		}}}, true
 	}
 	return nil, false

@@ -62,6 +62,9 @@ func checkTrigger(r *reader, path string, n *node, t *Trigger) {
 		t.Scope = p.scope
 	}
 	c := triggerCheck{r: r, path: path, n: n}
+	if t.On == OnDelete && n.has("rerun") {
+		c.fault("rerun", "does not go with on: delete: no function puts what is deleted")
+	}
 	switch t.Primitive {
 	case ByName:
 		exactlyOne(r, path, n, "keys", "match")

@@ -31,7 +31,7 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 		{"an unknown field with a near one", function("tiemout: 3s"), []string{
 			`8:5: functions.h.tiemout: unknown field "tiemout": did you mean "timeout"?`}},
 		{"an unknown field with no near one", function("colour: red"), []string{
-			`8:5: functions.h.colour: unknown field "colour": the fields of a function are runtime, command, env, timeout, retry, concurrency, dead_letter and emit`}},
+			`8:5: functions.h.colour: unknown field "colour": the fields of a function are runtime, command, env, timeout, retry, concurrency, max_pending, dead_letter and emit`}},
 		{"a duration without a unit", function("timeout: 30"), []string{
 			`8:14: functions.h.timeout: 30 has no unit: durations are written as "500ms", "2s" or "1h30m" (units h, m, s, ms)`}},
 		{"a duration with a strange unit", function("timeout: 3 days"), []string{
@@ -189,7 +189,7 @@ func TestAFaultInJSONHasItsPlaceToo(t *testing.T) {
 		{"behind tabs", "{\n\t\"apiVersion\": \"pheromone/v1\",\n\t\"app\": \"shop\",\n\t\"retention\":\t30\n}", []string{
 			`4:15: retention: 30 has no unit: durations are written as "500ms", "2s" or "1h30m" (units h, m, s, ms)`}},
 		{"behind characters of many bytes", `{"é": 1, "apiVersion": "pheromone/v1", "app": "Ä"}`, []string{
-			`1:2: ["é"]: unknown field "é": the fields of an app are apiVersion, app, functions, buckets, retention and limits`,
+			`1:2: ["é"]: unknown field "é": the fields of an app are apiVersion, app, functions, buckets, retention, session_timeout and limits`,
 			`1:47: app: bad app name "Ä": use lower-case letters, digits, '-' and '_', starting with a letter, at most 63 bytes`}},
 		{"a field twice", "{\"apiVersion\": \"pheromone/v1\", \"app\": \"shop\",\n \"app\": \"shop\"}", []string{
 			`2:2: app: duplicate: "app" is set on line 1 already`}},

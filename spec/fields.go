@@ -26,6 +26,9 @@ const (
 	DefaultRetention = time.Hour // retention, from 0 (delete at once)
 	MaxRetention     = 30 * 24 * time.Hour
 
+	MinSessionTimeout = time.Millisecond // session_timeout, or 0 (for ever), the default
+	MaxSessionTimeout = 365 * 24 * time.Hour
+
 	DefaultMaxObjectBytes = 256 << 20 // limits.max_object_size
 	MinMaxObjectBytes     = 1 << 10
 	MaxMaxObjectBytes     = 1 << 30
@@ -129,6 +132,9 @@ var appObject = object[App]{
 		defaulted("retention", kind[time.Duration](duration{most: MaxRetention, zero: true}), DefaultRetention,
 			func(a *App) *time.Duration { return &a.Retention },
 			"How long a finished session is kept, at most 720h; 0 deletes it at once."),
+		defaulted("session_timeout", kind[time.Duration](duration{least: MinSessionTimeout, most: MaxSessionTimeout, zero: true}), 0,
+			func(a *App) *time.Duration { return &a.SessionTimeout },
+			"How long a session may run before it fails, from 1ms to 8760h; 0 is for ever. A request may set another one for its session."),
 		nested("limits", limitsObject, func(a *App) *Limits { return &a.Limits },
 			"What the app may use."),
 	},
@@ -190,6 +196,9 @@ var functionObject = object[Function]{
 		defaulted("concurrency", kind[int](count{0, MaxConcurrency}), 0,
 			func(f *Function) *int { return &f.Concurrency },
 			"Attempts of the function that run at once on a node; 0 leaves it to the executors' capacity."),
+		defaulted("max_pending", kind[int](count{0, MaxMaxPending}), 0,
+			func(f *Function) *int { return &f.MaxPending },
+			"Invocations of the function that may be pending on one shard; what would fire it beyond is answered with overloaded. 0 leaves it to limits.max_pending."),
 		optional("dead_letter", kind[BucketName](bucketName), func(f *Function) *BucketName { return &f.DeadLetter },
 			"The bucket of this app that gets the failure as an object when the function gives up. Without it, the session fails."),
 		defaulted("emit", kind[Emit](choice[Emit]{words: []Emit{EmitStream, EmitAtomic}}), EmitStream,

@@ -91,10 +91,10 @@ buckets:
 		}},
 		Buckets: map[spec.BucketName]*spec.Bucket{"b": {
 			Name: "b", Durability: spec.Durable, Triggers: []*spec.Trigger{
-				{Name: "size", Primitive: spec.ByBatchSize, Target: []spec.FunctionName{"f"}, Scope: spec.ScopeBucket, Count: 2},
-				{Name: "time", Primitive: spec.ByTime, Target: []spec.FunctionName{"f"}, Scope: spec.ScopeBucket,
+				{Name: "size", Primitive: spec.ByBatchSize, Target: []spec.FunctionName{"f"}, Scope: spec.ScopeBucket, On: spec.OnPut, Count: 2},
+				{Name: "time", Primitive: spec.ByTime, Target: []spec.FunctionName{"f"}, Scope: spec.ScopeBucket, On: spec.OnPut,
 					Every: 90 * time.Second, Slide: 90 * time.Second},
-				{Name: "cron", Primitive: spec.ByTime, Target: []spec.FunctionName{"f"}, Scope: spec.ScopeBucket,
+				{Name: "cron", Primitive: spec.ByTime, Target: []spec.FunctionName{"f"}, Scope: spec.ScopeBucket, On: spec.OnPut,
 					Cron: "0 6 * * *", Timezone: "UTC"},
 			},
 		}},
@@ -165,8 +165,10 @@ func drawApp(t *rapid.T) *spec.App {
 	app := &spec.App{
 		Name:      spec.AppName(drawName.Draw(t, "app")),
 		Retention: drawMillis(t, "retention", 0, spec.MaxRetention),
-		Functions: map[spec.FunctionName]*spec.Function{},
-		Buckets:   map[spec.BucketName]*spec.Bucket{},
+
+		SessionTimeout: drawMillis(t, "session timeout", 0, spec.MaxSessionTimeout),
+		Functions:      map[spec.FunctionName]*spec.Function{},
+		Buckets:        map[spec.BucketName]*spec.Bucket{},
 		Limits: spec.Limits{
 			MaxObjectBytes:    rapid.Int64Range(spec.MinMaxObjectBytes, spec.MaxMaxObjectBytes).Draw(t, "max object bytes"),
 			MaxPending:        rapid.IntRange(1, spec.MaxMaxPending).Draw(t, "max pending"),
@@ -194,6 +196,7 @@ func drawFunction(t *rapid.T, name string, buckets []string) *spec.Function {
 		Runtime:     rapid.SampledFrom([]spec.Runtime{spec.RuntimeProcess, spec.RuntimeInproc}).Draw(t, "runtime"),
 		Timeout:     drawMillis(t, "timeout", spec.MinTimeout, spec.MaxTimeout),
 		Concurrency: rapid.IntRange(0, spec.MaxConcurrency).Draw(t, "concurrency"),
+		MaxPending:  rapid.IntRange(0, spec.MaxMaxPending).Draw(t, "max pending of a function"),
 		Emit:        rapid.SampledFrom([]spec.Emit{spec.EmitStream, spec.EmitAtomic}).Draw(t, "emit"),
 		Retry: spec.Retry{
 			MaxAttempts: rapid.IntRange(1, spec.MaxMaxAttempts).Draw(t, "max attempts"),
@@ -222,6 +225,7 @@ func drawTrigger(t *rapid.T, name string, functions []spec.FunctionName) *spec.T
 		Name:   spec.TriggerName(name),
 		Target: targets.Draw(t, "target"),
 		Scope:  rapid.SampledFrom([]spec.Scope{spec.ScopeSession, spec.ScopeBucket}).Draw(t, "scope"),
+		On:     rapid.SampledFrom([]spec.On{spec.OnPut, spec.OnDelete}).Draw(t, "on"),
 		Primitive: rapid.SampledFrom([]spec.Primitive{spec.Immediate, spec.ByName, spec.BySet, spec.ByBatchSize,
 			spec.ByTime, spec.Redundant, spec.DynamicJoin, spec.DynamicGroup}).Draw(t, "primitive"),
 	}

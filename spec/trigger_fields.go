@@ -34,7 +34,7 @@ func primitiveNamed(name Primitive) *primitive {
 }
 
 // commonOptions are the fields of every trigger.
-var commonOptions = []string{"name", "primitive", "target", "scope", "when", "rerun"}
+var commonOptions = []string{"name", "primitive", "target", "scope", "on", "when", "rerun"}
 
 // owners returns the primitives that take option.
 func owners(option string) []string {
@@ -76,6 +76,8 @@ var triggerObject = func() object[Trigger] {
 			optional("scope", kind[Scope](choice[Scope]{words: []Scope{ScopeSession, ScopeBucket}}),
 				func(t *Trigger) *Scope { return &t.Scope },
 				"Whether the trigger counts per session or across the bucket. Default: bucket for by_batch_size and by_time, session for the others."),
+			defaulted("on", kind[On](choice[On]{words: []On{OnPut, OnDelete}}), OnPut, func(t *Trigger) *On { return &t.On },
+				"What the trigger counts: put, objects that are put; delete, key-value objects that are deleted or whose time to live is over, with the bytes that they had."),
 			optional("when", kind[*Condition](condition{}), func(t *Trigger) **Condition { return &t.When },
 				"Which objects count: a CEL expression over object.key, size, content_type, meta, bucket, session and value (its JSON). The trigger does not see an object for which it is false."),
 			optional("keys", kind[[]Key](keyList(1)), func(t *Trigger) *[]Key { return &t.Keys },

@@ -8,9 +8,14 @@ import (
 	"slices"
 )
 
-// recordVersion is the first byte of every record. A record of another version is
-// an error; when a record changes, the new version is added beside this one.
-const recordVersion = 1
+// The first byte of every record is its version. Records are written in the
+// newest one, in which fields came to the end of what they had before; older ones
+// stay readable, with those fields zero. A record of a version that is not known
+// is an error.
+const (
+	recordOldest  = 1
+	recordVersion = 2
+)
 
 // Fields are written in the order of the record's struct: numbers as varints
 // (zig-zag where they can be negative), strings and bytes with their length
@@ -53,8 +58,9 @@ func appendMap(dst []byte, m map[string]string) []byte {
 // recordReader reads what the functions above write. The first fault sticks and
 // everything read after it is zero; done reports it.
 type recordReader struct {
-	rest []byte
-	err  error
+	version byte
+	rest    []byte
+	err     error
 }
 
 var (
@@ -68,10 +74,10 @@ func openRecord(src []byte) recordReader {
 	if len(src) == 0 {
 		return recordReader{err: errCutShort}
 	}
-	if src[0] != recordVersion {
-		return recordReader{err: fmt.Errorf("version %d, this version of pheromone knows %d", src[0], recordVersion)}
+	if src[0] < recordOldest || src[0] > recordVersion {
+		return recordReader{err: fmt.Errorf("version %d, this version of pheromone knows %d to %d", src[0], recordOldest, recordVersion)}
 	}
-	return recordReader{rest: src[1:]}
+	return recordReader{version: src[0], rest: src[1:]}
 }
 
 func (r *recordReader) fail(err error) {

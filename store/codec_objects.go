@@ -35,7 +35,7 @@ func appendObjectFields(dst []byte, o *Object) []byte {
 	if o.Blob != nil {
 		dst = appendBlobFields(dst, o.Blob)
 	}
-	return dst
+	return appendBool(dst, o.Deleted)
 }
 
 func (r *recordReader) object() Object {
@@ -56,6 +56,9 @@ func (r *recordReader) object() Object {
 	if r.bool() {
 		b := r.blob()
 		o.Blob = &b
+	}
+	if r.version >= 2 {
+		o.Deleted = r.bool()
 	}
 	return o
 }
@@ -118,12 +121,13 @@ func AppendMail(dst []byte, m *Mail) []byte {
 	dst = appendString(dst, m.Trigger)
 	dst = appendString(dst, m.Session)
 	dst = appendObjectFields(dst, &m.Object)
-	dst = appendBool(dst, m.Set)
+	dst = appendBool(dst, m.Kind == MailSet) // all that version 1 told of the kind
 	dst = appendUint(dst, uint64(len(m.Keys)))
 	for _, key := range m.Keys {
 		dst = appendString(dst, key)
 	}
-	return dst
+	dst = appendString(append(dst, byte(m.Kind)), m.To)
+	return appendParent(appendInt(append(dst, byte(m.State)), m.Deadline), m.Parent)
 }
 
 // DecodeMail reads a message to another shard. Object.Inline is a part of src.
@@ -134,9 +138,17 @@ func DecodeMail(src []byte) (Mail, error) {
 		r.fail(errVarint)
 	}
 	m := Mail{
+		Kind: MailObject,
 		Slot: spec.Slot(slot), App: spec.AppName(r.string()), Bucket: spec.BucketName(r.string()),
 		Trigger: spec.TriggerName(r.string()), Session: spec.SessionID(r.string()), Object: r.object(),
-		Set: r.bool(), Keys: list(&r, 1, func(r *recordReader) spec.Key { return spec.Key(r.string()) }),
+	}
+	if r.bool() {
+		m.Kind = MailSet
+	}
+	m.Keys = list(&r, 1, func(r *recordReader) spec.Key { return spec.Key(r.string()) })
+	if r.version >= 2 {
+		m.Kind, m.To = MailKind(r.byte()), spec.SessionID(r.string())
+		m.State, m.Deadline, m.Parent = SessionState(r.byte()), r.micros(), r.parent()
 	}
 	return m, r.done("mail")
 }
@@ -159,13 +171,16 @@ func DecodeItem(src []byte) (Item, error) {
 func AppendTriggerState(dst []byte, s *TriggerState) []byte {
 	dst = appendInt(append(dst, recordVersion), s.Timer)
 	dst = appendString(dst, s.Header)
-	return appendString(dst, s.Primitive)
+	return appendUint(appendString(dst, s.Primitive), s.Stalled)
 }
 
 // DecodeTriggerState reads the record of a trigger's state. Header is a part of src.
 func DecodeTriggerState(src []byte) (TriggerState, error) {
 	r := openRecord(src)
 	s := TriggerState{Timer: r.micros(), Header: r.bytes(), Primitive: spec.Primitive(r.string())}
+	if r.version >= 2 {
+		s.Stalled = r.uint()
+	}
 	return s, r.done("trigger state")
 }
 

@@ -34,7 +34,9 @@ func AppendSession(dst []byte, s *Session) []byte {
 			dst = appendString(dst, p)
 		}
 	}
-	return dst
+	dst = appendInt(dst, s.Deadline)
+	dst = appendParent(dst, s.Parent)
+	return appendUint(appendUint(dst, s.Children), s.Awaited)
 }
 
 // DecodeSession reads the record of a session.
@@ -62,7 +64,43 @@ func DecodeSession(src []byte) (Session, error) {
 		OutputBuckets: list(&r, 1, (*recordReader).bucket),
 		Functions:     list(&r, functionCountBytes, (*recordReader).functionCount),
 	}
+	if r.version >= 2 {
+		s.Deadline, s.Parent, s.Children, s.Awaited = r.micros(), r.parent(), r.uint(), r.uint()
+	}
 	return s, r.done("session")
+}
+
+func appendParent(dst []byte, p *Parent) []byte {
+	dst = appendBool(dst, p != nil)
+	if p == nil {
+		return dst
+	}
+	return appendUint(appendBool(appendString(dst, p.Session), p.Awaited), uint64(p.Depth))
+}
+
+func (r *recordReader) parent() *Parent {
+	if !r.bool() {
+		return nil
+	}
+	return &Parent{Session: spec.SessionID(r.string()), Awaited: r.bool(), Depth: r.uint32()}
+}
+
+// AppendChild appends what a session keeps of a child session.
+func AppendChild(dst []byte, c *Child) []byte {
+	dst = appendString(append(dst, recordVersion), c.Function)
+	dst = append(appendInt(appendInt(dst, c.Started), c.Ended), byte(c.State))
+	dst = appendString(appendString(appendBool(dst, c.Awaited), c.Bucket), c.Key)
+	return appendUint(dst, c.Producer)
+}
+
+// DecodeChild reads what a session keeps of a child session.
+func DecodeChild(src []byte) (Child, error) {
+	r := openRecord(src)
+	c := Child{
+		Function: spec.FunctionName(r.string()), Started: r.micros(), Ended: r.micros(), State: SessionState(r.byte()),
+		Awaited: r.bool(), Bucket: spec.BucketName(r.string()), Key: spec.Key(r.string()), Producer: r.uint(),
+	}
+	return c, r.done("child")
 }
 
 func appendBuckets(dst []byte, buckets []spec.BucketName) []byte {

@@ -45,7 +45,9 @@ func records() []record {
 	object := store.Object{
 		Revision: 9, Created: 1_700_000_000_000_000, Expires: 2, Deliver: 3, Producer: 4, Session: "s1", Key: "a/b", Size: 5,
 		ContentType: "text/plain", Meta: map[string]string{"b": "2", "a": "1"}, Output: true, Inline: []byte("hello"), Blob: &blob,
+		Deleted: true,
 	}
+	parent := &store.Parent{Session: "p", Awaited: true, Depth: 2}
 	return []record{
 		kind("object", object, store.AppendObject, store.DecodeObject),
 		kind("blob", blob, store.AppendBlob, store.DecodeBlob),
@@ -57,6 +59,7 @@ func records() []record {
 
 			OutputBuckets: []spec.BucketName{"words"},
 			Functions:     []store.FunctionCount{{Function: "f", Pending: 1, Total: 2, Parents: []spec.FunctionName{"g", "h"}}},
+			Deadline:      15, Parent: parent, Children: 16, Awaited: 17,
 		}, store.AppendSession, store.DecodeSession),
 		kind("invocation", store.Invocation{
 			Function: "f", State: store.InvocationRetrying, Bucket: "b", Trigger: "t", Group: "g", Window: 1,
@@ -66,11 +69,15 @@ func records() []record {
 			Joins:    []uint64{1, 300}, Handled: true, Traceparent: "00-ab-cd-01",
 			Expects: []store.Expect{{Bucket: "b", Trigger: "t", Due: 5, Runs: 2}},
 		}, store.AppendInvocation, store.DecodeInvocation),
-		kind("trigger_state", store.TriggerState{Timer: 1, Header: []byte{1, 2}, Primitive: spec.ByTime}, store.AppendTriggerState, store.DecodeTriggerState),
+		kind("trigger_state", store.TriggerState{Timer: 1, Header: []byte{1, 2}, Primitive: spec.ByTime, Stalled: 9}, store.AppendTriggerState, store.DecodeTriggerState),
 		kind("item", store.Item{Key: "k", Group: "g", Time: -5}, store.AppendItem, store.DecodeItem),
 		kind("request", store.Request{Session: "s", Bucket: "b", Key: "k", Revision: 1, Expires: 2, Fingerprint: 3}, store.AppendRequest, store.DecodeRequest),
 		kind("event", store.Event{Kind: store.EventDelete, App: "a", Bucket: "b", Key: "k", Object: object}, store.AppendEvent, store.DecodeEvent),
-		kind("mail", store.Mail{Slot: 4095, App: "a", Bucket: "b", Trigger: "t", Session: "s", Object: object, Set: true, Keys: []spec.Key{"x", "y"}}, store.AppendMail, store.DecodeMail),
+		kind("mail", store.Mail{
+			Kind: store.MailStart, Slot: 4095, App: "a", Bucket: "b", Trigger: "t", Session: "s", Object: object, Keys: []spec.Key{"x", "y"},
+			To: "c", State: store.SessionFailed, Deadline: 5, Parent: parent,
+		}, store.AppendMail, store.DecodeMail),
+		kind("child", store.Child{Function: "f", Started: 1, Ended: 2, State: store.SessionFailed, Awaited: true, Bucket: "b", Key: "k", Producer: 3}, store.AppendChild, store.DecodeChild),
 		kind("shard_meta", store.ShardMeta{Applied: 1, Epoch: 2 << 20, Seq: 3}, store.AppendShardMeta, store.DecodeShardMeta),
 		kind("counters", store.Counters{Revision: 1, Mail: 2, Compacted: 3}, store.AppendCounters, store.DecodeCounters),
 		kind("count", uint64(300), func(dst []byte, n *uint64) []byte { return store.AppendCount(dst, *n) }, store.DecodeCount),
@@ -143,46 +150,79 @@ func checkNoZero(t *testing.T, v reflect.Value, path string) {
 	}
 }
 
-func TestRecordsOfVersion1StayReadable(t *testing.T) {
+func TestRecordsOfAllVersionsStayReadable(t *testing.T) {
 	for _, r := range records() {
 		t.Run(r.name, func(t *testing.T) {
-			file := filepath.Join("testdata", "records_v1", r.name+".hex")
+			newest := filepath.Join("testdata", "records_v2", r.name+".hex")
 			encoded := hex.EncodeToString(r.encode(r.full)) + "\n"
 			if *update {
-				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				if err := os.MkdirAll(filepath.Dir(newest), 0o755); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(file, []byte(encoded), 0o644); err != nil {
+				if err := os.WriteFile(newest, []byte(encoded), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
-			golden, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(golden) != encoded {
+			if golden := readGolden(t, r, newest, r.full); golden != encoded {
 				t.Errorf("the format on disk has changed: a change needs a new record version\n got %s\nwant %s", encoded, golden)
 			}
-			src, err := hex.DecodeString(strings.TrimSpace(string(golden)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := r.decode(src)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !reflect.DeepEqual(got, r.full) {
-				t.Errorf("read %+v, want %+v", got, r.full)
+			if r.name != "child" { // which came with version 2
+				readGolden(t, r, filepath.Join("testdata", "records_v1", r.name+".hex"), asOfVersion1(r.full))
 			}
 		})
 	}
 }
 
+// readGolden checks that the record in a golden file reads as want.
+func readGolden(t *testing.T, r record, file string, want any) string {
+	t.Helper()
+	golden, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := hex.DecodeString(strings.TrimSpace(string(golden)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.decode(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: read %+v, want %+v", file, got, want)
+	}
+	return string(golden)
+}
+
+// asOfVersion1 returns a record without what version 1 did not have.
+func asOfVersion1(full any) any {
+	switch v := full.(type) {
+	case store.Object:
+		v.Deleted = false
+		return v
+	case store.Event:
+		v.Object.Deleted = false
+		return v
+	case store.Session:
+		v.Deadline, v.Parent, v.Children, v.Awaited = 0, nil, 0, 0
+		return v
+	case store.TriggerState:
+		v.Stalled = 0
+		return v
+	case store.Mail:
+		return store.Mail{
+			Kind: store.MailSet, Slot: v.Slot, App: v.App, Bucket: v.Bucket, Trigger: v.Trigger, Session: v.Session,
+			Object: asOfVersion1(v.Object).(store.Object), Keys: v.Keys,
+		}
+	}
+	return full
+}
+
 func TestRecordsOfOtherVersionsAreRefused(t *testing.T) {
 	for _, r := range records() {
 		src := r.encode(r.full)
-		src[0] = 2
-		if _, err := r.decode(src); err == nil || !strings.Contains(err.Error(), "version 2") {
+		src[0] = 3
+		if _, err := r.decode(src); err == nil || !strings.Contains(err.Error(), "version 3") {
 			t.Errorf("%s: error %v, want one that names the version", r.name, err)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	tableHeldInput    table = 0x12
 	tableSession      table = 0x20
 	tableSessionIndex table = 0x21
+	tableChild        table = 0x22
 	tableTriggerState table = 0x30
 	tableTriggerItem  table = 0x31
 	tablePending      table = 0x40

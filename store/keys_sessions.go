@@ -41,6 +41,23 @@ func DecodeSessionIndexKey(key []byte) (app spec.AppName, created Micros, sessio
 	return app, created, session, r.done()
 }
 
+// AppendChildKey appends the key of what a session keeps of a child session.
+func AppendChildKey(dst []byte, shard spec.ShardID, app spec.AppName, session, child spec.SessionID) []byte {
+	return appendPart(AppendChildrenPrefix(dst, shard, app, session), child)
+}
+
+// AppendChildrenPrefix appends the prefix of all child sessions of a session.
+func AppendChildrenPrefix(dst []byte, shard spec.ShardID, app spec.AppName, session spec.SessionID) []byte {
+	return appendSession(dst, shard, tableChild, app, session)
+}
+
+// DecodeChildKey takes the key of a child session apart.
+func DecodeChildKey(key []byte) (app spec.AppName, session, child spec.SessionID, err error) {
+	_, r := openKey(key, tableChild)
+	app, session, child = spec.AppName(r.part()), spec.SessionID(r.part()), spec.SessionID(r.part())
+	return app, session, child, r.done()
+}
+
 // TriggerKey names a trigger's machine: Session is "" for scope bucket.
 type TriggerKey struct {
 	App     spec.AppName

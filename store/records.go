@@ -24,6 +24,9 @@ type Object struct {
 	Output      bool
 	Inline      []byte
 	Blob        *Blob
+	// Deleted says that the object stands for the deletion of a key-value object: the
+	// triggers with on: delete count it, and no others.
+	Deleted bool
 }
 
 // Blob names the bytes of a large object, stored in chunks beside the records.
@@ -85,6 +88,30 @@ type Session struct {
 	// Functions counts, for apps that need it (dynamic_group until functions),
 	// the session's invocations by function.
 	Functions []FunctionCount
+
+	Deadline Micros  // when it fails if it has not ended; 0 for never
+	Parent   *Parent // of a child session
+	Children uint64  // sessions that its functions have started
+	Awaited  uint64  // of them those that have not ended and whose result it waits for
+}
+
+// Parent is what a child session knows of the session that started it.
+type Parent struct {
+	Session spec.SessionID
+	Awaited bool   // it waits for the child's result
+	Depth   uint32 // 1 for the child of a session that is no child itself
+}
+
+// Child is what a session keeps of a session that one of its functions started.
+type Child struct {
+	Function spec.FunctionName
+	Started  Micros
+	Ended    Micros
+	State    SessionState // as far as the parent knows
+	Awaited  bool
+	Bucket   spec.BucketName // where the result of an awaited child goes
+	Key      spec.Key
+	Producer uint64 // number of the invocation that started it
 }
 
 // FunctionCount counts the invocations of one function in a session, and names
@@ -115,6 +142,8 @@ const (
 	OriginTrigger // a firing of scope bucket
 	OriginSession // a put into a session that was not there
 	OriginRerun
+	OriginChild  // started by a function of another session
+	OriginDelete // the deletion of a key-value object
 )
 
 // InvocationState is where an invocation stands.
@@ -196,6 +225,9 @@ type TriggerState struct {
 	// Primitive guards against a header being read by another primitive's machine
 	// after the trigger was changed.
 	Primitive spec.Primitive
+	// Stalled is set while no machine can be made from Header: the items from this
+	// position on have come since, and no machine has counted them. 0 for none.
+	Stalled uint64
 }
 
 // Item is an object that a trigger's machine keeps.
@@ -219,13 +251,16 @@ type Request struct {
 type TimerKind uint8
 
 const (
-	TimerRetry   TimerKind = iota + 1 // Session, Number: an invocation's next attempt
-	TimerTrigger                      // Session ("" for scope bucket), Bucket, Trigger
-	TimerPurge                        // Session
-	TimerExpire                       // Bucket, Key, Revision: a key-value object's time to live
-	TimerDeliver                      // Session, Bucket, Key: a delayed object
-	TimerRequest                      // Key: an idempotency key
-	TimerRerun                        // Session, Number, Bucket, Trigger: a re-execution rule
+	TimerRetry    TimerKind = iota + 1 // Session, Number: an invocation's next attempt
+	TimerTrigger                       // Session ("" for scope bucket), Bucket, Trigger
+	TimerPurge                         // Session
+	TimerExpire                        // Bucket, Key, Revision: a key-value object's time to live
+	TimerDeliver                       // Session, Bucket, Key: a delayed object
+	TimerRequest                       // Key: an idempotency key
+	TimerRerun                         // Session, Number, Bucket, Trigger: a re-execution rule
+	TimerDeadline                      // Session: its deadline
+	TimerFollow                        // Session: what is to be done for others once it has ended
+	TimerSweep                         // Bucket, Trigger, Number: held objects up to a position that nobody needs
 )
 
 // Timer is the subject of a timer; the time itself stands in its key.
@@ -257,18 +292,33 @@ const (
 	EventExpire
 )
 
-// Mail is a message to another shard: an object for a trigger of scope bucket, or
-// with Set the naming of a set for one.
+// Mail is a message to another shard.
 type Mail struct {
+	Kind    MailKind
 	Slot    spec.Slot // the receiver owns this slot
 	App     spec.AppName
 	Bucket  spec.BucketName
 	Trigger spec.TriggerName
 	Session spec.SessionID // the sender
 	Object  Object         // with Key set
-	Set     bool
-	Keys    []spec.Key // of a set
+	Keys    []spec.Key     // of a set
+
+	To       spec.SessionID // of a child's messages: the session it is for
+	State    SessionState   // MailEnd: how the child ended
+	Deadline Micros         // MailStart: of the child
+	Parent   *Parent        // MailStart
 }
+
+// MailKind says what a message is about.
+type MailKind uint8
+
+const (
+	MailObject MailKind = iota + 1 // Bucket, Trigger, Object: an object for a trigger of scope bucket
+	MailSet                        // Bucket, Trigger, Keys: a set was named for one
+	MailStart                      // To, Bucket, Object, Parent: start a child session
+	MailEnd                        // To, Session, Object, State: a child session has ended
+	MailCancel                     // To: cancel a child session
+)
 
 // ShardMeta is the state machine's own record, written with every batch.
 type ShardMeta struct {

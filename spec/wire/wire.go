@@ -86,7 +86,10 @@ type Object struct {
 	CreatedAt   time.Time         `json:"created_at"`
 	ExpiresAt   time.Time         `json:"expires_at,omitzero"`
 	Output      bool              `json:"output,omitempty"`
-	Data        []byte            `json:"data,omitempty"`
+	// Deleted says that the object, of a session, stands for the deletion of the
+	// key-value object whose bytes it has.
+	Deleted bool   `json:"deleted,omitempty"`
+	Data    []byte `json:"data,omitempty"`
 }
 
 // ObjectList is a page of objects in key order.
@@ -137,17 +140,36 @@ type Session struct {
 	PendingInvocations int            `json:"pending_invocations"`
 	Objects            int            `json:"objects"`
 	Error              *FunctionError `json:"error,omitempty"`
+	// DeadlineAt is when the session fails if it has not ended.
+	DeadlineAt time.Time `json:"deadline_at,omitzero"`
+	// Children counts the sessions that functions of this one have started, Awaited
+	// those of them that it waits for.
+	Children int `json:"children,omitempty"`
+	Awaited  int `json:"awaited,omitempty"`
 	// Waiting tells, for each armed trigger, what has come and what has not.
 	Waiting []Waiting `json:"waiting,omitempty"`
 }
 
+// Child is a session that a function of another one has started.
+type Child struct {
+	Session    spec.SessionID    `json:"session"`
+	Function   spec.FunctionName `json:"function"`
+	Invocation string            `json:"invocation"` // that started it
+	Status     SessionStatus     `json:"status"`     // running also for one that is not awaited: its end is not told
+	Awaited    bool              `json:"awaited,omitempty"`
+	Bucket     spec.BucketName   `json:"bucket,omitempty"` // where the result of an awaited one goes
+	Key        spec.Key          `json:"key,omitempty"`
+	StartedAt  time.Time         `json:"started_at"`
+	EndedAt    time.Time         `json:"ended_at,omitzero"`
+}
+
 // Origin says what started a session.
 type Origin struct {
-	Kind    string           `json:"kind"` // put, invoke, trigger, rerun
+	Kind    string           `json:"kind"` // put, delete, invoke, trigger, session, child, rerun
 	Bucket  spec.BucketName  `json:"bucket,omitempty"`
 	Key     spec.Key         `json:"key,omitempty"`
 	Trigger spec.TriggerName `json:"trigger,omitempty"`
-	Session spec.SessionID   `json:"session,omitempty"` // of a rerun: the session it repeats
+	Session spec.SessionID   `json:"session,omitempty"` // of a rerun: the session it repeats; of a child: its parent
 }
 
 // Waiting is what an armed trigger still waits for.
@@ -159,6 +181,8 @@ type Waiting struct {
 	Need      int              `json:"need,omitempty"`    // objects still missing, if that is known
 	Missing   []spec.Key       `json:"missing,omitempty"` // at most 100 of them
 	Deadline  time.Time        `json:"deadline,omitzero"` // when it fires by timer
+	// Stalled says why the trigger's state can't be read; what it has counted stays.
+	Stalled string `json:"stalled,omitempty"`
 }
 
 // SessionList is a page of sessions, newest first.
@@ -203,6 +227,7 @@ type Output struct {
 type History struct {
 	Session     Session      `json:"session"`
 	Invocations []Invocation `json:"invocations"`
+	Children    []Child      `json:"children,omitempty"` // on the first page: at most 100 of the child sessions
 	Next        string       `json:"next,omitempty"`
 }
 
