@@ -224,7 +224,7 @@ func (t *tx) takeResult(inv *invocation, emissions []emission, f *exec.Failure) 
 		if refused != nil {
 			return refused
 		}
-		if !existing && all[i].JoinTrigger == "" {
+		if !existing && all[i].puts() {
 			fresh++
 		}
 	}
@@ -271,6 +271,8 @@ func (t *tx) emit(inv *invocation, emissions []emission) *exec.Failure {
 			return f
 		case e.JoinTrigger != "":
 			t.join(inv, e)
+		case e.Child != nil && !existing:
+			t.startChild(inv, e)
 		case !existing:
 			t.store(inv.session, t.object(inv, e))
 		}
@@ -291,7 +293,7 @@ type objectName struct {
 
 // once tells why an emission contradicts an earlier one of the same attempt.
 func (e *emission) once(seen map[objectName]*payload) *exec.Failure {
-	if e.JoinTrigger != "" || e.Key == "" {
+	if !e.puts() || e.Key == "" {
 		return nil
 	}
 	name := objectName{e.Bucket, e.Key}
@@ -332,6 +334,9 @@ func madeKey(invocation, seq uint64) spec.Key {
 // check tells why an emission can't be applied, or whether what it puts is there
 // already. before is how many objects will be put before it.
 func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, f *exec.Failure) {
+	if e.Child != nil {
+		return t.checkChild(inv, e)
+	}
 	s := inv.session
 	refuse := func(format string, args ...any) (bool, *exec.Failure) {
 		return false, &exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(format, args...)}

@@ -13,6 +13,10 @@ type emission struct {
 	payload *payload
 }
 
+// puts tells whether an emission puts an object into the session, and does not
+// name a set or start a child session.
+func (e *emission) puts() bool { return e.JoinTrigger == "" && e.Child == nil }
+
 // roomEvery is how often a full disk is looked at again.
 const roomEvery = 250 * time.Millisecond
 

@@ -33,6 +33,7 @@ func wireFailure(session spec.SessionID, f *store.Failure) *wire.FunctionError {
 var originNames = map[store.OriginKind]string{
 	store.OriginPut: "put", store.OriginInvoke: "invoke", store.OriginTrigger: "trigger",
 	store.OriginSession: "session", store.OriginRerun: "rerun",
+	store.OriginChild: "child", store.OriginDelete: "delete",
 }
 
 func wireSession(app spec.AppName, id spec.SessionID, rec *store.Session) wire.Session {
@@ -47,6 +48,11 @@ func wireSession(app spec.AppName, id spec.SessionID, rec *store.Session) wire.S
 		PendingInvocations: int(rec.Pending),
 		Objects:            int(rec.Objects),
 		Error:              wireFailure(id, rec.Failure),
+		Children:           int(rec.Children),
+		Awaited:            int(rec.Awaited),
+	}
+	if rec.Deadline != 0 {
+		s.DeadlineAt = timeOf(rec.Deadline)
 	}
 	if rec.State != store.SessionRunning {
 		s.EndedAt, s.ExpiresAt = timeOf(rec.Ended), timeOf(rec.Purge)
@@ -230,6 +236,11 @@ func (l *Leader) History(ctx context.Context, app spec.AppName, id spec.SessionI
 	if after != "" {
 		if from, err = strconv.ParseUint(after, 10, 64); err != nil {
 			return wire.History{}, spec.Errorf(spec.CodeInvalid, "after must be the next of an earlier page, it is %q", after).WithField("after")
+		}
+	}
+	if after == "" && session.Children > 0 {
+		if h.Children, err = l.children(app, id); err != nil {
+			return wire.History{}, err
 		}
 	}
 	// Ended and pending invocations interleave by number, so all of the next limit

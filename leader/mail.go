@@ -26,16 +26,21 @@ func (t *tx) post(s *session, to spec.ShardID, bucket spec.BucketName, trigger s
 	if rec.Blob != nil { // the bytes must be there until the receiver has its copy
 		t.share(s.name.app, rec.Blob)
 	}
-	t.send(s, to, &store.Mail{App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Object: *rec, Kind: store.MailObject})
+	t.send(s, to, &store.Mail{
+		Kind: store.MailObject, Slot: spec.BucketSlot(s.name.app, bucket),
+		App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Object: *rec,
+	})
 }
 
 // postSet writes the naming of a set for a trigger on another shard into the outbox.
 func (t *tx) postSet(s *session, to spec.ShardID, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) {
-	t.send(s, to, &store.Mail{App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Keys: keys, Kind: store.MailSet})
+	t.send(s, to, &store.Mail{
+		Kind: store.MailSet, Slot: spec.BucketSlot(s.name.app, bucket),
+		App: s.name.app, Bucket: bucket, Trigger: trigger, Session: s.name.session, Keys: keys,
+	})
 }
 
 func (t *tx) send(s *session, to spec.ShardID, m *store.Mail) {
-	m.Slot = spec.BucketSlot(m.App, m.Bucket)
 	t.counters.Mail++
 	sequence := t.counters.Mail
 	t.write(store.AppendOutboxKey(nil, t.shard(), sequence), store.AppendMail(nil, m))
@@ -220,14 +225,19 @@ func (c *take) evaluate(t *tx) error {
 		t.put(floor, store.AppendCount(nil, m.Unacknowledged))
 		t.eraseMarks(m.From, low, m.Unacknowledged)
 	}
-	if m.Kind == store.MailSet {
-		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys)
-		return nil
-	}
 	if c.payload != nil {
 		t.adopt(m.App, c.payload)
 	}
-	t.hold(m.App, m.Bucket, m.Trigger, &m.Object)
+	switch m.Kind {
+	case store.MailObject:
+		t.hold(m.App, m.Bucket, m.Trigger, &m.Object)
+	case store.MailSet:
+		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys)
+	case store.MailStart, store.MailEnd, store.MailCancel:
+		t.takeForSession(&m.Mail)
+	default:
+		t.leader.cfg.Log.Error("a message of an unknown kind is dropped", "kind", m.Kind, "from", m.From)
+	}
 	return nil
 }
 

@@ -108,7 +108,7 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 	if o.deliver > t.at {
 		rec.Deliver = o.deliver
 	}
-	if rec.Blob != nil {
+	if rec.Blob != nil && !o.payload.stored {
 		t.adopt(s.name.app, o.payload)
 	}
 	t.insert(s, o.bucket, o.key, &rec)

@@ -17,7 +17,7 @@ func (t *tx) purgeDue(subject store.Timer, due store.Micros) {
 	if s == nil || s.rec.State == store.SessionRunning || s.rec.Purge != due {
 		return
 	}
-	if s.lastSeq > t.appliedSeq.Load() { // purge finds keys by looking into the store
+	if s.follows() || s.lastSeq > t.appliedSeq.Load() { // purge finds keys by looking into the store
 		s.rec.Purge = t.at + store.Micros(purgeGrace.Microseconds())
 		t.arm(s.rec.Purge, purgeTimer(s))
 		t.touch(s)
@@ -38,6 +38,9 @@ func (t *tx) purge(s *session) {
 	}
 	if s.rec.Held > 0 {
 		t.clear(store.AppendHeldInputsPrefix(nil, t.shard(), app, id), s.rec.Held <= pointDeletes)
+	}
+	if s.rec.Children > 0 {
+		t.clear(store.AppendChildrenPrefix(nil, t.shard(), app, id), s.rec.Children <= pointDeletes)
 	}
 	if s.rec.Machines > 0 {
 		t.clear(store.AppendTriggerStatesPrefix(nil, t.shard(), app, id), true)
@@ -115,6 +118,9 @@ func (c purgeNow) evaluate(t *tx) error {
 	}
 	if s.rec.State == store.SessionRunning {
 		return spec.Errorf(spec.CodeConflict, "session %s is running: cancel it first", c.name.session)
+	}
+	if s.follows() {
+		return spec.Errorf(spec.CodeConflict, "session %s has other sessions to tell of its end: ask again in a moment", c.name.session)
 	}
 	t.disarmPurge(s)
 	t.purge(s)

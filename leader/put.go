@@ -19,19 +19,21 @@ const requestKept = 24 * time.Hour
 // Put is a put from outside. Which fields are set makes it a key-value put
 // (Session empty), a put into a session, or, with New, one that starts Session.
 type Put struct {
-	App          spec.AppName
-	Session      spec.SessionID
-	New          bool
-	Origin       store.Origin // of a new session
-	Bucket       spec.BucketName
-	Key          spec.Key
-	Body         io.Reader
-	ContentType  string
-	Meta         map[string]string
-	TTL          time.Duration
-	DeliverAfter time.Duration
-	IfRevision   *spec.Revision // 0: must not be there
-	IfExists     bool
+	App         spec.AppName
+	Session     spec.SessionID
+	New         bool
+	Origin      store.Origin // of a new session
+	Bucket      spec.BucketName
+	Key         spec.Key
+	Body        io.Reader
+	ContentType string
+	Meta        map[string]string
+	TTL         time.Duration
+	// SessionTimeout bounds the session that the put starts; 0 leaves it to the app.
+	SessionTimeout time.Duration
+	DeliverAfter   time.Duration
+	IfRevision     *spec.Revision // 0: must not be there
+	IfExists       bool
 	// Request is the idempotency key, empty for none.
 	Request     string
 	Traceparent string
@@ -151,6 +153,7 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 		return nil
 	}
 	s := t.newSession(sessionName{c.App, rec.Session}, p, store.Origin{Kind: store.OriginPut, Bucket: c.Bucket, Key: c.Key, Revision: rec.Revision})
+	c.limit(t, s)
 	copied := rec
 	copied.Session, copied.Expires = "", 0
 	if copied.Blob != nil {
@@ -201,10 +204,18 @@ func (c *put) intoSession(t *tx, p *plan) error {
 			origin = store.Origin{Kind: store.OriginSession, Bucket: c.Bucket, Key: c.Key}
 		}
 		s = t.newSession(sessionName{c.App, c.Session}, p, origin)
+		c.limit(t, s)
 	}
 	rec := t.store(s, o)
 	c.result = PutResult{Revision: rec.Revision, Session: c.Session, Key: c.Key}
 	return nil
+}
+
+// limit gives a session that the put starts the deadline that the request asks for.
+func (c *put) limit(t *tx, s *session) {
+	if c.SessionTimeout > 0 {
+		t.setDeadline(s, t.at+store.Micros(c.SessionTimeout.Microseconds()))
+	}
 }
 
 func errNoBucket(app *spec.App, bucket spec.BucketName) error {
@@ -230,6 +241,9 @@ func (c *put) fingerprint() uint64 {
 		return 0
 	}
 	parts := []string{string(c.Bucket), string(c.Key), c.ContentType, c.TTL.String(), c.DeliverAfter.String()}
+	if c.SessionTimeout > 0 {
+		parts = append(parts, "session_timeout", c.SessionTimeout.String())
+	}
 	if !c.New {
 		parts = append(parts, string(c.Session))
 	}

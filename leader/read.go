@@ -260,6 +260,11 @@ const outputsBytes = 512 << 20
 
 // result collects a session's outputs, in the order in which they were put.
 func (l *Leader) result(app spec.AppName, id spec.SessionID, rec *store.Session) (wire.Result, error) {
+	return l.resultUpTo(app, id, rec, outputsBytes)
+}
+
+// resultUpTo is result with a bound of its own on the bytes of the outputs.
+func (l *Leader) resultUpTo(app spec.AppName, id spec.SessionID, rec *store.Session, most int64) (wire.Result, error) {
 	res := wire.Result{Session: id, Status: wireStatus(rec.State), Outputs: []wire.Output{}, Error: wireFailure(id, rec.Failure)}
 	if rec.State == store.SessionCompleted || rec.State == store.SessionRunning {
 		res.Error = nil
@@ -284,8 +289,8 @@ func (l *Leader) result(app spec.AppName, id spec.SessionID, rec *store.Session)
 			}
 			key, err := store.DecodeObjectKey(k)
 			if err == nil {
-				if total += o.Size; total > outputsBytes {
-					err = spec.Errorf(spec.CodeTooLarge, "the outputs of session %s have more than %s in all: read them one by one", id, spec.FormatSize(outputsBytes))
+				if total += o.Size; total > most {
+					err = spec.Errorf(spec.CodeTooLarge, "the outputs of session %s have more than %s in all: read them one by one", id, spec.FormatSize(most))
 				}
 			}
 			var data []byte

@@ -73,6 +73,9 @@ func (t *tx) newSession(name sessionName, p *plan, origin store.Origin) *session
 	}
 	t.sessions[name] = s
 	t.write(store.AppendSessionIndexKey(nil, t.shard(), name.app, s.rec.Created, name.session), nil)
+	if limit := p.app.SessionTimeout; limit > 0 {
+		t.setDeadline(s, t.at+store.Micros(limit.Microseconds()))
+	}
 	t.touch(s)
 	return s
 }
@@ -91,8 +94,13 @@ func (t *tx) reopen(s *session) error {
 	case store.SessionRunning:
 		return nil
 	case store.SessionCompleted:
+		if s.rec.Deadline != 0 && s.rec.Deadline <= t.at {
+			return spec.Errorf(spec.CodeConflict, "session %s is over, and so is its deadline: it takes no more objects", s.name.session).
+				WithHint("run it again with: pheromone session rerun")
+		}
 		t.disarmPurge(s)
 		s.rec.State, s.rec.Ended = store.SessionRunning, 0
+		t.setDeadline(s, s.rec.Deadline)
 		t.touch(s)
 		return nil
 	default:
@@ -108,7 +116,7 @@ func (t *tx) settle(s *session) {
 		return
 	}
 	t.finishStages(s)
-	if s.rec.Pending > 0 || s.rec.Timers > 0 || s.rec.Mail > 0 {
+	if s.rec.Pending > 0 || s.rec.Timers > 0 || s.rec.Mail > 0 || s.rec.Awaited > 0 {
 		return
 	}
 	state := store.SessionCompleted
@@ -126,6 +134,10 @@ func (t *tx) end(s *session, state store.SessionState) {
 	keep := max(s.plan.app.Retention, purgeGrace)
 	s.rec.Purge = wholeSecond(t.at + store.Micros(keep.Microseconds()))
 	t.arm(s.rec.Purge, purgeTimer(s))
+	t.disarmDeadline(s)
+	if s.follows() {
+		t.arm(t.at, followTimer(s))
+	}
 	t.touch(s)
 	t.onApplied(func() { t.leader.hub.ended(s.name) })
 }
@@ -190,11 +202,7 @@ func (c *cancel) evaluate(t *tx) error {
 	if s.rec.State != store.SessionRunning {
 		return nil // it has ended: cancelling again is no error
 	}
-	for _, number := range sortedNumbers(s.pending) {
-		t.cancelInvocation(s, s.pending[number], "the session was cancelled")
-	}
-	t.disarmMachines(s)
-	t.end(s, store.SessionCancelled)
+	t.cancelSession(s, "the session was cancelled")
 	return nil
 }
 

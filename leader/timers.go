@@ -107,6 +107,10 @@ func (t *tx) timerDue(due reminder) {
 		t.deliver(sessionName{subject.App, subject.Session}, subject.Bucket, subject.Key, due.due)
 	case store.TimerRerun:
 		t.rerunDue(subject, due.due)
+	case store.TimerDeadline:
+		t.deadlineDue(subject, due.due)
+	case store.TimerFollow:
+		t.followDue(subject)
 	case store.TimerRequest:
 		t.forgetRequest(subject, due.due)
 	}

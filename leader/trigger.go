@@ -254,6 +254,9 @@ func (t *tx) disarmMachines(s *session) {
 // in the session are done: none of them is pending, nor of a function that was
 // seen to cause them.
 func (t *tx) finishStages(s *session) {
+	if s.rec.Awaited > 0 {
+		return // the result of a child session may cause more of any function
+	}
 	for _, st := range s.plan.stages {
 		if s.stageDone(st.trigger.Until.Functions) {
 			t.step(s, st.bucket, st.trigger, triggers.Event{Kind: triggers.StageDone})

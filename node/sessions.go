@@ -166,9 +166,9 @@ func (n *Node) Rerun(ctx context.Context, app spec.AppName, id spec.SessionID, f
 			return wire.PutResult{}, spec.Errorf(spec.CodeInvalid, "from must name an object as bucket/key, it is %q", from).WithField("from")
 		}
 		bucket, key = spec.BucketName(b), spec.Key(k)
-	} else if session.Origin.Kind == "trigger" {
-		return wire.PutResult{}, spec.Errorf(spec.CodeInvalid, "session %s was started by trigger %s of bucket %s, not by one object: say from which of its objects it is to run again", id, session.Origin.Trigger, bucket).
-			WithField("from")
+	} else if session.Origin.Trigger != "" { // by a firing of scope bucket, or the rerun of one
+		again, err := n.leaderOf(spec.SessionSlot(app, id)).Refire(ctx, app, id)
+		return wire.PutResult{Bucket: bucket, Session: again}, err
 	}
 	if err := n.knows(app, bucket); err != nil {
 		return wire.PutResult{}, err

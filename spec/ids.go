@@ -66,12 +66,27 @@ func NewSessionID(slot Slot, now time.Time) SessionID {
 	if _, err := rand.Read(random[:]); err != nil {
 		panic("spec: no randomness: " + err.Error()) // crypto/rand never fails on supported systems
 	}
+	return sessionID(slot, now, binary.LittleEndian.Uint64(random[:]))
+}
+
+func sessionID(slot Slot, now time.Time, distinct uint64) SessionID {
 	out := make([]byte, madeIDBytes)
 	out[0] = 's'
 	put32(out[1:1+timeDigits], uint64(now.UnixMilli()))
 	put32(out[1+timeDigits:1+timeDigits+slotDigits], uint64(slot))
-	put32(out[1+timeDigits+slotDigits:], binary.LittleEndian.Uint64(random[:]))
+	put32(out[1+timeDigits+slotDigits:], distinct)
 	return SessionID(out)
+}
+
+// ChildSessionID names the session that an invocation starts with its emission of
+// this number: the same one for every attempt. at is when the invocation was queued.
+func ChildSessionID(parent InvocationID, emission uint64, at time.Time) SessionID {
+	var h xxhash.Digest
+	h.Reset()
+	_, _ = h.WriteString(parent.String() + "/" + strconv.FormatUint(emission, 10))
+	sum := h.Sum64()
+	_, _ = h.WriteString("slot") // apart from the digits that tell children from one another
+	return sessionID(Slot(h.Sum64()%Slots), at, sum)
 }
 
 func put32(out []byte, v uint64) {

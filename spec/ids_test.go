@@ -80,3 +80,23 @@ func FuzzSessionSlot(f *testing.F) {
 		}
 	})
 }
+
+func TestAChildSessionHasTheSameNameForEveryAttemptAndASlotOfItsOwn(t *testing.T) {
+	parent := spec.InvocationID{Session: spec.NewSessionID(7, time.UnixMilli(1_700_000_000_000)), Number: 3}
+	queued := time.UnixMilli(1_700_000_000_500)
+	seen := map[spec.SessionID]bool{}
+	slots := map[spec.Slot]bool{}
+	for emission := range uint64(1000) {
+		id := spec.ChildSessionID(parent, emission, queued)
+		if again := spec.ChildSessionID(parent, emission, queued); again != id {
+			t.Fatalf("emission %d starts %s, then %s", emission, id, again)
+		}
+		if err := spec.ValidSessionID(string(id)); err != nil {
+			t.Fatal(err)
+		}
+		seen[id], slots[spec.SessionSlot("shop", id)] = true, true
+	}
+	if len(seen) != 1000 || len(slots) < 800 {
+		t.Errorf("1000 children have %d names on %d slots", len(seen), len(slots))
+	}
+}
