@@ -196,6 +196,14 @@ func TestEachExampleDoesWhatItsReadmeSays(t *testing.T) {
 			put("dead-letter", "payments/3", "stolen").andPrints("sorry: the card is stolen (permanent, attempts: 1)\n"),
 			put("dead-letter", "payments/4", "broken").andPrints("sorry: OSError: the bank is gone (failed, attempts: 3)\n"),
 		}},
+		{name: "conditions", steps: []step{
+			put("conditions", "orders/1", `{"total": 20}`, "--content-type", "application/json").andPrints("ship 1\n"),
+			put("conditions", "orders/2", `{"total": 2000}`, "--content-type", "application/json").andPrints("review 2: 2000\n"),
+			put("conditions", "orders/3", "a letter").andPrints(""),
+		}},
+		{name: "rerun", steps: []step{
+			put("rerun", "jobs/1", "go").andPrints("a at attempt 1, b at attempt 2, c at attempt 1\n"),
+		}},
 		{name: "delayed", steps: []step{
 			put("delayed", "teas/oolong", "please").andPrints("oolong is ready\n"),
 			put("delayed", "reminders/eggs", "eggs are ready", "--deliver-after", "100ms").andPrints("eggs are ready\n"),
