@@ -15,10 +15,14 @@ import (
 // Pool is the Runtime of a node: it routes tasks to the runtimes by
 // Function.Runtime, and lets no more attempts of a function run at once than its
 // Concurrency. What is over that waits here in order of arrival; what an
-// executor has no room for waits in its runtime.
+// executor has no room for waits in its runtime; and what an executor has taken
+// waits for its inputs to fit into memory, before they are read.
 type Pool struct {
 	runtimes map[spec.Runtime]Runtime
-	started  sync.WaitGroup // goroutines that hand over what waited
+	inputs   *budget         // nil: not bounded
+	started  sync.WaitGroup  // goroutines that hand over what waited
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
 
 	mu struct {
 		sync.Mutex
@@ -41,9 +45,17 @@ type lane struct {
 	live    int      // entries of waiting that were not cancelled
 }
 
+// Settings of a Pool.
+type Settings struct {
+	// InputBytes bounds the inputs that attempts hold in memory together; 0 is no
+	// bound. An attempt with larger inputs runs when no other one has large inputs.
+	InputBytes int64
+}
+
 // New makes a Pool over runtimes. It closes them with itself.
-func New(runtimes map[spec.Runtime]Runtime) *Pool {
-	p := &Pool{runtimes: runtimes}
+func New(runtimes map[spec.Runtime]Runtime, s Settings) *Pool {
+	p := &Pool{runtimes: runtimes, inputs: newBudget(s.InputBytes)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.functions = make(map[functionRef]*lane)
 	p.mu.waiting = make(map[TaskRef]*entry)
 	return p
@@ -54,10 +66,13 @@ func New(runtimes map[spec.Runtime]Runtime) *Pool {
 func (p *Pool) Submit(t *Task) {
 	e := &entry{pool: p, task: t, inner: *t}
 	e.inner.Sink = e
+	if p.counts(t) {
+		e.inner.Load = e.load
+	}
 	p.mu.Lock()
 	if p.mu.closed {
 		p.mu.Unlock()
-		go t.Sink.Done(t, nil, &Failure{Kind: Lost, Message: "the node is stopping"})
+		go t.Sink.Done(t, nil, stopping())
 		return
 	}
 	l := p.lane(t)
@@ -83,13 +98,31 @@ func (p *Pool) lane(t *Task) *lane {
 	return l
 }
 
+// counts tells whether a task's inputs take from the budget.
+func (p *Pool) counts(t *Task) bool { return p.inputs != nil && t.Size != nil }
+
 func (p *Pool) hand(e *entry) {
-	if r := p.runtimes[e.task.Function.Runtime]; r != nil {
+	r := p.runtimes[e.task.Function.Runtime]
+	switch {
+	case r == nil:
+		go e.Done(&e.inner, nil, &Failure{Kind: Refused, Message: fmt.Sprintf("this node has no runtime %q", e.task.Function.Runtime)})
+	case !p.counts(e.task):
 		r.Submit(&e.inner)
-		return
+	case e.reserve():
+		r.Submit(&e.inner)
+		e.unreserve()
+	default: // loading may wait for other attempts to end, and Submit must not
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.mu.closed {
+			go e.Done(&e.inner, nil, stopping())
+			return
+		}
+		p.started.Go(func() { r.Submit(&e.inner) })
 	}
-	go e.Done(&e.inner, nil, &Failure{Kind: Refused, Message: fmt.Sprintf("this node has no runtime %q", e.task.Function.Runtime)})
 }
+
+func stopping() *Failure { return &Failure{Kind: Lost, Message: "the node is stopping"} }
 
 // Cancel implements Runtime.
 func (p *Pool) Cancel(ref TaskRef) {
@@ -171,8 +204,9 @@ func (p *Pool) Close() error {
 	p.mu.waiting = nil
 	p.mu.Unlock()
 	for _, e := range left {
-		e.task.Sink.Done(e.task, nil, &Failure{Kind: Lost, Message: "the node is stopping"})
+		e.task.Sink.Done(e.task, nil, stopping())
 	}
+	p.cancel()
 	p.started.Wait()
 	var errs []error
 	for name, r := range p.runtimes {
@@ -190,6 +224,7 @@ type entry struct {
 	task  *Task // as submitted
 	inner Task  // as the runtime sees it: its Sink is the entry
 
+	inputs inputs
 	// Guarded by the pool's mutex.
 	started   bool
 	cancelled bool
@@ -216,8 +251,10 @@ func (e *entry) Get(ctx context.Context, _ *Task, bucket spec.BucketName, key sp
 	return e.task.Sink.Get(ctx, e.task, bucket, key)
 }
 
-// Done implements Sink. The place is free before the task's own sink hears of it.
+// Done implements Sink. The place, and the memory of the inputs, are free before
+// the task's own sink hears of it.
 func (e *entry) Done(_ *Task, emissions []Emission, f *Failure) {
+	e.release()
 	e.pool.ended(e)
 	e.task.Sink.Done(e.task, emissions, f)
 }

@@ -90,9 +90,9 @@ type bench struct {
 	number uint64
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, s ...exec.Settings) *bench {
 	rt := inproc.New(inproc.Settings{})
-	b := &bench{Pool: exec.New(map[spec.Runtime]exec.Runtime{spec.RuntimeInproc: rt}), inproc: rt}
+	b := &bench{Pool: exec.New(map[spec.Runtime]exec.Runtime{spec.RuntimeInproc: rt}, append(s, exec.Settings{})[0]), inproc: rt}
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)

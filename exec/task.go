@@ -32,7 +32,12 @@ type Task struct {
 	// Load reads the inputs. The pool calls it once an executor is free, so that
 	// what waits costs no memory.
 	Load func(ctx context.Context) ([]Input, error)
-	Sink Sink
+	// Size tells how many bytes Load will return: the pool takes them from its
+	// budget before it has them read. nil if they are not to be counted.
+	Size func(ctx context.Context) (int64, error)
+	// SizeAtMost is a bound of Size that takes no read; 0 if there is none.
+	SizeAtMost int64
+	Sink       Sink
 }
 
 // TaskRef names a task.

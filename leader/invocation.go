@@ -118,7 +118,7 @@ func (t *tx) dispatch(inv *invocation) {
 	task := t.task(inv)
 	// Submit reads the inputs if an executor is free. What takes long must not hold
 	// up the effects of the entries that come after.
-	if inv.session.rec.Blobs > 0 || len(inv.rec.Inputs) > inputsAtOnce {
+	if task.SizeAtMost == 0 {
 		t.onApplied(func() { t.loading.Go(func() { t.leader.cfg.Runtime.Submit(task) }) })
 		return
 	}
@@ -131,6 +131,7 @@ func (t *tx) task(inv *invocation) *exec.Task {
 	if fn == nil { // the app's version is not kept any more and a later one lacks the function
 		fn = &spec.Function{Name: inv.rec.Function, Runtime: "removed", Timeout: time.Second}
 	}
+	in := &inputs{t.leader, s.name, inv.number, inv.rec.Inputs}
 	task := &exec.Task{
 		App:            s.name.app,
 		Version:        s.plan.version,
@@ -145,8 +146,12 @@ func (t *tx) task(inv *invocation) *exec.Task {
 		Traceparent:    inv.rec.Traceparent,
 		Timeout:        fn.Timeout,
 		MaxObjectBytes: s.plan.app.Limits.MaxObjectBytes,
-		Load:           t.loader(s.name, inv.number, inv.rec.Inputs),
+		Load:           in.load,
+		Size:           in.size,
 		Sink:           (*sink)(t.reign),
+	}
+	if s.rec.Blobs == 0 && len(inv.rec.Inputs) <= inputsAtOnce {
+		task.SizeAtMost = int64(max(1, len(inv.rec.Inputs))) * InlineBytes
 	}
 	if inv.rec.Window != 0 {
 		task.Window = timeOf(inv.rec.Window)

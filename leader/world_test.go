@@ -305,6 +305,9 @@ func (r *runner) Submit(t *exec.Task) {
 		c := &call{Task: t, ctx: ctx}
 		var failure *exec.Failure
 		in, err := t.Load(ctx)
+		if size, failed := t.Size(ctx); err == nil && failed == nil && (size != bytesOf(in) || t.SizeAtMost != 0 && t.SizeAtMost < size) {
+			err = permanent(fmt.Sprintf("the inputs have %d bytes, said to be %d and at most %d", bytesOf(in), size, t.SizeAtMost))
+		}
 		r.loads.Done()
 		if err == nil {
 			t.Sink.Started(t, "go")
@@ -321,6 +324,13 @@ func (r *runner) Submit(t *exec.Task) {
 		}
 		t.Sink.Done(t, c.out, failure)
 	})
+}
+
+func bytesOf(in []exec.Input) (n int64) {
+	for i := range in {
+		n += int64(len(in[i].Data))
+	}
+	return n
 }
 
 // stop ends all attempts and waits for them.

@@ -27,6 +27,10 @@ type Config struct {
 	// ReserveBytes is how much room on the disk is left: below it puts are refused.
 	// Default 256 MiB, at least 64 MiB.
 	ReserveBytes int64
+	// InputBytes bounds the inputs that attempts hold in memory together; what does
+	// not fit waits. Default a quarter of the machine's memory, or of what the node
+	// may use of it, and at most 2 GiB; at least 16 MiB.
+	InputBytes int64
 	// Version is what the node says it is.
 	Version string
 	// Inproc runs the functions of runtime inproc: an inproc.Runtime of the program
@@ -45,6 +49,7 @@ const (
 	// that meets a full disk holds up every write until there is room.
 	leastReserveBytes = 64 << 20
 	maxShards         = 256
+	leastInputBytes   = 16 << 20
 )
 
 func (c Config) withDefaults() Config {
@@ -59,6 +64,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ReserveBytes == 0 {
 		c.ReserveBytes = defaultReserveBytes
+	}
+	if c.InputBytes == 0 {
+		c.InputBytes = defaultInputBytes(memoryBytes("/"))
 	}
 	if c.Version == "" {
 		c.Version = "dev"
@@ -84,6 +92,9 @@ func (c Config) Validate() error {
 	}
 	if c.ReserveBytes < leastReserveBytes {
 		errs = append(errs, fmt.Errorf("disk-reserve: %s is less than %s, which the store needs to go on and to delete", spec.FormatSize(max(c.ReserveBytes, 0)), spec.FormatSize(leastReserveBytes)))
+	}
+	if c.InputBytes < leastInputBytes {
+		errs = append(errs, fmt.Errorf("input-memory: %s is less than %s", spec.FormatSize(max(c.InputBytes, 0)), spec.FormatSize(leastInputBytes)))
 	}
 	host, _, err := net.SplitHostPort(c.Listen)
 	switch {

@@ -154,7 +154,7 @@ func (n *Node) startExecutors() error {
 	if n.cfg.Inproc != nil {
 		runtimes[spec.RuntimeInproc] = n.cfg.Inproc
 	}
-	n.pool = exec.New(runtimes)
+	n.pool = exec.New(runtimes, exec.Settings{InputBytes: n.cfg.InputBytes})
 	return nil
 }
 

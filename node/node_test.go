@@ -3,15 +3,21 @@ package node_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/pheromone-run/pheromone/api"
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/client/fn"
+	"github.com/pheromone-run/pheromone/exec/inproc"
 	"github.com/pheromone-run/pheromone/node"
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
 func start(t *testing.T, dir string) *node.Node {
@@ -89,5 +95,63 @@ func TestConfigurationFaultsAreToldTogether(t *testing.T) {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q does not tell of %s", err, part)
 		}
+	}
+}
+
+func TestLargeInputsOfManyAttemptsStayWithinTheirMemory(t *testing.T) {
+	const (
+		size = 5 << 20
+		all  = 12
+	)
+	functions := inproc.New(inproc.Settings{})
+	accepted := make(chan struct{})
+	var mu sync.Mutex
+	var running, most int
+	functions.Register("heavy", "f", func(ctx *fn.Context, in []fn.Object) error {
+		mu.Lock()
+		running += len(in[0].Bytes())
+		most = max(most, running)
+		mu.Unlock()
+		<-accepted // all wait for memory by now, or have it
+		mu.Lock()
+		running -= len(in[0].Bytes())
+		mu.Unlock()
+		return ctx.Output(nil)
+	})
+	const memory = 16 << 20
+	n, err := node.Start(t.Context(), node.Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", Inproc: functions, InputBytes: memory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	const manifest = "apiVersion: pheromone/v1\napp: heavy\nfunctions: {f: {runtime: inproc}}\nbuckets: {in: {triggers: [{name: t, primitive: immediate, target: f}]}}\n"
+	if _, err := n.Apply(t.Context(), "heavy", []byte(manifest), api.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(n.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sessions := make([]spec.SessionID, all)
+	for i := range sessions {
+		put, err := c.Put(t.Context(), "heavy", "in", spec.Key(fmt.Sprint(i)), bytes.NewReader(make([]byte, size)), client.PutOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions[i] = put.Session
+	}
+	close(accepted)
+	for _, id := range sessions {
+		if res, err := c.Result(t.Context(), "heavy", id, client.ResultOptions{Wait: 20 * time.Second}); err != nil || res.Status != wire.SessionCompleted {
+			t.Fatalf("session %s: %+v, %v", id, res, err)
+		}
+	}
+	if most > memory {
+		t.Errorf("attempts held %d bytes of inputs at once, with %d allowed", most, memory)
 	}
 }

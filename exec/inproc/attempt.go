@@ -73,7 +73,7 @@ func (a *attempt) run(h fn.Handler) {
 	in, err := t.Load(a.ctx)
 	a.rt.reads.Done()
 	if err != nil {
-		a.finish(&exec.Failure{Kind: exec.Lost, Message: "load the inputs: " + err.Error()})
+		a.finish(exec.LoadFailure(err))
 		return
 	}
 	ctx := a.ctx

@@ -60,7 +60,7 @@ func (c *call) start(p *process) {
 	}
 	in, err := c.task.Load(c.rt.ctx)
 	if err != nil {
-		c.giveUp(p, &exec.Failure{Kind: exec.Lost, Message: "load the inputs: " + err.Error()})
+		c.giveUp(p, exec.LoadFailure(err))
 		return
 	}
 	batch := batches.Get().(*protocol.Batch)

@@ -38,9 +38,11 @@ type NodeConfig struct {
 	Shards  int // 0: the node's default
 	// ReserveBytes is how much room on the disk is left; 0: the node's default.
 	ReserveBytes int64
-	Insecure     bool // Listen may be reached from other machines
-	Version      string
-	Log          *slog.Logger
+	// InputBytes bounds the inputs that attempts hold in memory; 0: the node's default.
+	InputBytes int64
+	Insecure   bool // Listen may be reached from other machines
+	Version    string
+	Log        *slog.Logger
 }
 
 // Node is a running node.

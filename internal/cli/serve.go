@@ -23,6 +23,7 @@ type serveFlags struct {
 	join            []string
 	shards          int
 	diskReserve     sizeFlag
+	inputMemory     sizeFlag
 	insecure        bool
 	logLevel        string
 	logFormat       string
@@ -61,6 +62,7 @@ func (c *cli) serveCommand() *cobra.Command {
 	flags.StringSliceVar(&f.join, "join", nil, "peer addresses of the cluster's nodes; this version: none")
 	flags.IntVar(&f.shards, "shards", 0, "number of shards of a new data folder (0: the node's default)")
 	flags.Var(&f.diskReserve, "disk-reserve", "room on the disk below which puts are refused, as in 1GiB (0: the node's default)")
+	flags.Var(&f.inputMemory, "input-memory", "memory for the inputs of all attempts that run, as in 512MiB; what does not fit waits (0: the node's default)")
 	flags.BoolVar(&f.insecure, "insecure", false, "listen beyond this machine although nothing is encrypted and nobody is asked who they are")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "", "text or json (default: text on a terminal, else json)")
@@ -124,7 +126,7 @@ func (c *cli) serve(ctx context.Context, f serveFlags) (err error) {
 		log.Warn("listening beyond this machine without TLS and tokens, as --insecure asks", "listen", f.listen)
 	}
 	node, err := c.startNode(ctx, NodeConfig{Name: f.name, DataDir: data, Listen: f.listen, Shards: f.shards,
-		ReserveBytes: int64(f.diskReserve), Insecure: f.insecure, Version: programVersion().Version, Log: log})
+		ReserveBytes: int64(f.diskReserve), InputBytes: int64(f.inputMemory), Insecure: f.insecure, Version: programVersion().Version, Log: log})
 	if err != nil {
 		return err
 	}
