@@ -122,12 +122,12 @@ func (t *tx) drop(app spec.AppName) {
 		}
 		for _, inv := range s.pending {
 			t.letGoBuffered(inv)
+			t.countPending(inv, -1)
 			if inv.dispatched {
 				ref := inv.ref()
 				t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 			}
 		}
-		t.pendingN.Add(-int64(len(s.pending)))
 		s.purged, s.pending = true, nil
 		delete(t.sessions, name)
 		t.onApplied(func() { t.leader.hub.ended(name) })
@@ -138,7 +138,6 @@ func (t *tx) drop(app spec.AppName) {
 		}
 	}
 	t.forgetPlans(app)
-	delete(t.pending, app)
 	delete(t.newest, app)
 	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))
 	t.dropMail(app)

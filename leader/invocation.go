@@ -73,8 +73,7 @@ func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName
 	}
 	s.pending[inv.number] = inv
 	s.rec.Pending++
-	t.pending[s.name.app]++
-	t.pendingN.Add(1)
+	t.countPending(inv, 1)
 	s.countStart(target, t.cause)
 	t.touch(s)
 	t.mark(inv)
@@ -171,10 +170,7 @@ func (t *tx) finish(inv *invocation, state store.InvocationState) {
 	t.letGoBuffered(inv)
 	delete(s.pending, inv.number)
 	s.rec.Pending--
-	if t.pending[s.name.app]--; t.pending[s.name.app] == 0 {
-		delete(t.pending, s.name.app)
-	}
-	t.pendingN.Add(-1)
+	t.countPending(inv, -1)
 	s.countEnd(inv.rec.Function)
 	t.touch(s)
 	t.mark(inv)

@@ -93,8 +93,8 @@ func (c *put) evaluate(t *tx) error {
 	if err := t.staged(c.App, c.payload); err != nil {
 		return err
 	}
-	if limit := p.app.Limits.MaxPending; limit > 0 && t.pending[c.App] >= limit {
-		return spec.Errorf(spec.CodeOverloaded, "app %q has %d invocations pending on shard %d, which is its limit (limits.max_pending)", c.App, limit, t.shard())
+	if err := t.room(p.app, c.Bucket); err != nil {
+		return err
 	}
 	t.trace = c.Traceparent
 	defer func() { t.trace = "" }()

@@ -111,8 +111,7 @@ func (t *tx) restore(key, value []byte) error {
 		s.pending = make(map[uint64]*invocation)
 	}
 	s.pending[id.Number] = inv
-	t.pending[app]++
-	t.pendingN.Add(1)
+	t.countPending(inv, 1)
 	if n := len(rec.Attempts); n > 0 {
 		inv.attempt = rec.Attempts[n-1].Number
 	}

@@ -34,17 +34,18 @@ type reign struct {
 	gate    sync.RWMutex  // held for reading while a request is queued
 	settled chan struct{} // closed when every answer has been given
 
-	counters store.Counters
-	sessions map[sessionName]*session
-	machines map[machineName]*machine // of triggers of scope bucket
-	pending  map[spec.AppName]int     // invocations not ended, by app
-	newest   map[spec.AppName]*plan   // of the deployed apps
-	plans    map[planName]*plan
-	resting  []*session // ended ones that leave memory once they are applied
-	stash    *request   // an exclusive command that must have a round of its own
-	timers   timers
-	overlay  overlay
-	outbox   *outbox
+	counters  store.Counters
+	sessions  map[sessionName]*session
+	machines  map[machineName]*machine // of triggers of scope bucket
+	pending   map[spec.AppName]int     // invocations not ended, by app
+	pendingOf map[functionName]int     // the same by function
+	newest    map[spec.AppName]*plan   // of the deployed apps
+	plans     map[planName]*plan
+	resting   []*session // ended ones that leave memory once they are applied
+	stash     *request   // an exclusive command that must have a round of its own
+	timers    timers
+	overlay   overlay
+	outbox    *outbox
 
 	slots  chan struct{} // one token for each entry in flight; freed by its completion
 	failed error         // why the working state can't be trusted any more
@@ -96,17 +97,18 @@ type entry struct {
 // attempts that ended with it as lost.
 func assume(l *Leader, term *shard.Term) (*reign, error) {
 	r := &reign{
-		leader:   l,
-		term:     term,
-		intake:   make(chan *request, intakeCommands),
-		settled:  make(chan struct{}),
-		sessions: make(map[sessionName]*session),
-		machines: make(map[machineName]*machine),
-		pending:  make(map[spec.AppName]int),
-		newest:   make(map[spec.AppName]*plan),
-		plans:    make(map[planName]*plan),
-		overlay:  newOverlay(),
-		slots:    make(chan struct{}, window),
+		leader:    l,
+		term:      term,
+		intake:    make(chan *request, intakeCommands),
+		settled:   make(chan struct{}),
+		sessions:  make(map[sessionName]*session),
+		machines:  make(map[machineName]*machine),
+		pending:   make(map[spec.AppName]int),
+		pendingOf: make(map[functionName]int),
+		newest:    make(map[spec.AppName]*plan),
+		plans:     make(map[planName]*plan),
+		overlay:   newOverlay(),
+		slots:     make(chan struct{}, window),
 	}
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.outbox = newOutbox(r)

@@ -197,8 +197,7 @@ func (t *tx) revive(inv *invocation) {
 	}
 	s.pending[inv.number] = inv
 	s.rec.Pending++
-	t.pending[s.name.app]++
-	t.pendingN.Add(1)
+	t.countPending(inv, 1)
 	if len(s.plan.stages) > 0 {
 		s.functionCount(inv.rec.Function).Pending++
 	}

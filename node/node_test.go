@@ -3,7 +3,10 @@ package node_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,6 +101,25 @@ func TestConfigurationFaultsAreToldTogether(t *testing.T) {
 	}
 }
 
+// startInproc starts a node with an app whose functions are in this process.
+func startInproc(t *testing.T, c node.Config, app spec.AppName, manifest string) *node.Node {
+	t.Helper()
+	c.DataDir, c.Listen = t.TempDir(), "127.0.0.1:0"
+	n, err := node.Start(t.Context(), c)
+	if err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	if _, err := n.Apply(t.Context(), app, []byte(manifest), api.ApplyOptions{}); err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+	return n
+}
+
 func TestLargeInputsOfManyAttemptsStayWithinTheirMemory(t *testing.T) {
 	const (
 		size = 5 << 20
@@ -119,19 +141,8 @@ func TestLargeInputsOfManyAttemptsStayWithinTheirMemory(t *testing.T) {
 		return ctx.Output(nil)
 	})
 	const memory = 16 << 20
-	n, err := node.Start(t.Context(), node.Config{DataDir: t.TempDir(), Listen: "127.0.0.1:0", Inproc: functions, InputBytes: memory})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	const manifest = "apiVersion: pheromone/v1\napp: heavy\nfunctions: {f: {runtime: inproc}}\nbuckets: {in: {triggers: [{name: t, primitive: immediate, target: f}]}}\n"
-	if _, err := n.Apply(t.Context(), "heavy", []byte(manifest), api.ApplyOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	n := startInproc(t, node.Config{Inproc: functions, InputBytes: memory}, "heavy", manifest)
 	c, err := client.New(n.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -153,5 +164,27 @@ func TestLargeInputsOfManyAttemptsStayWithinTheirMemory(t *testing.T) {
 	}
 	if most > memory {
 		t.Errorf("attempts held %d bytes of inputs at once, with %d allowed", most, memory)
+	}
+}
+
+func TestAFunctionWithTooMuchPendingIsAnsweredWithRetryAfter(t *testing.T) {
+	functions := inproc.New(inproc.Settings{})
+	functions.Register("busy", "f", func(ctx *fn.Context, _ []fn.Object) error { <-ctx.Context().Done(); return nil })
+	n := startInproc(t, node.Config{Inproc: functions}, "busy", "apiVersion: pheromone/v1\napp: busy\nfunctions: {f: {runtime: inproc, max_pending: 1}}\n")
+	for i, want := range []int{http.StatusAccepted, http.StatusTooManyRequests} {
+		resp, err := http.Post(n.URL()+"/v1/apps/busy/functions/f/invoke", "text/plain", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := io.ReadAll(resp.Body)
+		if err = errors.Join(err, resp.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != want || (resp.Header.Get("Retry-After") != "") != (i == 1) {
+			t.Fatalf("invoke %d: %s, Retry-After %q", i+1, resp.Status, resp.Header.Get("Retry-After"))
+		}
+		if i == 1 && (!strings.Contains(string(said), `"overloaded"`) || !strings.Contains(string(said), "functions.f.max_pending")) {
+			t.Errorf("it says %s", said)
+		}
 	}
 }

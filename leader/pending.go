@@ -1,0 +1,54 @@
+package leader
+
+import (
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// functionName names a function of an app.
+type functionName struct {
+	app      spec.AppName
+	function spec.FunctionName
+}
+
+// countPending counts an invocation that becomes pending (1) or has ended (-1).
+func (r *reign) countPending(inv *invocation, by int) {
+	app := inv.session.name.app
+	bump(r.pending, app, by)
+	bump(r.pendingOf, functionName{app, inv.rec.Function}, by)
+	r.pendingN.Add(int64(by))
+}
+
+func bump[K comparable](m map[K]int, key K, by int) {
+	if m[key] += by; m[key] == 0 {
+		delete(m, key)
+	}
+}
+
+// room tells why a put from outside can't be taken just now: too much is pending
+// of the app, or of a function that the bucket's triggers fire. What functions put
+// is always taken: a workflow that has begun can end.
+func (t *tx) room(app *spec.App, bucket spec.BucketName) error {
+	if limit := app.Limits.MaxPending; limit > 0 && t.pending[app.Name] >= limit {
+		return spec.Errorf(spec.CodeOverloaded, "app %q has %d invocations pending on shard %d, which is its limit (limits.max_pending)", app.Name, limit, t.shard())
+	}
+	b, ok := app.Bucket(bucket)
+	if !ok {
+		return nil
+	}
+	for _, tr := range b.Triggers {
+		if tr.On == spec.OnDelete {
+			continue
+		}
+		for _, name := range tr.Target {
+			f := app.Functions[name]
+			if f == nil || f.MaxPending == 0 {
+				continue
+			}
+			if n := t.pendingOf[functionName{app.Name, name}]; n >= f.MaxPending {
+				return spec.Errorf(spec.CodeOverloaded, "function %q of app %q has %d invocations pending on shard %d, and its limit is %d (functions.%s.max_pending)",
+					name, app.Name, n, t.shard(), f.MaxPending, name)
+			}
+		}
+	}
+	return nil
+}
