@@ -46,12 +46,7 @@ func (k *sink) Started(task *exec.Task, executor string) {
 	r.starts.list = append(r.starts.list, start{task.App, task.Invocation, task.Attempt, executor, r.now()})
 	if !r.starts.armed {
 		r.starts.armed = true
-		time.AfterFunc(startDelay, func() {
-			select {
-			case r.intake <- &request{command: wake{}}:
-			default: // the loop is busy and takes the starts anyway
-			}
-		})
+		time.AfterFunc(startDelay, func() { _ = r.intake.offer(r.ctx, &request{command: wake{}}) })
 	}
 }
 

@@ -56,7 +56,7 @@ func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emiss
 		inline += int64(len(p.inline))
 	}
 	weight := min(inline+128*int64(len(puts)), intakeBytes/4)
-	if err := r.leader.bytes.Acquire(r.ctx, weight); err != nil {
+	if err := r.leader.room.acquire(r.ctx, task.App, weight); err != nil {
 		h.letGo(nil)
 		return errTermOver(r.leader.cfg.Shard)
 	}
@@ -89,7 +89,7 @@ type handed struct {
 }
 
 func (h *handed) evaluate(t *tx) error {
-	h.leader.bytes.Release(h.weight)
+	h.leader.room.release(h.app, h.weight)
 	err := h.command.evaluate(t)
 	if e, ok := h.command.(*emitted); !ok || !e.buffered {
 		t.letGoOf(h)
@@ -99,7 +99,7 @@ func (h *handed) evaluate(t *tx) error {
 
 // refuse gives back everything of a command that is not evaluated.
 func (h *handed) refuse() {
-	h.leader.bytes.Release(h.weight)
+	h.leader.room.release(h.app, h.weight)
 	h.letGo(nil)
 }
 

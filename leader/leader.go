@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
@@ -18,8 +16,7 @@ import (
 
 // Bounds of what waits for the loop.
 const (
-	intakeCommands = 8192     // commands queued before callers wait
-	intakeBytes    = 64 << 20 // payload bytes queued before callers wait
+	intakeBytes = 64 << 20 // payload bytes queued before callers wait
 	// admissionWait is how long a client's command waits for a leader or for room
 	// before it is told to try again.
 	admissionWait = 5 * time.Second
@@ -72,7 +69,7 @@ type Leader struct {
 	cfg Config
 	hub *hub
 
-	bytes *semaphore.Weighted // of intakeBytes
+	room *room
 
 	mu struct {
 		sync.Mutex
@@ -96,7 +93,7 @@ func New(cfg Config) *Leader {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Log = cfg.Log.With("shard", uint64(cfg.Shard))
-	l := &Leader{cfg: cfg, hub: newHub(), bytes: semaphore.NewWeighted(intakeBytes)}
+	l := &Leader{cfg: cfg, hub: newHub(), room: newRoom()}
 	l.mu.changed = make(chan struct{})
 	return l
 }
@@ -173,10 +170,11 @@ func (l *Leader) do(ctx context.Context, c command, size int) error {
 		return err
 	}
 	weight := int64(min(size, intakeBytes/4))
-	if err := l.bytes.Acquire(admission, weight); err != nil {
+	app := ownerOf(c)
+	if err := l.room.acquire(admission, app, weight); err != nil {
 		return spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
 	}
-	defer l.bytes.Release(weight)
+	defer l.room.release(app, weight)
 
 	req := &request{command: c, answer: make(chan error, 1)}
 	if !r.offer(admission, req) {
@@ -216,6 +214,7 @@ type command interface {
 type request struct {
 	command command
 	answer  chan error // capacity 1
+	lane    *lane      // that it came through
 }
 
 // WaitLeading returns once commands are taken.

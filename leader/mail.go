@@ -116,10 +116,7 @@ func (o *outbox) add(sequence uint64, m *store.Mail) {
 				o.reign.leader.cfg.Log.Debug("mail not delivered yet", "sequence", sequence, "error", err)
 			}
 		}
-		select {
-		case o.reign.intake <- &request{command: &mailed{sequence, m}}:
-		case <-o.ctx.Done():
-		}
+		_ = o.reign.intake.offer(o.ctx, &request{command: &mailed{sequence, m}})
 	})
 }
 

@@ -24,10 +24,10 @@ func bump[K comparable](m map[K]int, key K, by int) {
 	}
 }
 
-// room tells why a put from outside can't be taken just now: too much is pending
+// overloaded tells why a put from outside can't be taken just now: too much is pending
 // of the app, or of a function that the bucket's triggers fire. What functions put
 // is always taken: a workflow that has begun can end.
-func (t *tx) room(app *spec.App, bucket spec.BucketName) error {
+func (t *tx) overloaded(app *spec.App, bucket spec.BucketName) error {
 	if limit := app.Limits.MaxPending; limit > 0 && t.pending[app.Name] >= limit {
 		return spec.Errorf(spec.CodeOverloaded, "app %q has %d invocations pending on shard %d, which is its limit (limits.max_pending)", app.Name, limit, t.shard())
 	}

@@ -93,7 +93,7 @@ func (c *put) evaluate(t *tx) error {
 	if err := t.staged(c.App, c.payload); err != nil {
 		return err
 	}
-	if err := t.room(p.app, c.Bucket); err != nil {
+	if err := t.overloaded(p.app, c.Bucket); err != nil {
 		return err
 	}
 	t.trace = c.Traceparent

@@ -27,7 +27,7 @@ const (
 type reign struct {
 	leader *Leader
 	term   *shard.Term
-	intake chan *request
+	intake *intake
 
 	ctx     context.Context // ends when no more commands are taken
 	end     context.CancelFunc
@@ -99,7 +99,7 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 	r := &reign{
 		leader:    l,
 		term:      term,
-		intake:    make(chan *request, intakeCommands),
+		intake:    newIntake(time.Now),
 		settled:   make(chan struct{}),
 		sessions:  make(map[sessionName]*session),
 		machines:  make(map[machineName]*machine),
@@ -126,13 +126,9 @@ func (r *reign) serve(ctx context.Context) error {
 		first := r.stash
 		r.stash = nil
 		if first == nil {
-			select {
-			case first = <-r.intake:
-			case <-r.timers.due():
-			case <-r.term.Done():
-				return r.term.Err()
-			case <-ctx.Done():
-				return ctx.Err()
+			var err error
+			if first, err = r.awaitCommand(ctx); err != nil {
+				return err
 			}
 		}
 		if first != nil && isExclusive(first.command) {
@@ -158,6 +154,29 @@ func (r *reign) serve(ctx context.Context) error {
 	}
 }
 
+// awaitCommand waits until there is a command, or a timer is due (nil).
+func (r *reign) awaitCommand(ctx context.Context) (*request, error) {
+	for {
+		select {
+		case <-r.term.Done():
+			return nil, r.term.Err()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		default:
+		}
+		if req := r.intake.take(); req != nil {
+			return req, nil
+		}
+		select {
+		case <-r.intake.ready:
+		case <-r.timers.due():
+			return nil, nil
+		case <-r.term.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
 // round evaluates what waits, first and after it, and proposes it as one entry.
 func (r *reign) round(first *request) error {
 	r.forgetApplied()
@@ -167,20 +186,22 @@ func (r *reign) round(first *request) error {
 		r.takeStarts(tx)
 		r.fireTimers(tx)
 	}
+	var taken []*request
 	for n, req := 1, first; req != nil; n++ {
 		tx.run(req)
+		taken = append(taken, req)
 		req = nil
 		if n < entryCommands && tx.batch.Len() < entryBytes && !exclusive {
-			select {
-			case req = <-r.intake:
-			default:
-			}
+			req = r.intake.take()
 		}
 		if req != nil && isExclusive(req.command) {
 			r.stash, req = req, nil
 		}
 	}
 	tx.flush()
+	if len(taken) > 0 {
+		tx.after(func(error) { r.intake.giveBack(taken) })
+	}
 	r.remind()
 	if r.failed != nil {
 		tx.fail(r.failed)
@@ -274,14 +295,13 @@ func (r *reign) offer(ctx context.Context, req *request) bool {
 	if r.ctx.Err() != nil {
 		return false
 	}
-	select {
-	case r.intake <- req:
+	if r.intake.tryOffer(req) {
 		return true
-	case <-r.ctx.Done():
-		return false
-	case <-ctx.Done():
-		return false
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)()
+	return r.intake.offer(ctx, req) == nil
 }
 
 // refuse answers a request that came too late.
@@ -317,14 +337,8 @@ func (r *reign) abandon() {
 			f(shard.ErrTermOver)
 		}
 	}
-	for {
-		select {
-		case req := <-r.intake:
-			r.refuse(req)
-			continue
-		default:
-		}
-		break
+	for _, req := range r.intake.rest() {
+		r.refuse(req)
 	}
 	close(r.settled)
 	for _, s := range r.sessions {

@@ -16,6 +16,31 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
+func TestTwoAppsAtWorkAreBothServed(t *testing.T) {
+	w := newWorld(t, 1, plainBuckets, echo)
+	w.apps.mu.Lock()
+	w.apps.also = "other"
+	w.apps.mu.Unlock()
+	w.tellOfApps()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var clients sync.WaitGroup
+	for _, app := range []spec.AppName{"demo", "other"} {
+		for client := range 20 { // more than may be in flight at once
+			clients.Go(func() {
+				for i := range 10 {
+					p := leader.Put{App: app, Bucket: "notes", Key: spec.Key(fmt.Sprint(client, i)), Body: strings.NewReader("x")}
+					if _, err := w.leaders[1].Put(ctx, p); err != nil {
+						t.Errorf("put of app %s: %v", app, err)
+						return
+					}
+				}
+			})
+		}
+	}
+	clients.Wait()
+}
+
 func TestWorkGoesOnOverManyTermsWithoutALossOrALeak(t *testing.T) {
 	w := newWorld(t, 1, manifest(`
 functions: {fan: {runtime: inproc}, leaf: {runtime: inproc}, join: {runtime: inproc}}

@@ -191,6 +191,7 @@ type deployed struct {
 	mu       sync.Mutex
 	versions []*spec.App
 	deleted  bool
+	also     spec.AppName // another app, with the same versions
 }
 
 func (d *deployed) apply(t testing.TB, manifest string) {
@@ -218,7 +219,7 @@ func (d *deployed) App(name spec.AppName, version uint64) (*spec.App, uint64, bo
 	if version == 0 && !d.deleted {
 		version = uint64(len(d.versions))
 	}
-	if name != "demo" || version == 0 || version > uint64(len(d.versions)) {
+	if name != "demo" && name != d.also || version == 0 || version > uint64(len(d.versions)) {
 		return nil, 0, false
 	}
 	return d.versions[version-1], version, true
@@ -229,6 +230,9 @@ func (d *deployed) Names() []spec.AppName {
 	defer d.mu.Unlock()
 	if len(d.versions) == 0 || d.deleted {
 		return nil
+	}
+	if d.also != "" {
+		return []spec.AppName{"demo", d.also}
 	}
 	return []spec.AppName{"demo"}
 }
