@@ -13,13 +13,23 @@ import (
 
 func main() {
 	var o options
-	only := flag.String("only", "A,B,C,D,E,K", "workloads to run")
+	only := flag.String("only", "A,B,C,D,E,K", "workloads to run: A,B,C,D,E,K,G,flood,fair,primitives")
 	runtimes := flag.String("runtimes", "go,python,inproc", "runtimes to run the functions in")
 	flag.DurationVar(&o.span, "span", 4*time.Second, "how long each figure is measured")
 	flag.IntVar(&o.shards, "shards", 1, "shards of the node")
+	flag.IntVar(&o.flood, "flood", 1_000_000, "puts of each variant of workload flood")
 	flag.StringVar(&o.dir, "dir", "", "folder for data; default: a temporary one")
 	report := flag.String("json", "", "file to write the figures to as JSON")
+	url := flag.String("greedy", "", "only be clients that put as fast as they can, for workload fair, at this URL")
+	clients := flag.Int("clients", 64, "how many clients -greedy has")
 	flag.Parse()
+	if *url != "" {
+		if err := greedy(*url, *clients); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o.only, o.runtimes = strings.Split(*only, ","), strings.Split(*runtimes, ",")
 	if err := run(o, *report); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -33,6 +43,7 @@ type options struct {
 	runtimes []string
 	span     time.Duration
 	shards   int
+	flood    int
 	dir      string
 }
 

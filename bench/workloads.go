@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,24 @@ func measureAll(o options, r *report) error {
 		if err := start(ctx, o, r, binary); err != nil {
 			return fmt.Errorf("workload E: %w", err)
 		}
+	}
+	for _, w := range []struct {
+		name string
+		run  func(context.Context, options, *report, string) error
+	}{
+		{"G", failures},
+		{"flood", flood},
+		{"fair", fair},
+		{"primitives", primitives},
+	} {
+		if o.wants(w.name) {
+			if err := w.run(ctx, o, r, binary); err != nil {
+				return fmt.Errorf("workload %s: %w", w.name, err)
+			}
+		}
+	}
+	if !slices.ContainsFunc([]string{"A", "B", "C", "D", "K"}, o.wants) {
+		return nil
 	}
 	for _, runtime := range o.runtimes {
 		if err := measure(ctx, o, r, binary, runtime); err != nil {
@@ -78,12 +97,19 @@ func (s *server) deploy(ctx context.Context, o options, binary, runtime string) 
 	if err != nil {
 		return err
 	}
+	if err := s.apply(ctx, binary, dir); err != nil {
+		return err
+	}
+	_, err = s.invoke("f0", []byte("warm"))
+	return err
+}
+
+func (s *server) apply(ctx context.Context, binary, dir string) error {
 	cmd := exec.CommandContext(ctx, binary, "apply", "-f", filepath.Join(dir, "app.yaml"), "--server", s.url)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("apply the app: %w\n%s", err, out)
 	}
-	_, err = s.invoke("f0", []byte("warm"))
-	return err
+	return nil
 }
 
 // chainAlone is workload A: a chain of ten functions, one session at a time.

@@ -3,8 +3,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
+	"time"
 
 	"github.com/pheromone-run/pheromone/client/fn"
 )
@@ -56,5 +59,42 @@ func main() {
 		}
 		return ctx.Output([]byte(fmt.Sprint(len(in[0].Bytes()), " ", sum)))
 	})
+	fn.Handle("nothing", func(*fn.Context, []fn.Object) error { return nil })
+	fn.Handle("slow", func(ctx *fn.Context, _ []fn.Object) error { return pause(ctx.Context(), slow) })
+	for i := range steps {
+		fn.Handle(fmt.Sprint("step", i), func(ctx *fn.Context, in []fn.Object) error {
+			if rand.Float64() < failing {
+				<-ctx.Context().Done() // it never answers and puts nothing
+				return ctx.Context().Err()
+			}
+			if err := pause(ctx.Context(), step); err != nil {
+				return err
+			}
+			return ctx.Put(fmt.Sprint("after", i), "x", in[0].Bytes())
+		})
+	}
+	fn.Handle("finish", func(ctx *fn.Context, in []fn.Object) error { return ctx.Output(in[0].Bytes()) })
 	fn.Main()
+}
+
+// The chain of workload G: how many functions, how long each works, and how
+// often an attempt fails.
+const (
+	steps   = 4
+	step    = 100 * time.Millisecond
+	failing = 0.01
+)
+
+// slow is how long the function that cannot keep up works.
+const slow = 50 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -33,7 +33,7 @@ var allowed = map[string][]string{
 	"node":           {"spec", "triggers", "store", "raft", "exec", "leader", "api", "client/python"},
 	"internal/cli":   {"spec", "client"},
 	"cmd/pheromone":  {"internal/cli", "node"},
-	"bench":          {"spec", "store", "raft/shard", "exec", "client", "node"},
+	"bench":          {"spec", "triggers", "store", "raft/shard", "exec", "client", "node"},
 	"examples":       {"client", "internal/nodetest"},
 	"internal/crash": {"spec", "client", "internal/nodetest"},
 }
