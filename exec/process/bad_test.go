@@ -96,6 +96,8 @@ var badPrograms = map[string]func(){
 	"one-at-a-time":   oneAtATime,
 	"with-grandchild": withGrandchild,
 	"prints-env":      printsEnv,
+	"starts-badly":    startsBadly,
+	"starts-for-ever": startsForEver,
 }
 
 func hello(text string) net.Conn {
