@@ -97,7 +97,6 @@ var badPrograms = map[string]func(){
 	"with-grandchild": withGrandchild,
 	"prints-env":      printsEnv,
 	"starts-badly":    startsBadly,
-	"starts-for-ever": startsForEver,
 }
 
 func hello(text string) net.Conn {

@@ -120,6 +120,8 @@ func decodeStart(f protocol.Frame) (exec.Emission, error) {
 		err = protocol.Violation("a START without an object or a function")
 	case e.Bucket == "" && e.Key != "":
 		err = protocol.Violation("a START with a key and without a bucket")
+	case e.Child.Timeout != 0 && (e.Child.Timeout < spec.MinSessionTimeout || e.Child.Timeout > spec.MaxSessionTimeout):
+		err = protocol.Violation(fmt.Sprintf("a START with a timeout of %s, a child session runs for %s to %s", e.Child.Timeout, spec.MinSessionTimeout, spec.MaxSessionTimeout))
 	}
 	return e, err
 }

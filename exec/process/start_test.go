@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // childFunctions are the conformance functions about child sessions and deletions
@@ -122,13 +122,18 @@ func startsBadly() {
 }
 
 var badStarts = map[string]func() (fields, payload []byte){
-	"no object":           func() ([]byte, []byte) { return protocol.AppendField(nil, protocol.TagFunction, "f"), nil },
-	"no function":         func() ([]byte, []byte) { return protocol.AppendObject(nil, protocol.Descriptor{}), nil },
-	"an empty function":   func() ([]byte, []byte) { return protocol.AppendField(oneObject(0), protocol.TagFunction, ""), nil },
-	"two objects":         func() ([]byte, []byte) { return protocol.AppendObject(startOf(0), protocol.Descriptor{}), nil },
-	"an object outside":   func() ([]byte, []byte) { return startOf(4), []byte("abc") },
-	"a key, no bucket":    func() ([]byte, []byte) { return protocol.AppendField(startOf(0), protocol.TagKey, "k"), nil },
-	"a short timeout":     func() ([]byte, []byte) { return protocol.AppendField(startOf(0), protocol.TagTimeout, "1s"), nil },
+	"no object":         func() ([]byte, []byte) { return protocol.AppendField(nil, protocol.TagFunction, "f"), nil },
+	"no function":       func() ([]byte, []byte) { return protocol.AppendObject(nil, protocol.Descriptor{}), nil },
+	"an empty function": func() ([]byte, []byte) { return protocol.AppendField(oneObject(0), protocol.TagFunction, ""), nil },
+	"two objects":       func() ([]byte, []byte) { return protocol.AppendObject(startOf(0), protocol.Descriptor{}), nil },
+	"an object outside": func() ([]byte, []byte) { return startOf(4), []byte("abc") },
+	"a key, no bucket":  func() ([]byte, []byte) { return protocol.AppendField(startOf(0), protocol.TagKey, "k"), nil },
+	"a short timeout":   func() ([]byte, []byte) { return protocol.AppendField(startOf(0), protocol.TagTimeout, "1s"), nil },
+	"no time":           func() ([]byte, []byte) { return protocol.AppendUint(startOf(0), protocol.TagTimeout, 999_999), nil },
+	"more than a year": func() ([]byte, []byte) {
+		return protocol.AppendUint(startOf(0), protocol.TagTimeout, uint64(spec.MaxSessionTimeout)+1), nil
+	},
+	"more than all time":  func() ([]byte, []byte) { return protocol.AppendUint(startOf(0), protocol.TagTimeout, 1<<64-1), nil },
 	"cut metadata":        func() ([]byte, []byte) { return protocol.AppendField(startOf(0), protocol.TagMeta, "\xff\xff"), nil },
 	"cut fields":          func() ([]byte, []byte) { return append(startOf(0), 5, 0, 9, 0), nil },
 	"1001 bytes, of 1000": func() ([]byte, []byte) { return startOf(1001), make([]byte, 1001) },
@@ -152,6 +157,9 @@ func TestABadStartEndsItsAttemptAndStartsNothing(t *testing.T) {
 		"an object outside":   "in a payload of 3",
 		"a key, no bucket":    "a START with a key and without a bucket",
 		"a short timeout":     "a number has 8",
+		"no time":             "a START with a timeout of 999.999µs, a child session runs for 1ms to 8760h",
+		"more than a year":    "a START with a timeout of 8760h0m0.000000001s",
+		"more than all time":  "a START with a timeout of 1281023h53m",
 		"cut metadata":        "a metadata field is cut short",
 		"cut fields":          "claims 9 bytes",
 		"1001 bytes, of 1000": `the input of a child session of function "child" has 1001 bytes, at most 1000 are allowed`,
@@ -167,32 +175,5 @@ func TestABadStartEndsItsAttemptAndStartsNothing(t *testing.T) {
 				t.Fatalf("it emitted %s", asText(t, r.emitted))
 			}
 		})
-	}
-}
-
-func TestATimeoutBeyondAllTimeIsAsLongAsTimeGoes(t *testing.T) {
-	b := newBench(t, process.Settings{})
-	out := b.submit(b.task(goProgram(t, "starts-for-ever"), "f")).succeed()
-	if len(out) != 1 || out[0].Child == nil || out[0].Child.Timeout != 1<<62 {
-		t.Fatalf("emitted %s", asText(t, out))
-	}
-}
-
-// startsForEver starts a child session with the largest timeout that a field holds.
-func startsForEver() {
-	conn := hello(`{"versions":[1],"sdk":"x","functions":["f"],"concurrency":1}`)
-	r := protocol.NewReader(conn, 1<<20)
-	for {
-		f, err := r.Next()
-		if err != nil {
-			os.Exit(0)
-		}
-		if f.Type != protocol.Invoke {
-			continue
-		}
-		var batch protocol.Batch
-		batch.Add(protocol.Header{Type: protocol.Start, ID: f.ID}, protocol.AppendUint(startOf(0), protocol.TagTimeout, 1<<64-1))
-		batch.Add(protocol.Header{Type: protocol.Result, ID: f.ID}, nil)
-		_, _ = conn.Write(batch.Parts()[0])
 	}
 }
