@@ -70,6 +70,7 @@ type Put struct {
 	Meta           map[string]string
 	TTL            time.Duration // key-value objects only; 0: none
 	DeliverAfter   time.Duration
+	SessionTimeout time.Duration  // of the session that the put starts; 0: the app's
 	IfRevision     *spec.Revision // If-Match; 0 asks that it is not there (If-None-Match: *)
 	IfExists       bool           // If-Match: *
 	IdempotencyKey string
@@ -148,6 +149,7 @@ type Invoke struct {
 	Size           int64 // -1 if not known
 	ContentType    string
 	Meta           map[string]string
+	SessionTimeout time.Duration // of the session that it starts; 0: the app's
 	IdempotencyKey string
 	Traceparent    string
 }

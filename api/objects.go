@@ -45,6 +45,9 @@ func putObject(r *request) error {
 	if p.DeliverAfter, err = r.deliverAfter(); err != nil {
 		return err
 	}
+	if p.SessionTimeout, err = r.query.sessionTimeout(); err != nil {
+		return err
+	}
 	if p.ContentType, err = r.contentType(); err != nil {
 		return err
 	}
@@ -183,6 +186,9 @@ func (r *request) describe(o wire.Object) {
 	}
 	if o.Producer != "" {
 		r.setHeader(wire.HeaderProducer, o.Producer)
+	}
+	if o.Deleted {
+		r.setHeader(wire.HeaderDeleted, "1")
 	}
 	r.setSession(o.Session)
 	for field, value := range o.Meta {

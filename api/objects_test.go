@@ -19,7 +19,7 @@ func TestAPutIsHandedOnWithAllThatItSays(t *testing.T) {
 	backend := newFake()
 	s := serve(t, backend, api.Config{})
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	a := s.do("PUT", objects+"/a/b?ttl=1h&deliver_after=2s", "hello", "Content-Type: text/plain", "If-None-Match: *",
+	a := s.do("PUT", objects+"/a/b?ttl=1h&deliver_after=2s&session_timeout=90s", "hello", "Content-Type: text/plain", "If-None-Match: *",
 		"Pheromone-Meta-Region: eu", "Idempotency-Key: k1", "Traceparent: "+trace)
 	if a.status != http.StatusOK || a.header.Get("ETag") != `"1"` || a.header.Get("Pheromone-Revision") != "1" || a.header.Get("Pheromone-Session") != string(session) {
 		t.Errorf("answer %+v", a)
@@ -29,9 +29,41 @@ func TestAPutIsHandedOnWithAllThatItSays(t *testing.T) {
 	}
 	p := backend.lastPut()
 	if p.App != "shop" || p.Bucket != "orders" || p.Key != "a/b" || p.Session != "" || p.Size != 5 ||
-		p.TTL != time.Hour || p.DeliverAfter != 2*time.Second || p.ContentType != "text/plain" || !maps.Equal(p.Meta, map[string]string{"region": "eu"}) ||
+		p.TTL != time.Hour || p.DeliverAfter != 2*time.Second || p.SessionTimeout != 90*time.Second || p.ContentType != "text/plain" || !maps.Equal(p.Meta, map[string]string{"region": "eu"}) ||
 		p.IdempotencyKey != "k1" || p.Traceparent != trace || p.IfRevision == nil || *p.IfRevision != 0 || p.IfExists {
 		t.Errorf("put %+v", p)
+	}
+}
+
+func TestASessionTimeoutIsHandedOnFromWhateverStartsASession(t *testing.T) {
+	backend := newFake()
+	s := serve(t, backend, api.Config{})
+	for _, c := range []struct {
+		query string
+		want  time.Duration
+	}{{"", 0}, {"?session_timeout=1ms", time.Millisecond}, {"?session_timeout=1h30m", 90 * time.Minute}, {"?session_timeout=8760h", 8760 * time.Hour}} {
+		if a := s.do("PUT", inside+"/k"+c.query, "x"); a.status != http.StatusOK || backend.lastPut().SessionTimeout != c.want {
+			t.Errorf("a put into a session with %q: %+v, put %+v", c.query, a, backend.lastPut())
+		}
+		a := s.do("POST", invokePath+c.query, "x")
+		if i := backend.invokes[len(backend.invokes)-1]; a.status != http.StatusAccepted || i.SessionTimeout != c.want {
+			t.Errorf("an invoke with %q: %+v, invoke %+v", c.query, a, i)
+		}
+	}
+}
+
+func TestAnObjectThatStandsForADeletionSaysSo(t *testing.T) {
+	backend := newFake()
+	deleted := true
+	backend.onGet = func(context.Context, api.Get) (api.Object, error) {
+		return api.Object{Object: wire.Object{Key: "k", Revision: 3, Size: 1, Deleted: deleted}, Body: io.NopCloser(strings.NewReader("x"))}, nil
+	}
+	s := serve(t, backend, api.Config{})
+	for _, want := range []string{"1", ""} {
+		if a := s.do("GET", inside+"/k", ""); a.header.Get("Pheromone-Deleted") != want || a.body != "x" {
+			t.Errorf("deleted %t: %+v", deleted, a)
+		}
+		deleted = false
 	}
 }
 

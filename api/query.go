@@ -116,6 +116,17 @@ func (q query) duration(name string, high time.Duration) (time.Duration, error) 
 	return parseDuration(name, value, high)
 }
 
+// sessionTimeout reads how long the session that a request starts may run;
+// missing is 0, the app's.
+func (q query) sessionTimeout() (time.Duration, error) {
+	const name = "session_timeout"
+	d, err := q.duration(name, spec.MaxSessionTimeout)
+	if err == nil && d < spec.MinSessionTimeout && q.has(name) {
+		return 0, spec.Errorf(spec.CodeInvalid, "%s is %s: at least %s; leave it out for the app's", name, clip(q.get(name)), spec.MinSessionTimeout).WithField(name)
+	}
+	return d, err
+}
+
 func parseDuration(field, value string, high time.Duration) (time.Duration, error) {
 	d, err := spec.ParseDuration(value)
 	if err != nil {

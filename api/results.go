@@ -53,6 +53,9 @@ func invoke(r *request) error {
 	if i.Meta, err = r.meta(); err != nil {
 		return err
 	}
+	if i.SessionTimeout, err = r.query.sessionTimeout(); err != nil {
+		return err
+	}
 	if i.IdempotencyKey, err = r.idempotencyKey(); err != nil {
 		return err
 	}
@@ -100,6 +103,8 @@ func failedSession(result wire.Result) error {
 	switch {
 	case f == nil:
 		e.err = spec.Errorf(spec.CodeSessionFailed, "session %s failed", result.Session)
+	case f.Function == "": // of the session itself, as its deadline
+		e.err = spec.Errorf(spec.CodeSessionFailed, "session %s failed: %s", result.Session, f.Message)
 	case f.Attempts > 1:
 		e.err = spec.Errorf(spec.CodeSessionFailed, "function %s %s after %d attempts: %s", f.Function, f.Kind, f.Attempts, f.Message)
 	default:

@@ -43,12 +43,12 @@ func routes() []*route {
 		{method: http.MethodGet, pattern: appPath + "/logs", handle: getLogs, lasting: true, query: []string{"function", "tail", "follow"}},
 
 		{method: http.MethodGet, pattern: objectsPath, handle: listObjects, query: []string{"prefix", "after", "limit"}},
-		{method: http.MethodPut, pattern: objectsPath + "/{key}", handle: putObject, body: objectBody, query: []string{"ttl", "deliver_after"}},
+		{method: http.MethodPut, pattern: objectsPath + "/{key}", handle: putObject, body: objectBody, query: []string{"ttl", "deliver_after", "session_timeout"}},
 		{method: http.MethodGet, pattern: objectsPath + "/{key}", handle: getObject, query: []string{"stale"}},
 		{method: http.MethodDelete, pattern: objectsPath + "/{key}", handle: deleteObject},
 		{method: http.MethodGet, pattern: appPath + "/buckets/{bucket}/watch", handle: watch, lasting: true, query: []string{"prefix", "from"}},
 
-		{method: http.MethodPost, pattern: appPath + "/functions/{function}/invoke", handle: invoke, body: objectBody, query: []string{"wait", "until"}},
+		{method: http.MethodPost, pattern: appPath + "/functions/{function}/invoke", handle: invoke, body: objectBody, query: []string{"wait", "until", "session_timeout"}},
 
 		{method: http.MethodGet, pattern: appPath + "/sessions", handle: listSessions, query: []string{"status", "function", "after", "limit"}},
 		{method: http.MethodGet, pattern: sessionPath, handle: getSession},
@@ -59,7 +59,7 @@ func routes() []*route {
 		{method: http.MethodPost, pattern: sessionPath + "/rerun", handle: rerun, query: []string{"from"}},
 
 		{method: http.MethodGet, pattern: insidePath, handle: listObjects, query: []string{"prefix", "after", "limit"}},
-		{method: http.MethodPut, pattern: insidePath + "/{key}", handle: putObject, body: objectBody, query: []string{"deliver_after"}},
+		{method: http.MethodPut, pattern: insidePath + "/{key}", handle: putObject, body: objectBody, query: []string{"deliver_after", "session_timeout"}},
 		{method: http.MethodGet, pattern: insidePath + "/{key}", handle: getObject},
 	}
 }

@@ -52,6 +52,7 @@ func TestInvokeWithWaitAnswersWhatBecomesOfIt(t *testing.T) {
 		{"an output is not the end", "wait=1s", wire.Result{Status: wire.SessionRunning, Outputs: []wire.Output{one}}, 504, "application/json", "goes on after 1s", spec.CodeTimeout},
 		{"time is up", "wait=10m", wire.Result{Status: wire.SessionRunning}, 504, "application/json", "goes on after 10m", spec.CodeTimeout},
 		{"the session failed", "wait=1s", wire.Result{Status: wire.SessionFailed, Error: &wire.FunctionError{Kind: "crashed", Message: "exit status 1", Function: "bill", Attempts: 4}}, 500, "application/json", "function bill crashed after 4 attempts: exit status 1", spec.CodeSessionFailed},
+		{"the session's deadline was over", "wait=1s", wire.Result{Status: wire.SessionFailed, Error: &wire.FunctionError{Kind: "timeout", Message: "the session did not end within 1s"}}, 500, "application/json", "session s-1 failed: the session did not end", spec.CodeSessionFailed},
 		{"the session failed and does not say why", "wait=1s", wire.Result{Status: wire.SessionFailed}, 500, "application/json", "failed", spec.CodeSessionFailed},
 		{"the session was cancelled", "wait=1s", wire.Result{Status: wire.SessionCancelled}, 409, "application/json", "cancelled", spec.CodeCancelled},
 	} {

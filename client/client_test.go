@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -86,7 +87,7 @@ func TestPutSendsItsOptions(t *testing.T) {
 	})
 	r, err := c.Put(t.Context(), "app", "b", "k", strings.NewReader("hello"), client.PutOptions{
 		ContentType: "text/plain", Meta: map[string]string{"region": "eu"}, TTL: 90 * time.Second,
-		DeliverAfter: 1500 * time.Millisecond, IfRevision: 8, Traceparent: "00-x",
+		DeliverAfter: 1500 * time.Millisecond, SessionTimeout: 2 * time.Minute, IfRevision: 8, Traceparent: "00-x",
 	})
 	if err != nil || r.Session != "s1" || r.Revision != 9 {
 		t.Fatalf("Put = %+v, %v", r, err)
@@ -99,6 +100,9 @@ func TestPutSendsItsOptions(t *testing.T) {
 		if h.Get(name) != want {
 			t.Errorf("%s = %q, want %q", name, h.Get(name), want)
 		}
+	}
+	if q := got.URL.Query(); q.Get("session_timeout") != "2m" {
+		t.Errorf("query %v", q)
 	}
 	if got.URL.Query().Get("ttl") != "1m30s" || string(body) != "hello" || got.ContentLength != 5 || h.Get("Idempotency-Key") == "" {
 		t.Errorf("ttl %q, body %q, length %d, key %q", got.URL.Query().Get("ttl"), body, got.ContentLength, h.Get("Idempotency-Key"))
@@ -291,6 +295,7 @@ func TestObjectsComeWithTheirHeaders(t *testing.T) {
 		h.Set("Pheromone-Session", "s1")
 		h.Set("Pheromone-Meta-Region", "eu")
 		h.Set("Pheromone-Producer", "s1.4")
+		h.Set("Pheromone-Deleted", "1")
 		h.Set("Pheromone-Created", "2026-01-02T03:04:05.000006Z")
 		h.Set("Content-Type", "text/plain")
 		_, _ = io.WriteString(w, "hello")
@@ -304,7 +309,7 @@ func TestObjectsComeWithTheirHeaders(t *testing.T) {
 	} {
 		o, err := get()
 		if err != nil || o.Revision != 12 || o.Session != "s1" || o.Meta["region"] != "eu" || o.Producer != "s1.4" || o.Size != 5 ||
-			o.ContentType != "text/plain" || o.CreatedAt.Nanosecond() != 6000 {
+			o.ContentType != "text/plain" || !o.Deleted || o.CreatedAt.Nanosecond() != 6000 {
 			t.Errorf("%s: %+v, %v", name, o, err)
 		}
 		if name != "head" && string(o.Data) != "hello" {
@@ -370,6 +375,41 @@ func TestResultAsksAgainUntilTheSessionEnds(t *testing.T) {
 	}
 }
 
+func TestInvokeSendsTheSessionTimeoutIfThereIsOne(t *testing.T) {
+	var query string
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		query = r.URL.RawQuery
+		answer(w, 202, wire.PutResult{Session: "s"})
+	})
+	for timeout, want := range map[time.Duration]string{0: "", time.Nanosecond: "session_timeout=1ms", 36 * time.Hour: "session_timeout=36h"} {
+		if _, err := c.Invoke(t.Context(), "a", "f", nil, client.InvokeOptions{SessionTimeout: timeout}); err != nil || query != want {
+			t.Errorf("%s: query %q, want %q (%v)", timeout, query, want, err)
+		}
+	}
+}
+
+func TestASessionTellsItsDeadlineAndItsChildren(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"session":{"session":"s","status":"running","origin":{"kind":"child","session":"p"},"deadline_at":"2026-01-02T03:04:05.000006Z","children":3,"awaited":2,
+			"waiting":[{"bucket":"b","trigger":"t","stalled":"damaged"}]},
+			"invocations":[],"children":[{"session":"c","function":"f","invocation":"s.1","status":"failed","awaited":true,"bucket":"results","key":"k",
+			"started_at":"2026-01-02T03:04:05.000006Z","ended_at":"2026-01-02T03:04:05.000006Z"}]}`)
+	})
+	h, err := c.History(t.Context(), "a", "s", client.HistoryOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := h.Session
+	if s.Origin != (wire.Origin{Kind: "child", Session: "p"}) || !s.DeadlineAt.Equal(at) || s.Children != 3 || s.Awaited != 2 || s.Waiting[0].Stalled != "damaged" {
+		t.Errorf("session %+v", s)
+	}
+	want := wire.Child{Session: "c", Function: "f", Invocation: "s.1", Status: wire.SessionFailed, Awaited: true, Bucket: "results", Key: "k", StartedAt: at, EndedAt: at}
+	if len(h.Children) != 1 || h.Children[0] != want {
+		t.Errorf("children %+v", h.Children)
+	}
+}
+
 func TestInvokeTellsHowTheSessionEnded(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -378,6 +418,7 @@ func TestInvokeTellsHowTheSessionEnded(t *testing.T) {
 	}{
 		{"completed", wire.Result{Session: "s", Status: wire.SessionCompleted}, ""},
 		{"failed", wire.Result{Session: "s", Status: wire.SessionFailed, Error: &wire.FunctionError{Kind: "crashed", Function: "f", Message: "exit status 3", Attempts: 4}}, spec.CodeSessionFailed},
+		{"failed at its deadline", wire.Result{Session: "s", Status: wire.SessionFailed, Error: &wire.FunctionError{Kind: "timeout", Message: "too long"}}, spec.CodeSessionFailed},
 		{"cancelled", wire.Result{Session: "s", Status: wire.SessionCancelled}, spec.CodeCancelled},
 		{"not in time", wire.Result{Session: "s", Status: wire.SessionRunning}, spec.CodeTimeout},
 	}

@@ -26,6 +26,9 @@ type PutOptions struct {
 	TTL time.Duration
 	// DeliverAfter makes the object count for triggers only after that time.
 	DeliverAfter time.Duration
+	// SessionTimeout is how long the session that the put starts may run before it
+	// fails; 0 leaves it to the app. One that is there keeps its deadline.
+	SessionTimeout time.Duration
 	// IfRevision puts only if that is the object's revision now.
 	IfRevision spec.Revision
 	// IfAbsent puts only if there is no such object; IfPresent only if there is.
@@ -64,12 +67,19 @@ func (c *Client) put(ctx context.Context, path, op string, body io.Reader, o Put
 	if o.TTL > 0 {
 		query.Set("ttl", durationText(o.TTL))
 	}
+	setSessionTimeout(query, o.SessionTimeout)
 	if body == nil {
 		body = newBytes(nil)
 	}
 	var result wire.PutResult
 	_, e := c.call(ctx, request{op: op, method: http.MethodPut, path: path, query: query, header: header, body: body, repeatable: true}, &result)
 	return result, e
+}
+
+func setSessionTimeout(query url.Values, d time.Duration) {
+	if d > 0 {
+		query.Set("session_timeout", durationText(d))
+	}
 }
 
 func putHeader(o PutOptions) (http.Header, *spec.Error) {
@@ -203,6 +213,7 @@ func objectOfHeader(resp *http.Response, session spec.SessionID, bucket spec.Buc
 		Size:        max(0, resp.ContentLength),
 		ContentType: h.Get("Content-Type"),
 		Producer:    h.Get(wire.HeaderProducer),
+		Deleted:     h.Get(wire.HeaderDeleted) == "1",
 	}
 	if object.Session == "" {
 		object.Session = spec.SessionID(h.Get(wire.HeaderSession))

@@ -26,7 +26,10 @@ const (
 type InvokeOptions struct {
 	// Wait is how long to wait for the session's end; 0 returns once the input is
 	// stored, Forever waits until the context ends.
-	Wait           time.Duration
+	Wait time.Duration
+	// SessionTimeout is how long the session may run before it fails; 0 leaves it to
+	// the app.
+	SessionTimeout time.Duration
 	ContentType    string
 	Meta           map[string]string
 	IdempotencyKey string // as in PutOptions
@@ -48,12 +51,14 @@ func (c *Client) Invoke(ctx context.Context, app spec.AppName, function spec.Fun
 	if input == nil {
 		input = newBytes(nil)
 	}
+	query := url.Values{}
+	setSessionTimeout(query, o.SessionTimeout)
 	// Start and wait are two requests: the answer of an invoke that waits may be an
 	// output's bytes or a result, and can't be asked for again when it is lost.
 	var started wire.PutResult
 	answer, err := c.call(ctx, request{
 		op: op, method: http.MethodPost, path: route("apps", string(app), "functions", string(function), "invoke"),
-		header: header, body: input, repeatable: true,
+		query: query, header: header, body: input, repeatable: true,
 	}, &started)
 	if err != nil {
 		return wire.Result{}, err
@@ -82,11 +87,14 @@ func ResultError(op string, r wire.Result) error {
 		return nil
 	case wire.SessionFailed:
 		e.Status, e.Err = http.StatusInternalServerError, spec.Errorf(spec.CodeSessionFailed, "session %s failed", r.Session)
-		if f := r.Error; f != nil {
-			e.Err = spec.Errorf(spec.CodeSessionFailed, "function %s %s after %d attempts: %s", f.Function, failureVerb(f.Kind), max(1, f.Attempts), f.Message)
-			if f.Attempts <= 1 {
-				e.Err = spec.Errorf(spec.CodeSessionFailed, "function %s %s: %s", f.Function, failureVerb(f.Kind), f.Message)
-			}
+		switch f := r.Error; {
+		case f == nil:
+		case f.Function == "": // of the session itself, as its deadline
+			e.Err = spec.Errorf(spec.CodeSessionFailed, "%s", f.Message)
+		case f.Attempts <= 1:
+			e.Err = spec.Errorf(spec.CodeSessionFailed, "function %s %s: %s", f.Function, failureVerb(f.Kind), f.Message)
+		default:
+			e.Err = spec.Errorf(spec.CodeSessionFailed, "function %s %s after %d attempts: %s", f.Function, failureVerb(f.Kind), f.Attempts, f.Message)
 		}
 	case wire.SessionCancelled:
 		e.Status, e.Err = http.StatusConflict, spec.Errorf(spec.CodeCancelled, "session %s was cancelled", r.Session)
@@ -189,7 +197,8 @@ type HistoryOptions struct {
 }
 
 // History tells how a session ran: a page of its invocations, in the order they
-// were queued. Its Next, as After, leads to the next page.
+// were queued, and on the first page at most 100 of its child sessions. Its Next,
+// as After, leads to the next page.
 func (c *Client) History(ctx context.Context, app spec.AppName, session spec.SessionID, o HistoryOptions) (wire.History, error) {
 	var out wire.History
 	_, err := c.call(ctx, get("get history of session "+string(session),

@@ -138,6 +138,7 @@ type step struct {
 	command []string
 	prints  string // what the outputs of a command with --wait or of invoke are
 	quiet   bool   // what is printed has ids in it
+	plain   bool   // prints is what stands on standard output
 }
 
 func put(app, object, value string, more ...string) step {
@@ -204,6 +205,13 @@ func TestEachExampleDoesWhatItsReadmeSays(t *testing.T) {
 		{name: "rerun", steps: []step{
 			put("rerun", "jobs/1", "go").andPrints("a at attempt 1, b at attempt 2, c at attempt 1\n"),
 		}},
+		{name: "child-sessions", steps: []step{
+			put("child-sessions", "orders/1", "tea milk cake").andPrints("tea + milk + cake = 15\n"),
+			put("child-sessions", "orders/2", "tea gold caviar", "--session", "order-2").andPrints("tea = 4\n"),
+			{command: []string{"get", "child-sessions", "letters/gold", "--session", "order-2"}, plain: true, prints: "No gold: there is no gold\n"},
+			{command: []string{"get", "child-sessions", "letters/caviar", "--session", "order-2"}, plain: true,
+				prints: "No caviar: the session did not end within 1s, its deadline\n"},
+		}},
 		{name: "delayed", steps: []step{
 			put("delayed", "teas/oolong", "please").andPrints("oolong is ready\n"),
 			put("delayed", "reminders/eggs", "eggs are ready", "--deliver-after", "100ms").andPrints("eggs are ready\n"),
@@ -213,6 +221,12 @@ func TestEachExampleDoesWhatItsReadmeSays(t *testing.T) {
 			t.Parallel()
 			dev.run(t, "apply", "-f", filepath.Join(example.name, "app.yaml"))
 			for _, s := range example.steps {
+				if s.plain {
+					if got := dev.run(t, s.command...); got != s.prints {
+						t.Errorf("pheromone %s printed %q, want %q", strings.Join(s.command, " "), got, s.prints)
+					}
+					continue
+				}
 				out := dev.run(t, append(s.command, "-o", "json")...)
 				if s.quiet {
 					continue

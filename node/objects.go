@@ -25,7 +25,7 @@ func (n *Node) Put(ctx context.Context, p api.Put) (wire.PutResult, error) {
 	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
 		App: p.App, Session: p.Session, Bucket: p.Bucket, Key: p.Key, Body: p.Body, ContentType: p.ContentType,
 		Meta: p.Meta, TTL: p.TTL, DeliverAfter: p.DeliverAfter, IfRevision: p.IfRevision, IfExists: p.IfExists,
-		Request: p.IdempotencyKey, Traceparent: p.Traceparent,
+		SessionTimeout: p.SessionTimeout, Request: p.IdempotencyKey, Traceparent: p.Traceparent,
 	})
 	return putResult(p.Bucket, res), err
 }

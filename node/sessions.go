@@ -37,7 +37,7 @@ func (n *Node) Invoke(ctx context.Context, i api.Invoke) (wire.PutResult, error)
 		App: i.App, Session: spec.NewSessionID(slot, n.now()), New: true,
 		Origin: store.Origin{Kind: store.OriginInvoke, Bucket: spec.Inbox(i.Function), Key: inputKey},
 		Bucket: spec.Inbox(i.Function), Key: inputKey, Body: i.Body, ContentType: i.ContentType, Meta: i.Meta,
-		Request: i.IdempotencyKey, Traceparent: i.Traceparent,
+		SessionTimeout: i.SessionTimeout, Request: i.IdempotencyKey, Traceparent: i.Traceparent,
 	})
 	return putResult(spec.Inbox(i.Function), res), err
 }

@@ -206,7 +206,7 @@ func checkReferences(r *reader, root *node) {
 			r.warn(dead.at, join(path, "dead_letter"), "its own failures fire it again: a session that always fails never ends")
 		}
 		if !targeted[f.key] {
-			r.warn(f.keyAt, path, "no trigger targets it: it runs only when it is invoked or sent to")
+			r.warn(f.keyAt, path, "no trigger targets it: it runs only when it is invoked, sent to or started")
 		}
 	}
 }

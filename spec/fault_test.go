@@ -250,7 +250,7 @@ buckets:
 		t.Fatalf("refused: %v", err)
 	}
 	want := []string{
-		`4:3: functions.lonely: no trigger targets it: it runs only when it is invoked or sent to`,
+		`4:3: functions.lonely: no trigger targets it: it runs only when it is invoked, sent to or started`,
 		`5:40: functions.again.dead_letter: its own failures fire it again: a session that always fails never ends`,
 	}
 	var got []string

@@ -44,14 +44,17 @@ func (a *attempt) EmitOwned(e Emission) error {
 	}
 	var space [256]byte
 	var total int
-	if e.JoinTrigger != "" {
+	switch {
+	case e.JoinTrigger != "":
 		fields := protocol.AppendField(space[:0], protocol.TagBucket, e.Bucket)
 		fields = protocol.AppendField(fields, protocol.TagTrigger, e.JoinTrigger)
 		for _, key := range e.JoinKeys {
 			fields = protocol.AppendField(fields, protocol.TagKey, key)
 		}
 		total = a.c.add(protocol.Header{Type: protocol.Join, ID: a.id}, fields)
-	} else {
+	case e.StartFunction != "":
+		total = a.c.add(protocol.Header{Type: protocol.Start, ID: a.id}, appendStart(space[:0], e), e.Data)
+	default:
 		h := protocol.Header{Type: protocol.Put, ID: a.id}
 		if e.Output {
 			h.Flags = protocol.FlagOutput
@@ -66,8 +69,27 @@ func (a *attempt) EmitOwned(e Emission) error {
 }
 
 func appendPut(fields []byte, e Emission) []byte {
+	fields = appendObject(fields, e)
+	if e.DeliverAfter > 0 {
+		fields = protocol.AppendUint(fields, protocol.TagDeliverAfter, uint64(e.DeliverAfter))
+	}
+	return fields
+}
+
+func appendStart(fields []byte, e Emission) []byte {
+	fields = appendObject(fields, e)
+	fields = protocol.AppendField(fields, protocol.TagFunction, e.StartFunction)
+	if e.StartTimeout > 0 {
+		fields = protocol.AppendUint(fields, protocol.TagTimeout, uint64(e.StartTimeout))
+	}
+	return fields
+}
+
+func appendObject(fields []byte, e Emission) []byte {
 	fields = protocol.AppendObject(fields, protocol.Descriptor{Length: uint64(len(e.Data))})
-	fields = protocol.AppendField(fields, protocol.TagBucket, e.Bucket)
+	if e.Bucket != "" {
+		fields = protocol.AppendField(fields, protocol.TagBucket, e.Bucket)
+	}
 	if e.Key != "" {
 		fields = protocol.AppendField(fields, protocol.TagKey, e.Key)
 	}
@@ -76,9 +98,6 @@ func appendPut(fields []byte, e Emission) []byte {
 	}
 	for name, value := range e.Meta {
 		fields = protocol.AppendMeta(fields, name, value)
-	}
-	if e.DeliverAfter > 0 {
-		fields = protocol.AppendUint(fields, protocol.TagDeliverAfter, uint64(e.DeliverAfter))
 	}
 	return fields
 }
@@ -292,6 +311,8 @@ func objectField(o *Object, tag protocol.Tag, value []byte) error {
 		o.Session = string(value)
 	case protocol.TagContentType:
 		o.ContentType = string(value)
+	case protocol.TagDeleted:
+		o.Deleted = true
 	case protocol.TagMeta:
 		name, content, err := protocol.Meta(value)
 		if err != nil {

@@ -19,6 +19,7 @@ type Object struct {
 	Session     string
 	ContentType string
 	Meta        map[string]string
+	Deleted     bool // it stands for the deletion of a key-value object, with the bytes that this had
 	data        []byte
 }
 
@@ -28,6 +29,9 @@ const (
 	outputBucket = "@"
 	maxKeyBytes  = 1024
 	maxNameBytes = 63
+
+	minSessionTimeout = time.Millisecond
+	maxSessionTimeout = 365 * 24 * time.Hour
 )
 
 // NewObject makes an object of data, for those who run attempts and for tests.
@@ -56,7 +60,7 @@ type Invocation struct {
 	MaxObjectBytes int64
 }
 
-// Emission is one thing that a function puts, sends or names.
+// Emission is one thing that a function puts, sends, names or starts.
 type Emission struct {
 	Bucket       string
 	Key          string // empty: the platform makes one up
@@ -68,6 +72,9 @@ type Emission struct {
 
 	JoinTrigger string // set: JoinKeys is the set of this dynamic_join on Bucket
 	JoinKeys    []string
+
+	StartFunction string        // set: the object is the input of a child session of this function
+	StartTimeout  time.Duration // of the child session; 0: the app's
 }
 
 // Transport carries what an attempt emits to whoever runs it. Its methods may be
@@ -187,7 +194,7 @@ func (c *Context) Get(bucket, key string) (Object, error) {
 	if err := checkKey(key); err != nil {
 		return Object{}, err
 	}
-	if err := checkNames(bucket, ""); err != nil {
+	if err := checkBucket(bucket); err != nil {
 		return Object{}, err
 	}
 	return c.transport.Get(c.ctx, bucket, key)
@@ -246,10 +253,18 @@ func (c *Context) send(e Emission, opts []Option, emit func(Emission) error) err
 		opt(&e)
 	}
 	if size := int64(len(e.Data)); c.inv.MaxObjectBytes > 0 && size > c.inv.MaxObjectBytes {
+		if e.StartFunction != "" {
+			return &RefusedError{fmt.Sprintf("the input of a child session of function %q has %d bytes, at most %d are allowed", e.StartFunction, size, c.inv.MaxObjectBytes)}
+		}
 		return c.tooLarge(size, e.Bucket, e.Key)
 	}
-	if err := checkNames(e.Bucket, e.ContentType); err != nil {
-		return err
+	if e.StartFunction == "" || e.Bucket != "" { // the bucket of a start may be left out
+		if err := checkBucket(e.Bucket); err != nil {
+			return err
+		}
+	}
+	if len(e.ContentType) > 255 {
+		return &RefusedError{fmt.Sprintf("a content type has at most 255 bytes, this one has %d", len(e.ContentType))}
 	}
 	meta := 0
 	for name, value := range e.Meta {
@@ -276,12 +291,9 @@ func checkKey(key string) error {
 	return nil
 }
 
-func checkNames(bucket, contentType string) error {
+func checkBucket(bucket string) error {
 	if bucket == "" || len(bucket) > maxNameBytes+1 {
 		return &RefusedError{fmt.Sprintf("%.80q is not the name of a bucket", bucket)}
-	}
-	if len(contentType) > 255 {
-		return &RefusedError{fmt.Sprintf("a content type has at most 255 bytes, this one has %d", len(contentType))}
 	}
 	return nil
 }

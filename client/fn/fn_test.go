@@ -56,6 +56,7 @@ func TestTheProgramRefusesANodeThatBreaksTheProtocol(t *testing.T) {
 		{"another version", `{"version":2}`, protocol.Header{}, nil, "version 2"},
 		{"no JSON", `{`, protocol.Header{}, nil, "hello"},
 		{"a frame of the wrong direction", welcome, protocol.Header{Type: protocol.Result}, nil, "RESULT"},
+		{"a start of a child session", welcome, protocol.Header{Type: protocol.Start}, nil, "START"},
 		{"an object outside of the payload", welcome, protocol.Header{Type: protocol.Invoke, ID: 1}, outside, "payload"},
 		{"fields that are cut short", welcome, protocol.Header{Type: protocol.Invoke, ID: 1}, []byte{1, 0, 9, 0}, "claims 9 bytes"},
 		{"a function that is not there", welcome, protocol.Header{Type: protocol.Invoke, ID: 1, Arg: 7}, nil, "function 7"},
@@ -100,14 +101,24 @@ func TestWhatBreaksABoundIsRefusedBeforeItIsSent(t *testing.T) {
 	ctx := fn.NewContext(context.Background(), fn.Invocation{MaxObjectBytes: 10}, nowhere{})
 	_, createErr := ctx.Create("b", "k", 11)
 	for name, err := range map[string]error{
-		"no key":              ctx.Put("b", "", nil),
-		"a long key":          ctx.Put("b", strings.Repeat("k", 1025), nil),
-		"a large object":      ctx.Put("b", "k", make([]byte, 11)),
-		"a large buffer":      createErr,
-		"no bucket":           ctx.Put("", "k", nil),
-		"much metadata":       ctx.Put("b", "k", nil, fn.Meta("m", strings.Repeat("v", 1<<16))),
-		"a join of no one":    ctx.Join("b", "", "k"),
-		"a long content type": ctx.PutNew("b", nil, fn.ContentType(strings.Repeat("c", 256))),
+		"no key":                           ctx.Put("b", "", nil),
+		"a long key":                       ctx.Put("b", strings.Repeat("k", 1025), nil),
+		"a large object":                   ctx.Put("b", "k", make([]byte, 11)),
+		"a large buffer":                   createErr,
+		"no bucket":                        ctx.Put("", "k", nil),
+		"much metadata":                    ctx.Put("b", "k", nil, fn.Meta("m", strings.Repeat("v", 1<<16))),
+		"a join of no one":                 ctx.Join("b", "", "k"),
+		"a child of no one":                ctx.Start("", nil),
+		"a child of a long name":           ctx.Start(strings.Repeat("f", 64), nil),
+		"a large input of a child":         ctx.Start("f", make([]byte, 11)),
+		"a child into no bucket":           ctx.Start("f", nil, fn.Into("", "k")),
+		"a child into a long key":          ctx.Start("f", nil, fn.Into("b", strings.Repeat("k", 1025))),
+		"a child of no time":               ctx.Start("f", nil, fn.StartTimeout(0)),
+		"a child of years":                 ctx.Start("f", nil, fn.StartTimeout(365*24*time.Hour+1)),
+		"a child's input as output":        ctx.Start("f", nil, fn.AsOutput()),
+		"a child's input with a delay":     ctx.Start("f", nil, fn.DeliverAfter(time.Second)),
+		"a child with a long content type": ctx.Start("f", nil, fn.ContentType(strings.Repeat("c", 256))),
+		"a long content type":              ctx.PutNew("b", nil, fn.ContentType(strings.Repeat("c", 256))),
 	} {
 		var refused *fn.RefusedError
 		if !errors.As(err, &refused) {

@@ -10,6 +10,9 @@ func TestNamesAndBoundsAreThoseOfTheManifest(t *testing.T) {
 	if outputBucket != string(spec.OutputBucket) || maxKeyBytes != spec.MaxKeyBytes || maxNameBytes != spec.MaxNameBytes {
 		t.Errorf("%q, %d, %d differ from package spec", outputBucket, maxKeyBytes, maxNameBytes)
 	}
+	if minSessionTimeout != spec.MinSessionTimeout || maxSessionTimeout != spec.MaxSessionTimeout {
+		t.Errorf("a child session runs for %s to %s, not as in package spec", minSessionTimeout, maxSessionTimeout)
+	}
 	if spec.Inbox("f") != "@f" {
 		t.Errorf("the inbox of f is %q", spec.Inbox("f"))
 	}

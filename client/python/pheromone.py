@@ -39,16 +39,18 @@ _DESCRIPTOR = struct.Struct("<B3xQQ")
 _OBJECT = struct.Struct("<BBHB3xQQ")
 _U64 = struct.Struct("<Q")
 
-_HELLO, _INVOKE, _PUT, _JOIN, _GET, _GET_REPLY, _LOG, _RESULT, _ERROR, _CANCEL, _PING, _PONG, _GOODBYE = range(1, 14)
+_HELLO, _INVOKE, _PUT, _JOIN, _GET, _GET_REPLY, _LOG, _RESULT, _ERROR, _CANCEL, _PING, _PONG, _GOODBYE, _START = range(1, 15)
 
 _SESSION, _NUMBER_TAG, _ATTEMPT, _TIMEOUT, _BUCKET, _TRIGGER, _GROUP, _WINDOW, _TRACEPARENT = range(1, 10)
-_OBJECT_TAG, _KEY, _CONTENT_TYPE, _META, _DELIVER_AFTER, _MAX_OBJECT = range(10, 16)
+_OBJECT_TAG, _KEY, _CONTENT_TYPE, _META, _DELIVER_AFTER, _MAX_OBJECT, _FUNCTION, _DELETED = range(10, 18)
 
 _BUFFER_BYTES = 64 << 10
 _FLUSH_BYTES = 1 << 20  # what is collected before it leaves unasked
 _FIELD_BYTES = 16 << 20
 _LOG_BYTES = 8 << 10
 _DETAIL_BYTES = 16 << 10
+_MIN_SESSION = 10**6  # how long a child session may run, nanoseconds
+_MAX_SESSION = 365 * 24 * 3600 * 10**9
 _TICK = 0.001  # how long a put may wait for company, seconds
 _SLOW = 0.0005  # a function that takes longer on average gets a thread at once
 _MISSING = object()
@@ -94,15 +96,16 @@ def function(f=None, *, name=None):
 class Object:
     """An object passed to a function, or read by it."""
 
-    __slots__ = ("bucket", "key", "session", "content_type", "meta", "view", "_data")
+    __slots__ = ("bucket", "key", "session", "content_type", "meta", "deleted", "view", "_data")
 
-    def __init__(self, view, bucket="", session="", *, key="", content_type="", meta=None):
+    def __init__(self, view, bucket="", session="", *, key="", content_type="", meta=None, deleted=False):
         self.view = view  # a memoryview of the data, without a copy
         self.bucket = bucket
         self.session = session
         self.key = key
         self.content_type = content_type
         self.meta = {} if meta is None else meta
+        self.deleted = deleted  # it stands for the deletion of a key-value object, with the bytes that this had
         self._data = None
 
     @property
@@ -198,27 +201,16 @@ class Context:
             key, data = None, key
         if data is _MISSING:
             raise TypeError("put takes a bucket, a key and data, or a bucket and data")
-        if isinstance(data, str):
-            data = data.encode()
-        elif not isinstance(data, bytes):
-            try:
-                data = bytes(memoryview(data))
-            except TypeError:
-                raise TypeError("data is bytes or str, not %s: encode it, as with json.dumps" % type(data).__name__) from None
+        data = _bytes(data)
         size = len(data)
         if size > self.max_object_bytes:
             raise Refused("object %r for bucket %r has %d bytes, at most %d are allowed" % (key, bucket, size, self.max_object_bytes))
         fields = [_OBJECT.pack(_OBJECT_TAG, 0, 20, 0, 0, size), _text(_BUCKET, bucket, 64, "the name of a bucket")]
         if key is not None:
             fields.append(_text(_KEY, key, 1024, "a key"))
-        if content_type:
-            fields.append(_text(_CONTENT_TYPE, content_type, 255, "a content type"))
-        if meta:
-            fields.append(_encode_meta(meta))
+        _describe(fields, content_type, meta)
         if deliver_after:
-            if isinstance(deliver_after, timedelta):
-                deliver_after = deliver_after.total_seconds()
-            fields.append(_NUMBER.pack(_DELIVER_AFTER, 0, 8, int(deliver_after * 1e9)))
+            fields.append(_NUMBER.pack(_DELIVER_AFTER, 0, 8, _nanoseconds(deliver_after)))
         self._send(_PUT, 1 if output else 0, b"".join(fields), data)
 
     def send(self, function, data, **options):
@@ -228,6 +220,35 @@ class Context:
     def output(self, data, **options):
         """Makes data an output of the session."""
         self.put("@", data, output=True, **options)
+
+    def start(self, function, data, *, into=None, key=None, timeout=None, content_type="", meta=None):
+        """Starts a child session: function begins it, data is its input; every attempt starts the same child.
+
+        With into, a bucket, the session waits for the child's end. The child's
+        result becomes an object there, under key or, without one, the child's id:
+        the one output of a completed child, else the JSON of its result. Its meta
+        tell the child and how it ended: pheromone-session and pheromone-status
+        (completed, failed, cancelled). Without into the child is independent.
+        timeout, in seconds or as a timedelta, is how long the child may run.
+        """
+        data = _bytes(data)
+        size = len(data)
+        if size > self.max_object_bytes:
+            raise Refused("the input of a child session of function %r has %d bytes, at most %d are allowed" % (function, size, self.max_object_bytes))
+        fields = [_OBJECT.pack(_OBJECT_TAG, 0, 20, 0, 0, size), _text(_FUNCTION, function, 63, "the name of a function")]
+        if into is not None:
+            fields.append(_text(_BUCKET, into, 64, "the name of a bucket"))
+        if key is not None:
+            if into is None:
+                raise TypeError("start takes a key for the child's result along with into, its bucket")
+            fields.append(_text(_KEY, key, 1024, "a key"))
+        _describe(fields, content_type, meta)
+        if timeout is not None:
+            timeout = _nanoseconds(timeout)
+            if not _MIN_SESSION <= timeout <= _MAX_SESSION:
+                raise Refused("a child session runs for 1 ms to 365 days, not for %s s" % (timeout / 1e9))
+            fields.append(_NUMBER.pack(_TIMEOUT, 0, 8, timeout))
+        self._send(_START, 0, b"".join(fields), data)
 
     def join(self, bucket, trigger, keys):
         """Names the set of keys that the dynamic_join trigger on bucket waits for."""
@@ -270,6 +291,31 @@ class Context:
         self._connection.add_soon(
             _HEADER.pack(len(fields) + len(data), kind, flags, 0, self._call, len(fields), 0) + fields, data
         )
+
+
+def _bytes(data):
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    try:
+        return bytes(memoryview(data))
+    except TypeError:
+        raise TypeError("data is bytes or str, not %s: encode it, as with json.dumps" % type(data).__name__) from None
+
+
+def _nanoseconds(duration):
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    return int(duration * 1e9)
+
+
+def _describe(fields, content_type, meta):
+    """Adds what a put and a start say of their object."""
+    if content_type:
+        fields.append(_text(_CONTENT_TYPE, content_type, 255, "a content type"))
+    if meta:
+        fields.append(_encode_meta(meta))
 
 
 def _text(tag, value, most, what):
@@ -334,6 +380,8 @@ def _parse(body, fields, ctx):
             elif tag == _META:
                 split = at + 2 + struct.unpack_from("<H", body, at)[0]
                 current.meta[str(body[at + 2 : split], "utf-8", "replace")] = str(body[split:end], "utf-8", "replace")
+            elif tag == _DELETED:
+                current.deleted = True
         elif tag in _TEXTS:
             setattr(ctx, _TEXTS[tag], str(body[at:end], "utf-8", "replace"))
         elif tag in _NUMBERS:
@@ -435,7 +483,7 @@ class _Connection:
         if self.end - self.start < 24:
             self.fill(24)
         size, kind, flags, _, call, fields, arg = _HEADER.unpack_from(self.buffer, self.start)
-        if fields > size or not 1 <= kind <= 13:
+        if fields > size or not 1 <= kind <= _START:
             raise ProtocolError("a frame of type %d with %d bytes of fields in %d" % (kind, fields, size))
         total = 24 + size
         if total <= _BUFFER_BYTES:

@@ -119,7 +119,7 @@ func objects(in []exec.Input) []fn.Object {
 
 func object(in exec.Input) fn.Object {
 	o := fn.NewObject(string(in.Bucket), string(in.Key), string(in.Session), in.Data)
-	o.ContentType, o.Meta = in.ContentType, in.Meta
+	o.ContentType, o.Meta, o.Deleted = in.ContentType, in.Meta, in.Deleted
 	return o
 }
 
@@ -180,6 +180,9 @@ func (a *attempt) EmitOwned(e fn.Emission) error {
 	}
 	for _, key := range e.JoinKeys {
 		out.JoinKeys = append(out.JoinKeys, spec.Key(key))
+	}
+	if e.StartFunction != "" {
+		out.Child = &exec.ChildStart{Function: spec.FunctionName(e.StartFunction), Timeout: e.StartTimeout}
 	}
 	a.mu.Lock()
 	if a.ended.Load() {

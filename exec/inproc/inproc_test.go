@@ -193,6 +193,44 @@ func TestASuccessCarriesWhatWasEmittedInOrder(t *testing.T) {
 	}
 }
 
+func TestAStartOfAChildSessionIsAnEmission(t *testing.T) {
+	b := newBench(t, inproc.Settings{})
+	_, s := b.run(func(ctx *fn.Context, in []fn.Object) error {
+		data := []byte("one")
+		err := ctx.Start("child", data, fn.Into("results", "first"), fn.StartTimeout(time.Minute), fn.ContentType("text/x"), fn.Meta("m", "v"))
+		copy(data, "two") // the caller's own again
+		return errors.Join(err, ctx.Start("child", nil))
+	})
+	s.end("")
+	if len(s.emitted) != 2 {
+		t.Fatalf("emitted %+v", s.emitted)
+	}
+	first, second := s.emitted[0], s.emitted[1]
+	if first.Bucket != "results" || first.Key != "first" || string(first.Data) != "one" || first.ContentType != "text/x" || first.Meta["m"] != "v" ||
+		first.Child == nil || *first.Child != (exec.ChildStart{Function: "child", Timeout: time.Minute}) {
+		t.Errorf("started %+v, %+v", first, first.Child)
+	}
+	if second.Bucket != "" || second.Key != "" || second.Data == nil || second.Child == nil || *second.Child != (exec.ChildStart{Function: "child"}) {
+		t.Errorf("started %+v, %+v", second, second.Child)
+	}
+}
+
+func TestAnInputSaysThatItStandsForADeletion(t *testing.T) {
+	b := newBench(t, inproc.Settings{})
+	b.Register("app", "f", func(_ *fn.Context, in []fn.Object) error {
+		if len(in) != 2 || in[0].Deleted || !in[1].Deleted || string(in[1].Bytes()) != "its bytes" {
+			t.Errorf("inputs %+v", in)
+		}
+		return nil
+	})
+	task, s := b.task("f")
+	task.Load = func(context.Context) ([]exec.Input, error) {
+		return []exec.Input{{Bucket: "in", Key: "here"}, {Bucket: "in", Key: "gone", Data: []byte("its bytes"), Deleted: true}}, nil
+	}
+	b.Submit(task)
+	s.end("")
+}
+
 func TestHowAnAttemptFails(t *testing.T) {
 	for _, c := range []struct {
 		name, kind, message, detail string

@@ -96,6 +96,7 @@ var badPrograms = map[string]func(){
 	"one-at-a-time":   oneAtATime,
 	"with-grandchild": withGrandchild,
 	"prints-env":      printsEnv,
+	"starts-badly":    startsBadly,
 }
 
 func hello(text string) net.Conn {

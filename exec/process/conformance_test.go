@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestEverySDK(t *testing.T) {
 	} {
 		t.Run(sdk, func(t *testing.T) {
 			b := newBench(t, process.Settings{MaxObjectBytes: 16 << 20, CancelGrace: 500 * time.Millisecond})
-			for _, s := range scenarios {
+			for _, s := range slices.Concat(scenarios, childScenarios) {
 				t.Run(s.name, func(t *testing.T) {
 					b.t = t
 					s.run(t, b, command)

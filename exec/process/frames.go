@@ -78,28 +78,77 @@ func appendInput(b []byte, t *exec.Task, o *exec.Input) []byte {
 			b = protocol.AppendMeta(b, name, value)
 		}
 	}
+	if o.Deleted {
+		b = protocol.AppendField(b, protocol.TagDeleted, "")
+	}
 	return b
 }
 
-// decodePut makes an emission of a PUT frame. Data of a frame that is not owned is
-// copied.
+// decodePut makes an emission of a PUT frame.
 func decodePut(f protocol.Frame) (exec.Emission, error) {
 	e := exec.Emission{Output: f.Flags&protocol.FlagOutput != 0}
-	object := false
+	object, err := decodeObject(&e, f, func(tag protocol.Tag, value []byte) error {
+		if tag != protocol.TagDeliverAfter {
+			return nil
+		}
+		d, err := decodeDuration(tag, value)
+		e.DeliverAfter = d
+		return err
+	})
+	if err == nil && (!object || e.Bucket == "") {
+		err = protocol.Violation("a PUT without an object or a bucket")
+	}
+	return e, err
+}
+
+// decodeStart makes an emission of a START frame.
+func decodeStart(f protocol.Frame) (exec.Emission, error) {
+	e := exec.Emission{Child: &exec.ChildStart{}}
+	object, err := decodeObject(&e, f, func(tag protocol.Tag, value []byte) error {
+		var err error
+		switch tag {
+		case protocol.TagFunction:
+			e.Child.Function = spec.FunctionName(value)
+		case protocol.TagTimeout:
+			e.Child.Timeout, err = decodeDuration(tag, value)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+	case !object || e.Child.Function == "":
+		err = protocol.Violation("a START without an object or a function")
+	case e.Bucket == "" && e.Key != "":
+		err = protocol.Violation("a START with a key and without a bucket")
+	case e.Child.Timeout != 0 && (e.Child.Timeout < spec.MinSessionTimeout || e.Child.Timeout > spec.MaxSessionTimeout):
+		err = protocol.Violation(fmt.Sprintf("a START with a timeout of %s, a child session runs for %s to %s", e.Child.Timeout, spec.MinSessionTimeout, spec.MaxSessionTimeout))
+	}
+	return e, err
+}
+
+func decodeDuration(tag protocol.Tag, value []byte) (time.Duration, error) {
+	n, err := protocol.Uint(tag, value)
+	return time.Duration(min(n, 1<<62)), err
+}
+
+// decodeObject fills in what PUT and START have in common, passes the other fields
+// to other, and tells whether there was an object. Data of a frame that is not
+// owned is copied.
+func decodeObject(e *exec.Emission, f protocol.Frame, other func(protocol.Tag, []byte) error) (object bool, err error) {
 	for rest := f.Fields; len(rest) > 0; {
 		tag, value, next, err := protocol.NextField(rest)
 		if err != nil {
-			return e, err
+			return object, err
 		}
 		rest = next
 		switch tag {
 		case protocol.TagObject:
 			data, err := protocol.Object(value, f.Payload)
 			if err != nil {
-				return e, err
+				return object, err
 			}
 			if object {
-				return e, protocol.Violation("a PUT with two objects")
+				return object, protocol.Violation(fmt.Sprintf("a %s with two objects", f.Type))
 			}
 			object, e.Data = true, data
 		case protocol.TagBucket:
@@ -111,22 +160,17 @@ func decodePut(f protocol.Frame) (exec.Emission, error) {
 		case protocol.TagMeta:
 			name, content, err := protocol.Meta(value)
 			if err != nil {
-				return e, err
+				return object, err
 			}
 			if e.Meta == nil {
 				e.Meta = make(map[string]string)
 			}
 			e.Meta[name] = content
-		case protocol.TagDeliverAfter:
-			n, err := protocol.Uint(tag, value)
-			if err != nil {
-				return e, err
+		default:
+			if err := other(tag, value); err != nil {
+				return object, err
 			}
-			e.DeliverAfter = time.Duration(min(n, 1<<62))
 		}
-	}
-	if !object || e.Bucket == "" {
-		return e, protocol.Violation("a PUT without an object or a bucket")
 	}
 	if !f.Owned {
 		e.Data = bytes.Clone(e.Data)
@@ -134,7 +178,7 @@ func decodePut(f protocol.Frame) (exec.Emission, error) {
 	if e.Data == nil {
 		e.Data = []byte{}
 	}
-	return e, nil
+	return object, nil
 }
 
 func decodeJoin(f protocol.Frame) (exec.Emission, error) {

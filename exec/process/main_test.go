@@ -36,6 +36,7 @@ func init() {
 // functions are the conformance functions in Go; testdata/functions.py has the
 // same in Python.
 func functions() {
+	childFunctions()
 	fn.Handle("echo", func(ctx *fn.Context, in []fn.Object) error {
 		for _, o := range in {
 			opts := []fn.Option{fn.ContentType(o.ContentType)}

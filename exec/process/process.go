@@ -225,7 +225,7 @@ func (p *process) emitPending() {
 func (p *process) take(f protocol.Frame) error {
 	p.spoke.Store(true)
 	switch f.Type {
-	case protocol.Put, protocol.Join, protocol.Get, protocol.Result, protocol.Error:
+	case protocol.Put, protocol.Start, protocol.Join, protocol.Get, protocol.Result, protocol.Error:
 		c := p.lookup(f.ID)
 		if c == nil {
 			return p.unknown(f)
@@ -264,9 +264,12 @@ func (p *process) unknown(f protocol.Frame) error {
 
 func (p *process) takeFor(c *call, f protocol.Frame) error {
 	switch f.Type {
-	case protocol.Put, protocol.Join:
+	case protocol.Put, protocol.Start, protocol.Join:
 		decode := decodePut
-		if f.Type == protocol.Join {
+		switch f.Type {
+		case protocol.Start:
+			decode = decodeStart
+		case protocol.Join:
 			decode = decodeJoin
 		}
 		e, err := decode(f)
@@ -274,8 +277,12 @@ func (p *process) takeFor(c *call, f protocol.Frame) error {
 			return err
 		}
 		if limit := c.maxObject(); int64(len(e.Data)) > limit {
+			what := fmt.Sprintf("object %q for bucket %q", e.Key, e.Bucket)
+			if e.Child != nil {
+				what = fmt.Sprintf("the input of a child session of function %q", e.Child.Function)
+			}
 			c.stop(&exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(
-				"object %q for bucket %q has %d bytes, at most %d are allowed", e.Key, e.Bucket, len(e.Data), limit)}, protocol.CancelRefused)
+				"%s has %d bytes, at most %d are allowed", what, len(e.Data), limit)}, protocol.CancelRefused)
 			return nil
 		}
 		first, full := c.add(e)

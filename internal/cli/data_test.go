@@ -49,12 +49,12 @@ func TestPutTakesItsValueFromTheArgumentAFileOrStandardInput(t *testing.T) {
 		"text": {"text", "text/plain; charset=utf-8"}, "-": {"from input", "application/octet-stream"},
 		"@" + file: {`{"from":"file"}`, "application/json"}, "@@at": {"@at", "text/plain; charset=utf-8"}, "": {"", "text/plain; charset=utf-8"},
 	} {
-		o := s.run("put", "a", "b/k/l", value, "--meta", "region=eu=1", "--if-match", "0", "--ttl", "1m")
+		o := s.run("put", "a", "b/k/l", value, "--meta", "region=eu=1", "--if-match", "0", "--ttl", "1m", "--session-timeout", "2m")
 		if o != (outcome{0, "b/k/l  revision 4  session s1\n", ""}) {
 			t.Errorf("%q: %+v", value, o)
 		}
 		h := got.request.Header
-		if got.body != want[0] || h.Get("Content-Type") != want[1] || h.Get("Pheromone-Meta-Region") != "eu=1" || h.Get("If-None-Match") != "*" || got.request.URL.RawQuery != "ttl=1m" {
+		if got.body != want[0] || h.Get("Content-Type") != want[1] || h.Get("Pheromone-Meta-Region") != "eu=1" || h.Get("If-None-Match") != "*" || got.request.URL.RawQuery != "session_timeout=2m&ttl=1m" {
 			t.Errorf("%q sent %q, %v, %s", value, got.body, h, got.request.URL.RawQuery)
 		}
 	}
@@ -68,6 +68,40 @@ func TestPutTakesItsValueFromTheArgumentAFileOrStandardInput(t *testing.T) {
 	s.terminal = false
 	if o := s.run("put", "a", "b/k/l", "v", "-o", "name"); o.stdout != "s1\n" {
 		t.Errorf("-o name: %+v", o)
+	}
+}
+
+func TestInvokeHasASessionTimeoutIfItIsAskedFor(t *testing.T) {
+	var got recorded
+	s := newShell(t, map[string]http.HandlerFunc{"POST /v1/apps/a/functions/f/invoke": got.then(reply(202, wire.PutResult{Session: "s1"}))})
+	for want, args := range map[string][]string{"": nil, "session_timeout=1h30m": {"--session-timeout", "90m"}} {
+		if o := s.run(append([]string{"invoke", "a", "f", "x", "--async"}, args...)...); o.code != 0 || got.request.URL.RawQuery != want {
+			t.Errorf("%q: query %q, %+v", args, got.request.URL.RawQuery, o)
+		}
+	}
+	if o := s.run("invoke", "a", "f", "x", "--session-timeout", "90"); o.code != 2 {
+		t.Errorf("a timeout without a unit: %+v", o)
+	}
+}
+
+func TestAnObjectThatStandsForADeletionIsListedAsSuch(t *testing.T) {
+	gone := wire.Object{Bucket: "b", Key: "gone", Revision: 7, Size: 3, CreatedAt: now, Session: "s1", Deleted: true}
+	here := wire.Object{Bucket: "b", Key: "here", Revision: 8, Size: 3, CreatedAt: now, Session: "s1"}
+	s := newShell(t, map[string]http.HandlerFunc{
+		"GET /v1/apps/a/sessions/s1/buckets/b/objects": reply(200, wire.ObjectList{Items: []wire.Object{gone, here}}),
+		"GET /v1/apps/a/sessions/s1/buckets/b/objects/gone": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Pheromone-Deleted", "1")
+			fmt.Fprint(w, "old")
+		},
+	})
+	want := "KEY   REVISION  SIZE              TYPE  AGE  SESSION\n" +
+		"gone  7         3 bytes, deleted  -     0s   s1\n" +
+		"here  8         3 bytes           -     0s   s1\n"
+	if o := s.run("ls", "a", "b", "--session", "s1"); o.stdout != want {
+		t.Errorf("ls:\n%s\nwant\n%s%s", o.stdout, want, o.stderr)
+	}
+	if o := s.run("get", "a", "b/gone", "--session", "s1", "-o", "json"); !strings.Contains(o.stdout, `"deleted": true`) {
+		t.Errorf("get: %+v", o)
 	}
 }
 
@@ -122,6 +156,8 @@ func TestInvokePrintsWhatTheSessionPutOut(t *testing.T) {
 		{"without waiting, the name", invocation(one, "completed", nil), []string{"--async", "-o", "name"}, outcome{0, "s1\n", ""}},
 		{"a failure", invocation(nil, "failed", &wire.FunctionError{Function: "f", Kind: "crashed", Message: "exit status 3", Attempts: 4}), nil,
 			outcome{1, "", "error: session s1: function f crashed after 4 attempts: exit status 3\nhint: see `pheromone session show a s1` and `pheromone logs a`\n"}},
+		{"its deadline was over", invocation(nil, "failed", &wire.FunctionError{Kind: "timeout", Message: "too long"}), nil,
+			outcome{1, "", "error: session s1: too long\nhint: see `pheromone session show a s1` and `pheromone logs a`\n"}},
 		{"not in time", invocation(nil, "running", nil), []string{"--wait", "1ms"},
 			outcome{6, "", "error: wait for the result: session s1 is still running\nhint: it goes on: `pheromone session result a s1 --wait 1m` waits for it\n"}},
 		{"no such function", nil, nil, outcome{3, "", "error: invoke f: nothing at POST /v1/apps/a/functions/f/invoke\n"}},

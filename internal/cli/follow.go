@@ -21,7 +21,7 @@ const (
 // follow prints what a session does until it ends, and then its outputs.
 // Interrupting it leaves the session alone.
 func (c *cli) follow(ctx context.Context, server *client.Client, app spec.AppName, session spec.SessionID) error {
-	f := follower{c: c, told: map[string]*toldSteps{}}
+	f := follower{c: c, told: map[string]*toldSteps{}, children: map[spec.SessionID]int{}}
 	c.notice("session %s", session)
 	wait := followFast
 	for {
@@ -56,9 +56,10 @@ func (c *cli) follow(ctx context.Context, server *client.Client, app spec.AppNam
 // follower remembers what it has told of a session. Its lines come from the
 // records of the attempts, so that none is missed however fast a step is.
 type follower struct {
-	c    *cli
-	told map[string]*toldSteps // by invocation
-	more bool
+	c        *cli
+	told     map[string]*toldSteps  // by invocation
+	children map[spec.SessionID]int // of each child session: how many of its steps are told
+	more     bool
 }
 
 // toldSteps is what has been told of one invocation.
@@ -71,7 +72,7 @@ type toldSteps struct {
 type step struct {
 	at     time.Time
 	state  string
-	of     wire.Invocation
+	who    string // an invocation and its function, or a child session and its
 	detail string
 }
 
@@ -90,6 +91,9 @@ func (f *follower) print(h wire.History) bool {
 		}
 		steps = append(steps, fresh...)
 	}
+	for _, child := range h.Children {
+		steps = append(steps, f.childSteps(child)...)
+	}
 	if f.c.format == formatTable {
 		slices.SortStableFunc(steps, func(a, b step) int { return a.at.Compare(b.at) })
 		for _, s := range steps {
@@ -103,13 +107,27 @@ func (f *follower) print(h wire.History) bool {
 	return len(steps) > 0
 }
 
+// childSteps is what a child session has done that was not told: its start, and the
+// end of one that is awaited.
+func (f *follower) childSteps(c wire.Child) []step {
+	who := fmt.Sprintf("child %s %s", shortSession(c.Session), harmless(string(c.Function)))
+	all := []step{{c.StartedAt, "started", who, "by " + shortID(c.Invocation)}}
+	if !c.EndedAt.IsZero() {
+		all = append(all, step{c.EndedAt, string(c.Status), who, fmt.Sprintf("into %s/%s", c.Bucket, c.Key)})
+	}
+	fresh := all[min(len(all), f.children[c.Session]):]
+	f.children[c.Session] = len(all)
+	return fresh
+}
+
 // steps is what i has done since it was asked for last.
 func (t *toldSteps) steps(i wire.Invocation) []step {
 	var out []step
 	over := !i.EndedAt.IsZero()
+	who := fmt.Sprintf("%s %s", shortID(i.ID), harmless(string(i.Function)))
 	fired := fmt.Sprintf("%s/%s", i.Bucket, i.Trigger)
 	if len(i.Attempts) == 0 && !over && !t.queued { // it has to wait: for a place, or for its process
-		out = append(out, step{i.QueuedAt, "queued", i, fired})
+		out = append(out, step{i.QueuedAt, "queued", who, fired})
 	}
 	t.queued = true
 	for n, a := range i.Attempts {
@@ -120,17 +138,17 @@ func (t *toldSteps) steps(i wire.Invocation) []step {
 			if a.Number > 1 {
 				detail = fmt.Sprintf("attempt %d", a.Number)
 			}
-			out = append(out, step{a.StartedAt, "started", i, detail})
+			out = append(out, step{a.StartedAt, "started", who, detail})
 		}
 		if a.Number > t.ended && !a.EndedAt.IsZero() {
 			t.ended = a.Number
 			t.over = t.over || last && over
-			out = append(out, step{a.EndedAt, endOf(i, a, last), i, tookOf(i, a, last)})
+			out = append(out, step{a.EndedAt, endOf(i, a, last), who, tookOf(i, a, last)})
 		}
 	}
 	if over && !t.over {
 		t.over = true
-		out = append(out, step{i.EndedAt, i.State, i, ""})
+		out = append(out, step{i.EndedAt, i.State, who, ""})
 	}
 	return out
 }
@@ -164,8 +182,8 @@ func (f *follower) line(session wire.Session, s step) {
 	if s.detail != "" {
 		detail = "  " + harmless(s.detail)
 	}
-	fmt.Fprintf(f.c.Stderr, "%9s  %s %s %s%s\n", "+"+short(max(0, s.at.Sub(session.CreatedAt))),
-		f.c.paint(f.c.StderrTerminal, colourOf(s.state), fmt.Sprintf("%-10s", s.state)), shortID(s.of.ID), harmless(string(s.of.Function)), detail)
+	fmt.Fprintf(f.c.Stderr, "%9s  %s %s%s\n", "+"+short(max(0, s.at.Sub(session.CreatedAt))),
+		f.c.paint(f.c.StderrTerminal, colourOf(s.state), fmt.Sprintf("%-10s", s.state)), s.who, detail)
 }
 
 // shortID is the part of an invocation's id behind its session.

@@ -14,7 +14,7 @@ import (
 )
 
 func (c *cli) invokeCommand() *cobra.Command {
-	wait := durationFlag(10 * time.Second)
+	wait, timeout := durationFlag(10*time.Second), durationFlag(0)
 	var async bool
 	var contentType, key string
 	var meta []string
@@ -50,7 +50,7 @@ func (c *cli) invokeCommand() *cobra.Command {
 			defer input.Close()
 			app := spec.AppName(args[0])
 			started, err := server.Invoke(cmd.Context(), app, spec.FunctionName(args[1]), input,
-				client.InvokeOptions{ContentType: contentType, Meta: fields, IdempotencyKey: key})
+				client.InvokeOptions{SessionTimeout: time.Duration(timeout), ContentType: contentType, Meta: fields, IdempotencyKey: key})
 			if err != nil {
 				return err
 			}
@@ -62,6 +62,7 @@ func (c *cli) invokeCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.Var(&wait, "wait", "how long to wait for the session's end; 0: don't")
+	flags.Var(&timeout, "session-timeout", "how long the session may run before it fails (default: as the app says)")
 	flags.BoolVar(&async, "async", false, "print the session and don't wait")
 	flags.StringVar(&contentType, "content-type", "", "content type of the input")
 	flags.StringArrayVar(&meta, "meta", nil, "metadata as name=value; may be repeated")

@@ -201,7 +201,11 @@ func (c *cli) listObjects(ctx context.Context, server *client.Client, app spec.A
 func (c *cli) objectRows(t *table, objects []wire.Object) {
 	t.header("KEY", "REVISION", "SIZE", "TYPE", "AGE", "SESSION")
 	for _, o := range objects {
-		t.row(string(o.Key), strconv.FormatUint(uint64(o.Revision), 10), size(o.Size), orDash(o.ContentType), c.age(o.CreatedAt), orDash(string(o.Session)))
+		bytes := size(o.Size)
+		if o.Deleted {
+			bytes += ", deleted" // what it had when it was deleted elsewhere
+		}
+		t.row(string(o.Key), strconv.FormatUint(uint64(o.Revision), 10), bytes, orDash(o.ContentType), c.age(o.CreatedAt), orDash(string(o.Session)))
 	}
 }
 

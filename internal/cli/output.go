@@ -276,6 +276,10 @@ func origin(o wire.Origin) string {
 		if f, ok := spec.FunctionOfInbox(o.Bucket); ok {
 			return "invoke " + string(f)
 		}
+	case "delete":
+		return fmt.Sprintf("deletion of %s/%s", o.Bucket, o.Key)
+	case "child":
+		return "child of " + string(o.Session)
 	case "trigger":
 		return fmt.Sprintf("trigger %s/%s", o.Bucket, o.Trigger)
 	case "session":

@@ -21,6 +21,7 @@ type putFlags struct {
 	meta        []string
 	ttl         durationFlag
 	deliver     durationFlag
+	timeout     durationFlag
 	wait        durationFlag
 	follow      bool
 	key         string
@@ -44,6 +45,7 @@ func (c *cli) putCommand() *cobra.Command {
 	flags.StringVar(&f.ifMatch, "if-match", "", "only if this is the object's revision; 0: only if it is not there; *: only if it is")
 	flags.Var(&f.ttl, "ttl", "delete the object after this time")
 	flags.Var(&f.deliver, "deliver-after", "let it count for triggers only after this time")
+	flags.Var(&f.timeout, "session-timeout", "how long the session that it starts may run before it fails (default: as the app says)")
 	flags.StringVar(&f.contentType, "content-type", "", "content type (default: from the name of a @FILE, else text/plain for an argument)")
 	flags.StringArrayVar(&f.meta, "meta", nil, "metadata as name=value; may be repeated")
 	flags.BoolVar(&f.follow, "follow", false, "stay and show what the put drives, until its session ends")
@@ -94,7 +96,8 @@ func (c *cli) put(cmd *cobra.Command, args []string, f putFlags) error {
 
 func (f putFlags) options(value []string) (client.PutOptions, error) {
 	o := client.PutOptions{
-		ContentType: f.contentType, TTL: time.Duration(f.ttl), DeliverAfter: time.Duration(f.deliver), IdempotencyKey: f.key,
+		ContentType: f.contentType, TTL: time.Duration(f.ttl), DeliverAfter: time.Duration(f.deliver),
+		SessionTimeout: time.Duration(f.timeout), IdempotencyKey: f.key,
 	}
 	var err error
 	if o.Meta, err = parseMeta(f.meta); err != nil {
@@ -139,6 +142,10 @@ func (c *cli) showPut(r wire.PutResult) error {
 		value: r,
 		names: []string{string(r.Session)},
 		table: func(t *table) {
+			if r.Key == "" { // a session that no single object started
+				t.linef("session %s", harmless(string(r.Session)))
+				return
+			}
 			existed := ""
 			if r.Existed {
 				existed = "  (was there already)"

@@ -187,7 +187,7 @@ func (c *cli) sessionRerunCommand() *cobra.Command {
 		return c.showPut(result)
 	})
 	flags := cmd.Flags()
-	flags.StringVar(&from, "from", "", "begin with this stored object, as BUCKET/KEY, instead of the one that started the session")
+	flags.StringVar(&from, "from", "", "begin with this stored object, as BUCKET/KEY, instead of what started the session")
 	flags.BoolVar(&follow, "follow", false, "stay and show what it does")
 	flags.Var(&wait, "wait", "wait this long for the result and print its outputs")
 	cmd.MarkFlagsMutuallyExclusive("follow", "wait")

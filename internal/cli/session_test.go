@@ -77,10 +77,14 @@ func TestSessionShowDrawsTheTreeOfWhatRanAndWhy(t *testing.T) {
 func TestSessionLsIsATableWithTheNewestFirst(t *testing.T) {
 	s := newShell(t, map[string]http.HandlerFunc{"GET /v1/apps/a/sessions": reply(200, wire.SessionList{Items: []wire.Session{
 		{Session: "s2", Status: wire.SessionRunning, CreatedAt: now.Add(-3 * time.Second), Invocations: 4, PendingInvocations: 1, Origin: wire.Origin{Kind: "invoke", Bucket: "@f"}},
+		{Session: "s4", Status: wire.SessionCancelled, CreatedAt: now.Add(-4 * time.Second), Invocations: 1, Origin: wire.Origin{Kind: "child", Bucket: "@f", Key: "input", Session: "s2"}},
+		{Session: "s3", Status: wire.SessionRunning, CreatedAt: now.Add(-5 * time.Second), Origin: wire.Origin{Kind: "delete", Bucket: "b", Key: "k"}},
 		{Session: "s1", Status: wire.SessionCompleted, CreatedAt: now.Add(-3 * time.Minute), EndedAt: now.Add(-3*time.Minute + 1234*time.Millisecond), Invocations: 9, Origin: wire.Origin{Kind: "put", Bucket: "b", Key: "k"}},
 	}})})
 	want := "SESSION  STATUS     AGE    TOOK  INVOCATIONS    STARTED BY\n" +
 		"s2       running    3s     -     4 (1 pending)  invoke f\n" +
+		"s4       cancelled  4s     -     1              child of s2\n" +
+		"s3       running    5s     -     0              deletion of b/k\n" +
 		"s1       completed  3m00s  1.2s  9              put b/k\n"
 	if o := s.run("session", "ls", "a"); o != (outcome{0, want, ""}) {
 		t.Errorf("session ls:\n%s%s\nwant\n%s", o.stdout, o.stderr, want)
@@ -105,10 +109,12 @@ func TestPutFollowTellsEachAttemptOnceHoweverFastItWas(t *testing.T) {
 				h.Invocations = h.Invocations[:1]
 			case 4: // all of #2, and #3 in the middle of it
 				h.Invocations = h.Invocations[:3]
+				h.Children = []wire.Child{childOf("s1m8kwrd53a2pbn", "running", 16, 0)}
 			default:
 				h.Invocations = h.Invocations[:3]
 				h.Invocations[2].State, h.Invocations[2].EndedAt = "cancelled", at(40)
 				h.Session.Status = wire.SessionCompleted
+				h.Children = []wire.Child{childOf("s1m8kwrd53a2pbn", "failed", 16, 35), childOf("s1m8short", "completed", 17, 34)}
 			}
 			reply(200, h)(w, r)
 		},
@@ -122,8 +128,12 @@ func TestPutFollowTellsEachAttemptOnceHoweverFastItWas(t *testing.T) {
 		"    +12ms  started    #2 count  parts/count-part",
 		`    +13ms  failed     #2 count  took 1ms: disk\nfull`,
 		"    +15ms  started    #3 count  parts/count-part",
+		"    +16ms  started    child s1m8…pbn price  by #1",
 		"    +20ms  started    #2 count  attempt 2",
 		"    +30ms  succeeded  #2 count  took 10ms",
+		"    +17ms  started    child s1m8short price  by #1",
+		"    +34ms  completed  child s1m8short price  into prices/of-s1m8short",
+		"    +35ms  failed     child s1m8…pbn price  into prices/of-s1m8kwrd53a2pbn",
 		"    +40ms  cancelled  #3 count",
 		"",
 	}, "\n")
@@ -149,6 +159,10 @@ func TestVerbsOnASessionAskForThatAndPrintWhatCameOfIt(t *testing.T) {
 	}
 	if o := s.run("session", "rerun", "a", "s1", "--from", "b/k", "-o", "name"); o.stdout != "s2\n" || from.request.URL.RawQuery != "from=b%2Fk" {
 		t.Errorf("rerun: %+v", o)
+	}
+	fired := newShell(t, map[string]http.HandlerFunc{"POST /v1/apps/a/sessions/s1/rerun": reply(202, wire.PutResult{Bucket: "b", Session: "s2"})})
+	if o := fired.run("session", "rerun", "a", "s1"); o != (outcome{0, "session s2\n", ""}) {
+		t.Errorf("rerun of a session that a firing started: %+v", o)
 	}
 	if o := s.run("session", "history", "a", "s1"); !strings.Contains(o.stdout, `failed: disk\nfull`) || strings.Count(o.stdout, "\n") != 6 {
 		t.Errorf("history: %+v", o)

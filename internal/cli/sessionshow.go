@@ -128,6 +128,9 @@ func (s *sessionTree) waiting(waiting []wire.Waiting) {
 		if !w.Deadline.IsZero() {
 			line += ", fires at " + clock(w.Deadline)
 		}
+		if w.Stalled != "" {
+			line += ", stalled: " + w.Stalled
+		}
 		s.t.linef("  %s", harmless(line))
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
+const timeFormat = "2006-01-02 15:04:05.000"
+
 const (
 	treeDepth     = 8  // levels that are indented; what hangs below them is printed flat
 	treeAlikeMax  = 12 // siblings alike, above which only the first are shown
@@ -30,19 +32,41 @@ type sessionTree struct {
 func (s *sessionTree) print() {
 	session := s.history.Session
 	s.t.linef("session %s  %s  %s version %d", harmless(string(session.Session)), s.state(string(session.Status)), harmless(string(session.App)), session.AppVersion)
-	line := fmt.Sprintf("started %s by %s", session.CreatedAt.Local().Format("2006-01-02 15:04:05.000"), origin(session.Origin))
+	by := "by"
+	if session.Origin.Kind == "child" {
+		by = "as"
+	}
+	line := fmt.Sprintf("started %s %s %s", session.CreatedAt.Local().Format(timeFormat), by, origin(session.Origin))
 	if !session.EndedAt.IsZero() {
 		line += ", took " + short(session.EndedAt.Sub(session.CreatedAt))
 	}
 	s.t.linef("%s", harmless(line))
-	s.t.linef("%s, %s", count(session.Invocations, "invocation"), count(session.Objects, "object"))
+	s.deadline(session)
+	line = fmt.Sprintf("%s, %s", count(session.Invocations, "invocation"), count(session.Objects, "object"))
+	if session.Children > 0 {
+		line += fmt.Sprintf(", %s (%d awaited)", count(session.Children, "child session"), session.Awaited)
+	}
+	s.t.linef("%s", line)
 	s.grow()
 	s.failure(session.Error)
 	s.branches(s.children[""], "", 1)
 	if s.history.Next != "" {
 		s.rest(session.Invocations - len(s.history.Invocations))
 	}
+	s.childSessions()
 	s.waiting(session.Waiting)
+}
+
+// deadline tells until when the session may run.
+func (s *sessionTree) deadline(session wire.Session) {
+	if session.DeadlineAt.IsZero() {
+		return
+	}
+	line := fmt.Sprintf("deadline %s, %s after its start", session.DeadlineAt.Local().Format(timeFormat), short(session.DeadlineAt.Sub(session.CreatedAt)))
+	if left := session.DeadlineAt.Sub(s.c.Now()); session.Status == wire.SessionRunning && left > 0 {
+		line += ", in " + short(left)
+	}
+	s.t.linef("%s", line)
 }
 
 // failure tells why the session failed, with the detail if the invocation that
@@ -51,7 +75,11 @@ func (s *sessionTree) failure(e *wire.FunctionError) {
 	if e == nil {
 		return
 	}
-	s.t.linef("%s %s", s.c.paint(s.c.StdoutTerminal, red, "error:"), harmless(fmt.Sprintf("%s %s: %s", e.Function, e.Kind, e.Message)))
+	who := ""
+	if e.Function != "" { // else of the session itself, as its deadline
+		who = string(e.Function) + " "
+	}
+	s.t.linef("%s %s", s.c.paint(s.c.StdoutTerminal, red, "error:"), harmless(fmt.Sprintf("%s%s: %s", who, e.Kind, e.Message)))
 	if _, shown := s.below[e.Invocation]; !shown {
 		s.detail("", e.Detail)
 	}

@@ -20,6 +20,9 @@ func showOf(t *testing.T, h wire.History, args ...string) []string {
 			from, _ := strconv.Atoi(r.URL.Query().Get("after"))
 			limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
 			page := wire.History{Session: h.Session, Invocations: h.Invocations[from:min(from+limit, len(h.Invocations))]}
+			if from == 0 {
+				page.Children = h.Children
+			}
 			if from+limit < len(h.Invocations) {
 				page.Next = strconv.Itoa(from + limit)
 			}
@@ -149,7 +152,7 @@ func TestShowTellsTheDetailOfTheLastFailedAttempt(t *testing.T) {
 	}
 	h.Session.Error = failed(2).Error
 	h.Session.Error.Invocation = "s1.9000"
-	if far := strings.Join(showOf(t, h), "\n"); !strings.Contains(far, "error:  failed: no disk\n  … 6 lines before") {
+	if far := strings.Join(showOf(t, h), "\n"); !strings.Contains(far, "error: failed: no disk\n  … 6 lines before") {
 		t.Errorf("the detail of a failure that is not among those shown is not told:\n%s", far)
 	}
 }

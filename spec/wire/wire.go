@@ -20,6 +20,7 @@ const (
 	HeaderProducer       = "Pheromone-Producer"
 	HeaderCreated        = "Pheromone-Created"
 	HeaderDeliverAfter   = "Pheromone-Deliver-After"
+	HeaderDeleted        = "Pheromone-Deleted" // "1": the object stands for its deletion
 	HeaderIdempotencyKey = "Idempotency-Key"
 	HeaderRequestID      = "Pheromone-Request-Id" // of every answer; the node's log names it
 	HeaderBucket         = "Pheromone-Bucket"     // of the parts of a multipart result

@@ -15,7 +15,7 @@ const (
 	TagSession      Tag = 1
 	TagNumber       Tag = 2 // of the invocation in its session
 	TagAttempt      Tag = 3
-	TagTimeout      Tag = 4 // nanoseconds from now
+	TagTimeout      Tag = 4 // nanoseconds from now; of a START: of the child session
 	TagBucket       Tag = 5
 	TagTrigger      Tag = 6
 	TagGroup        Tag = 7
@@ -27,6 +27,8 @@ const (
 	TagMeta         Tag = 13 // length of the name (16 bits), name, value
 	TagDeliverAfter Tag = 14 // nanoseconds
 	TagMaxObject    Tag = 15 // bytes
+	TagFunction     Tag = 16 // that a child session starts with
+	TagDeleted      Tag = 17 // no value: the object stands for its deletion
 )
 
 // KindInline marks an object whose bytes are in the payload of the frame.

@@ -40,11 +40,12 @@ const (
 	Ping     Type = 11 // both ways
 	Pong     Type = 12 // both ways
 	Goodbye  Type = 13 // both ways: no further attempts on this connection
+	Start    Type = 14 // P→N: an attempt starts a child session
 
-	lastType = Goodbye
+	lastType = Start
 )
 
-var typeNames = [...]string{"", "HELLO", "INVOKE", "PUT", "JOIN", "GET", "GET_REPLY", "LOG", "RESULT", "ERROR", "CANCEL", "PING", "PONG", "GOODBYE"}
+var typeNames = [...]string{"", "HELLO", "INVOKE", "PUT", "JOIN", "GET", "GET_REPLY", "LOG", "RESULT", "ERROR", "CANCEL", "PING", "PONG", "GOODBYE", "START"}
 
 func (t Type) String() string {
 	if t >= 1 && t <= lastType {

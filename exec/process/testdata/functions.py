@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import timedelta
 
 from pheromone import NotFound, Permanent, function, main
 
@@ -22,6 +23,26 @@ def options(ctx, objects):
     buffer = ctx.create("out", "made", 5)
     buffer.data[:] = b"hello"
     buffer.commit()
+
+
+@function
+def starts(ctx, objects):
+    ctx.put("out", "first", b"1")
+    ctx.start("child", b"2")
+    ctx.start("child", "3", into="results", key="third", timeout=1.5, content_type="text/plain", meta={"region": "eu"})
+    ctx.start("child", b"", into="results", timeout=timedelta(minutes=1))
+    ctx.put("out", "last", b"5")
+
+
+@function
+def starts_large(ctx, objects):
+    ctx.start("child", bytes(int(objects[0].text)))
+
+
+@function
+def deletions(ctx, objects):
+    for o in objects:
+        ctx.put("deleted" if o.deleted else "put", o.key, o.data)
 
 
 @function

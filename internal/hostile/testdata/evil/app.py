@@ -134,6 +134,34 @@ def joins_nothing(ctx, objects):
 
 
 @function
+def starts_nobody(ctx, objects):
+    ctx.start("nobody", b"")
+
+
+@function
+def starts_into_nowhere(ctx, objects):
+    ctx.start("floods", b"", into="nowhere")
+
+
+@function
+def starts_large(ctx, objects):
+    ctx.max_object_bytes = 1 << 40
+    ctx.start("floods", bytes(64 << 20))
+
+
+@function
+def starts_bad_text(ctx, objects):
+    fields = struct.pack("<BBHB3xQQ", 10, 0, 20, 0, 0, 0)
+    name = b"\xff\x00../floods"
+    ctx._send(14, 0, fields + struct.pack("<BBH", 16, 0, len(name)) + name, b"")
+
+
+@function
+def starts_for_ever(ctx, objects):
+    ctx.start("floods", b"", timeout=10**12)
+
+
+@function
 def contradicts(ctx, objects):
     ctx.put("out", "same", b"other")
 
