@@ -52,7 +52,7 @@ type PutResult struct {
 func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	app, _, ok := l.cfg.Apps.App(p.App, 0)
 	if !ok {
-		return PutResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", p.App)
+		return PutResult{}, spec.NoApp(p.App, l.cfg.Apps.Names())
 	}
 	if _, ok := app.Bucket(p.Bucket); !ok && p.Session == "" { // before its bytes are read
 		return PutResult{}, errNoBucket(app, p.Bucket)

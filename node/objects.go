@@ -100,7 +100,7 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 func (n *Node) knows(app spec.AppName, bucket spec.BucketName) error {
 	a, _, ok := n.App(app, 0)
 	if !ok {
-		return spec.Errorf(spec.CodeNotFound, "there is no app %q", app)
+		return spec.NoApp(app, n.Names())
 	}
 	if _, ok := a.Bucket(bucket); !ok {
 		return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q", app, bucket)
