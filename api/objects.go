@@ -128,7 +128,7 @@ func deleteObject(r *request) error {
 		return err
 	}
 	result, err := r.s.backend.Delete(r.ctx, Delete{
-		App: r.app, Bucket: r.bucket, Key: r.key, IfRevision: c.revision, IdempotencyKey: key,
+		App: r.app, Bucket: r.bucket, Key: r.key, IfRevision: c.revision, IdempotencyKey: key, Traceparent: r.traceparent(),
 	})
 	if err != nil {
 		return err
@@ -183,6 +183,9 @@ func (r *request) describe(o wire.Object) {
 	}
 	if o.Producer != "" {
 		r.setHeader(wire.HeaderProducer, o.Producer)
+	}
+	if o.Deleted {
+		r.setHeader(wire.HeaderDeleted, "1")
 	}
 	r.setSession(o.Session)
 	for field, value := range o.Meta {

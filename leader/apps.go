@@ -60,7 +60,8 @@ func (t *tx) forgetPlans(app spec.AppName) {
 
 // forgetReplaced drops machines of scope bucket from memory whose trigger is of
 // an older version of the app. They are loaded again under the new one; those of
-// triggers that are gone, or have become another primitive, are deleted.
+// triggers that are gone, have become another primitive, or count deletions now
+// and puts before, are deleted.
 func (t *tx) forgetReplaced(p *plan) {
 	for name := range t.machines {
 		if name.app == p.app.Name {
@@ -73,9 +74,8 @@ func (t *tx) forgetReplaced(p *plan) {
 		if err == nil {
 			var rec store.TriggerState
 			if rec, err = store.DecodeTriggerState(v); err == nil {
-				if tr := findTrigger(p.app, key.Bucket, key.Trigger); tr == nil || tr.Scope != spec.ScopeBucket || tr.Primitive != rec.Primitive {
-					t.forgetMachine(machineName{app: p.app.Name, bucket: key.Bucket, trigger: key.Trigger}, rec.Timer)
-				}
+				name := machineName{app: p.app.Name, bucket: key.Bucket, trigger: key.Trigger}
+				err = t.goOn(name, findTrigger(p.app, key.Bucket, key.Trigger), &rec)
 			}
 		}
 		if err != nil {
@@ -87,6 +87,22 @@ func (t *tx) forgetReplaced(p *plan) {
 	if err != nil {
 		t.broken(err)
 	}
+}
+
+// goOn has a trigger of a newer version, nil if it is gone, take over the state of
+// the one that had its name before, or deletes that.
+func (t *tx) goOn(name machineName, tr *spec.Trigger, rec *store.TriggerState) error {
+	if tr == nil || tr.Scope != spec.ScopeBucket || tr.Primitive != rec.Primitive {
+		t.forgetMachine(name, rec.Timer)
+		return nil
+	}
+	if deleted, holds := t.heldDeleted(name); !holds || counts(tr, deleted) {
+		return nil
+	}
+	t.forgetMachine(name, rec.Timer)
+	m, err := triggers.New(tr)
+	t.machines[name] = &machine{Machine: m, spec: tr} // the store still has the old one
+	return err
 }
 
 // startWindows ticks the triggers of scope bucket that live on this shard: windows

@@ -119,7 +119,7 @@ func (r *reign) loader(name sessionName, number uint64, inputs []store.InputRef)
 			if err != nil {
 				return nil, err
 			}
-			out[i] = exec.Input{Bucket: in.Bucket, Key: in.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Data: data}
+			out[i] = exec.Input{Bucket: in.Bucket, Key: in.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Data: data, Deleted: rec.Deleted}
 		}
 		return out, nil
 	}

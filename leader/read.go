@@ -99,7 +99,7 @@ func (l *Leader) open(app spec.AppName, key []byte) (store.Object, io.ReadCloser
 func wireObject(bucket spec.BucketName, key spec.Key, rec *store.Object) wire.Object {
 	o := wire.Object{
 		Bucket: bucket, Key: key, Revision: rec.Revision, Size: rec.Size, ContentType: rec.ContentType,
-		Meta: rec.Meta, CreatedAt: timeOf(rec.Created), Output: rec.Output,
+		Meta: rec.Meta, CreatedAt: timeOf(rec.Created), Output: rec.Output, Deleted: rec.Deleted,
 	}
 	if rec.Expires != 0 {
 		o.ExpiresAt = timeOf(rec.Expires)

@@ -23,10 +23,7 @@ func TestALargeObjectIsReadWholeThoughItIsReplacedMeanwhile(t *testing.T) {
 			_, err := w.tryPut(leader.Put{Bucket: "notes", Key: "k", Body: strings.NewReader(noise(large, 2))})
 			return err
 		},
-		"deleted": func() error {
-			_, err := w.homeOf("notes", "k").Delete(t.Context(), leader.Delete{App: "demo", Bucket: "notes", Key: "k"})
-			return err
-		},
+		"deleted":         func() error { _, err := w.del("notes", "k"); return err },
 		"its app deleted": func() error { w.apps.delete(); w.tellOfApps(); w.deploy(plainBuckets); return nil },
 	} {
 		value := noise(large, 1)
@@ -88,7 +85,7 @@ func TestReadersOfALargeObjectSeeOneOfItsValuesWhole(t *testing.T) {
 	for i := range 40 {
 		w.put("notes", "k", puts[i%len(puts)])
 		if i%3 == 0 {
-			if _, err := w.homeOf("notes", "k").Delete(t.Context(), leader.Delete{App: "demo", Bucket: "notes", Key: "k"}); err != nil {
+			if _, err := w.del("notes", "k"); err != nil {
 				t.Error(err)
 			}
 		}
@@ -96,7 +93,7 @@ func TestReadersOfALargeObjectSeeOneOfItsValuesWhole(t *testing.T) {
 	stop()
 	all.Wait()
 	w.put("notes", "k", "small")
-	if _, err := w.homeOf("notes", "k").Delete(t.Context(), leader.Delete{App: "demo", Bucket: "notes", Key: "k"}); err != nil {
+	if _, err := w.del("notes", "k"); err != nil {
 		t.Fatal(err)
 	}
 	w.nothingLeft()

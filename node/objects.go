@@ -60,6 +60,7 @@ func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
 func (n *Node) Delete(ctx context.Context, d api.Delete) (wire.PutResult, error) {
 	res, err := n.leaderOf(spec.KeySlot(d.App, d.Bucket, d.Key)).Delete(ctx, leader.Delete{
 		App: d.App, Bucket: d.Bucket, Key: d.Key, IfRevision: d.IfRevision, Request: d.IdempotencyKey,
+		Traceparent: d.Traceparent,
 	})
 	return putResult(d.Bucket, res), err
 }

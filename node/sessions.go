@@ -196,7 +196,7 @@ func (n *Node) Rerun(ctx context.Context, app spec.AppName, id spec.SessionID, f
 	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
 		App: app, Session: spec.NewSessionID(slot, n.now()), New: true,
 		Origin: store.Origin{Kind: store.OriginRerun, Bucket: bucket, Key: key, Session: id},
-		Bucket: bucket, Key: key, Body: o.Body, ContentType: o.ContentType, Meta: o.Meta,
+		Bucket: bucket, Key: key, Body: o.Body, ContentType: o.ContentType, Meta: o.Meta, Deleted: o.Deleted,
 	})
 	return putResult(bucket, res), err
 }

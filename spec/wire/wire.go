@@ -18,6 +18,7 @@ const (
 	HeaderRevision       = "Pheromone-Revision"
 	HeaderMetaPrefix     = "Pheromone-Meta-" // object metadata, one header a field
 	HeaderProducer       = "Pheromone-Producer"
+	HeaderDeleted        = "Pheromone-Deleted" // "1" for an object that stands for a deletion
 	HeaderCreated        = "Pheromone-Created"
 	HeaderDeliverAfter   = "Pheromone-Deliver-After"
 	HeaderIdempotencyKey = "Idempotency-Key"
