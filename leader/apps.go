@@ -3,6 +3,8 @@ package leader
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -41,11 +43,27 @@ func (t *tx) takeApps() {
 		t.forgetReplaced(p)
 		t.startWindows(app, p)
 	}
-	for name := range t.stored() {
-		if !deployed[name] {
-			t.drop(name)
-		}
+	t.dropAll(t.undeployed(deployed))
+}
+
+// undeployed lists the apps that are known here, by their data, their changes or
+// because they were deployed, and that are deployed no more.
+func (t *tx) undeployed(deployed map[spec.AppName]bool) []spec.AppName {
+	known := t.stored()
+	maps.Copy(known, t.changes.apps)
+	for name := range t.newest {
+		known[name] = true
 	}
+	maps.DeleteFunc(known, func(name spec.AppName, _ bool) bool { return deployed[name] })
+	return slices.Sorted(maps.Keys(known))
+}
+
+// dropAll deletes everything of apps that are not deployed any more.
+func (t *tx) dropAll(apps []spec.AppName) {
+	for _, app := range apps {
+		t.drop(app)
+	}
+	t.dropEvents(apps)
 }
 
 // forgetPlans drops what was worked out for versions of an app. Sessions that are
@@ -129,7 +147,7 @@ func (t *tx) stored() map[spec.AppName]bool {
 	return found
 }
 
-// drop deletes everything of an app that is not deployed any more.
+// drop deletes everything of an app but its changes.
 func (t *tx) drop(app spec.AppName) {
 	t.leader.cfg.Log.Info("drop the data of a deleted app", "app", app)
 	for name, s := range t.sessions {
@@ -158,7 +176,6 @@ func (t *tx) drop(app spec.AppName) {
 	delete(t.newest, app)
 	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))
 	t.dropMail(app)
-	t.dropEvents(app)
 }
 
 // dropMail deletes an app's messages to other shards: nobody waits for them, and
@@ -174,18 +191,6 @@ func (t *tx) dropMail(app spec.AppName) {
 		if err == nil && m.App == app {
 			t.erase(k)
 			t.onApplied(func() { t.outbox.acknowledged(sequence) })
-		}
-		return err
-	})
-}
-
-// dropEvents deletes an app's entries of the change log, which hold bytes.
-func (t *tx) dropEvents(app spec.AppName) {
-	lower, upper := store.Bounds(store.AppendEventsPrefix(nil, t.shard()))
-	t.scan(lower, upper, func(k, v []byte) error {
-		e, err := store.DecodeEvent(v)
-		if err == nil && e.App == app {
-			t.erase(k)
 		}
 		return err
 	})

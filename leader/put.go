@@ -361,35 +361,3 @@ func (t *tx) replaced(app spec.AppName, bucket spec.BucketName, key spec.Key, ol
 func expiry(app spec.AppName, bucket spec.BucketName, key spec.Key, revision spec.Revision) store.Timer {
 	return store.Timer{Kind: store.TimerExpire, App: app, Bucket: bucket, Key: key, Number: uint64(revision)}
 }
-
-// eventBytes is the size up to which a change-log entry holds an object's bytes.
-const eventBytes = 4 << 10
-
-// event adds to the change log that watches read.
-func (t *tx) event(kind store.EventKind, app spec.AppName, bucket spec.BucketName, key spec.Key, rec *store.Object) {
-	e := store.Event{Kind: kind, App: app, Bucket: bucket, Key: key, Object: *rec}
-	e.Object.Blob = nil
-	if kind != store.EventPut || len(e.Object.Inline) > eventBytes {
-		e.Object.Inline = nil
-	}
-	t.write(store.AppendEventKey(nil, t.shard(), rec.Revision), store.AppendEvent(nil, &e))
-	t.compactEvents()
-	t.onApplied(func() { t.leader.hub.changed(rec.Revision) })
-}
-
-// eventsKept is how many of the newest revisions the change log reaches back, and
-// eventsSlack how many more pile up before it is cut.
-const (
-	eventsKept  = 200_000
-	eventsSlack = 50_000
-)
-
-func (t *tx) compactEvents() {
-	cut := t.counters.Compacted + eventsKept + eventsSlack
-	if t.counters.Revision < cut {
-		return
-	}
-	to := t.counters.Revision - eventsKept
-	t.batch.DeleteRange(store.AppendEventsPrefix(nil, t.shard()), store.AppendEventKey(nil, t.shard(), to+1))
-	t.counters.Compacted = to
-}

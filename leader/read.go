@@ -164,8 +164,13 @@ func (l *Leader) list(ctx context.Context, prefix, afterKey []byte, after string
 	return items, errors.Join(err, damaged, ctx.Err())
 }
 
+// ErrAppDeleted says that a watch began before its app was deleted.
+var ErrAppDeleted = errors.New("the app was deleted")
+
 // Changes reads up to limit events after a revision. It returns the revision to
-// go on from, and CodeGone if events after the one given are not kept any more.
+// go on from, and CodeGone if events after the one given are not kept any more:
+// with ErrAppDeleted if the app was deleted since then, whether it is there again
+// or not.
 func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string, after spec.Revision, limit int) ([]wire.WatchEvent, spec.Revision, error) {
 	snap := l.cfg.DB.Snapshot()
 	defer func() { _ = snap.Close() }()
@@ -185,6 +190,11 @@ func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string
 		e, err := store.DecodeEvent(v)
 		if err != nil {
 			damaged = err
+			return false
+		}
+		if e.Kind == store.EventDropped && e.App == app {
+			last = e.Object.Revision
+			damaged = spec.Errorf(spec.CodeGone, "app %q: %w after revision %d", app, ErrAppDeleted, after)
 			return false
 		}
 		if e.App == app && e.Bucket == bucket && len(e.Key) >= len(prefix) && string(e.Key[:len(prefix)]) == prefix {

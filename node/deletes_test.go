@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -153,6 +154,66 @@ func TestTheAnswerOfARepeatedRequestOutlivesItsSession(t *testing.T) {
 	_ = answer.Body.Close()
 	if err != nil || answer.StatusCode != http.StatusNotFound || answer.Header.Get(wire.HeaderSession) != string(first.Session) || !strings.Contains(string(body), "no longer kept") {
 		t.Errorf("over HTTP: %d %s, %v", answer.StatusCode, body, err)
+	}
+}
+
+func TestAWatchEndsWhenItsAppIsDeletedAndSaysWhereToGoOn(t *testing.T) {
+	for _, shards := range []int{1, 3} {
+		t.Run(fmt.Sprint(shards, " shards"), func(t *testing.T) {
+			_, c := served(t, shards, notes)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			watch := func(from string, each func(wire.WatchEvent) bool) error {
+				for e, err := range c.Watch(ctx, "notes", "plain", client.WatchOptions{From: from}) {
+					if err != nil {
+						return err
+					}
+					if !each(e) {
+						return nil
+					}
+				}
+				return ctx.Err()
+			}
+			put(t, c, "plain", "first", "v")
+			var before string
+			seen, ended := make(chan struct{}), make(chan error, 1)
+			go func() {
+				ended <- watch("", func(e wire.WatchEvent) bool {
+					if before == "" {
+						before = e.Position
+						close(seen)
+					}
+					return true
+				})
+			}()
+			for waiting := true; waiting; { // a watch from now on begins when it is connected
+				put(t, c, "plain", "seen", "v")
+				select {
+				case <-seen:
+					waiting = false
+				default:
+				}
+			}
+			if err := c.DeleteApp(ctx, "notes"); err != nil {
+				t.Fatal(err)
+			}
+			e := wants(t, <-ended, spec.CodeGone, "the app was deleted")
+			wants(t, watch(before, func(wire.WatchEvent) bool { return true }), spec.CodeNotFound)
+			deploy(t, c, notes)
+			put(t, c, "plain", "again", "v")
+			late := wants(t, watch(before, func(wire.WatchEvent) bool { return true }), spec.CodeGone, "the app was deleted")
+			if late.Status != http.StatusGone {
+				t.Errorf("a watch from before the deletion is answered %d", late.Status)
+			}
+			var got []string
+			err := watch(e.Err.Hint, func(e wire.WatchEvent) bool {
+				got = append(got, e.Type+" "+string(e.Object.Key))
+				return false
+			})
+			if err != nil || len(got) != 1 || got[0] != "put again" {
+				t.Errorf("from the hint: %q, %v", got, err)
+			}
+		})
 	}
 }
 
