@@ -100,6 +100,7 @@ type Delete struct {
 	Key            spec.Key
 	IfRevision     *spec.Revision
 	IdempotencyKey string
+	Traceparent    string
 }
 
 // List is a request for a page of objects.

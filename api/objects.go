@@ -131,7 +131,7 @@ func deleteObject(r *request) error {
 		return err
 	}
 	result, err := r.s.backend.Delete(r.ctx, Delete{
-		App: r.app, Bucket: r.bucket, Key: r.key, IfRevision: c.revision, IdempotencyKey: key,
+		App: r.app, Bucket: r.bucket, Key: r.key, IfRevision: c.revision, IdempotencyKey: key, Traceparent: r.traceparent(),
 	})
 	if err != nil {
 		return err

@@ -67,11 +67,21 @@ func invoke(r *request) error {
 		return r.answerPut(http.StatusAccepted, put)
 	}
 	result, err := r.await(put.Session, w)
+	if spec.CodeOf(err) == spec.CodeNotFound { // it was there: a repeated request's may be long gone
+		err = noResult(put.Session)
+	}
 	if err != nil {
 		return withSession(put.Session, err)
 	}
 	r.setSession(put.Session)
 	return r.answerInvocation(result, w)
+}
+
+// noResult is the error for a session that a request has started, at some time,
+// and that is not kept any more.
+func noResult(session spec.SessionID) error {
+	return spec.Errorf(spec.CodeNotFound, "session %s has ended, and its result is no longer kept", session).
+		WithHint("a session is kept for its app's retention; to run the function again, use a new idempotency key")
 }
 
 // answerInvocation answers a caller who sees a session as the call of a function.

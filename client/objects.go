@@ -175,19 +175,25 @@ func (c *Client) Head(ctx context.Context, app spec.AppName, session spec.Sessio
 type DeleteOptions struct {
 	IfRevision     spec.Revision // only if that is the object's revision now
 	IdempotencyKey string        // as in PutOptions
+	Traceparent    string
 }
 
-// Delete deletes a key-value object.
-func (c *Client) Delete(ctx context.Context, app spec.AppName, bucket spec.BucketName, key spec.Key, o DeleteOptions) error {
+// Delete deletes a key-value object. The result names the deletion's revision and
+// the session that it starts, if the bucket has triggers with on: delete.
+func (c *Client) Delete(ctx context.Context, app spec.AppName, bucket spec.BucketName, key spec.Key, o DeleteOptions) (wire.PutResult, error) {
 	header := http.Header{wire.HeaderIdempotencyKey: {orMade(o.IdempotencyKey)}}
 	if o.IfRevision > 0 {
 		header.Set("If-Match", etag(o.IfRevision))
 	}
+	if o.Traceparent != "" {
+		header.Set("Traceparent", o.Traceparent)
+	}
+	var result wire.PutResult
 	_, err := c.call(ctx, request{
 		op: fmt.Sprintf("delete %s/%s", bucket, key), method: http.MethodDelete,
 		path: objectPath(app, "", bucket, key), header: header, repeatable: true,
-	}, nil)
-	return err
+	}, &result)
+	return result, err
 }
 
 func (o GetOptions) query() url.Values {

@@ -72,10 +72,22 @@ func (c *Client) Invoke(ctx context.Context, app spec.AppName, function spec.Fun
 		return result, nil
 	}
 	result, err = c.Result(ctx, app, session, ResultOptions{Wait: o.Wait})
+	if spec.CodeOf(err) == spec.CodeNotFound {
+		err = NoResult(op, session)
+	}
 	if err != nil {
 		return wire.Result{Session: session, Status: wire.SessionRunning}, err
 	}
 	return result, ResultError(op, result)
+}
+
+// NoResult is the error for a session that a put or an invoke has named and that
+// is not kept any more: a request that is repeated under its idempotency key gets
+// its answer for longer than the session it started is kept.
+func NoResult(op string, session spec.SessionID) error {
+	return &Error{Op: op, Status: http.StatusNotFound, Session: session,
+		Err: spec.Errorf(spec.CodeNotFound, "session %s has ended, and its result is no longer kept", session).
+			WithHint("a session is kept for its app's retention; to run it again, use a new idempotency key")}
 }
 
 // ResultError turns a result that is not a completed session's into the error

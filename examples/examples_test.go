@@ -212,6 +212,12 @@ func TestEachExampleDoesWhatItsReadmeSays(t *testing.T) {
 			{command: []string{"get", "child-sessions", "letters/caviar", "--session", "order-2"}, plain: true,
 				prints: "No caviar: the session did not end within 1s, its deadline\n"},
 		}},
+		{name: "on-delete", steps: []step{
+			put("on-delete", "leases/desk-1", "Ada"),
+			put("on-delete", "leases/desk-1", "Eve"),
+			step{command: []string{"rm", "on-delete", "leases/desk-1"}}.andPrints("desk-1 is free again, Eve had it\n"),
+			put("on-delete", "leases/desk-2", "Bob", "--ttl", "100ms"),
+		}, function: "release", sessions: 2, prints: "desk-1 is free again, Eve had it\ndesk-2 is free again, Bob had it\n"},
 		{name: "delayed", steps: []step{
 			put("delayed", "teas/oolong", "please").andPrints("oolong is ready\n"),
 			put("delayed", "reminders/eggs", "eggs are ready", "--deliver-after", "100ms").andPrints("eggs are ready\n"),

@@ -3,6 +3,8 @@ package leader
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -41,11 +43,27 @@ func (t *tx) takeApps() {
 		t.forgetReplaced(p)
 		t.startWindows(app, p)
 	}
-	for name := range t.stored() {
-		if !deployed[name] {
-			t.drop(name)
-		}
+	t.dropAll(t.undeployed(deployed))
+}
+
+// undeployed lists the apps that are known here, by their data, their changes or
+// because they were deployed, and that are deployed no more.
+func (t *tx) undeployed(deployed map[spec.AppName]bool) []spec.AppName {
+	known := t.stored()
+	maps.Copy(known, t.changes.apps)
+	for name := range t.newest {
+		known[name] = true
 	}
+	maps.DeleteFunc(known, func(name spec.AppName, _ bool) bool { return deployed[name] })
+	return slices.Sorted(maps.Keys(known))
+}
+
+// dropAll deletes everything of apps that are not deployed any more.
+func (t *tx) dropAll(apps []spec.AppName) {
+	for _, app := range apps {
+		t.drop(app)
+	}
+	t.dropEvents(apps)
 }
 
 // forgetPlans drops what was worked out for versions of an app. Sessions that are
@@ -60,7 +78,8 @@ func (t *tx) forgetPlans(app spec.AppName) {
 
 // forgetReplaced drops machines of scope bucket from memory whose trigger is of
 // an older version of the app. They are loaded again under the new one; those of
-// triggers that are gone, or have become another primitive, are deleted.
+// triggers that are gone, have become another primitive, or count deletions now
+// and puts before, are deleted.
 func (t *tx) forgetReplaced(p *plan) {
 	for name := range t.machines {
 		if name.app == p.app.Name {
@@ -73,9 +92,8 @@ func (t *tx) forgetReplaced(p *plan) {
 		if err == nil {
 			var rec store.TriggerState
 			if rec, err = store.DecodeTriggerState(v); err == nil {
-				if tr := findTrigger(p.app, key.Bucket, key.Trigger); tr == nil || tr.Scope != spec.ScopeBucket || tr.Primitive != rec.Primitive {
-					t.forgetMachine(machineName{app: p.app.Name, bucket: key.Bucket, trigger: key.Trigger}, rec.Timer)
-				}
+				name := machineName{app: p.app.Name, bucket: key.Bucket, trigger: key.Trigger}
+				err = t.goOn(name, findTrigger(p.app, key.Bucket, key.Trigger), &rec)
 			}
 		}
 		if err != nil {
@@ -87,6 +105,22 @@ func (t *tx) forgetReplaced(p *plan) {
 	if err != nil {
 		t.broken(err)
 	}
+}
+
+// goOn has a trigger of a newer version, nil if it is gone, take over the state of
+// the one that had its name before, or deletes that.
+func (t *tx) goOn(name machineName, tr *spec.Trigger, rec *store.TriggerState) error {
+	if tr == nil || tr.Scope != spec.ScopeBucket || tr.Primitive != rec.Primitive {
+		t.forgetMachine(name, rec.Timer)
+		return nil
+	}
+	if deleted, holds := t.heldDeleted(name); !holds || counts(tr, deleted) {
+		return nil
+	}
+	t.forgetMachine(name, rec.Timer)
+	m, err := triggers.New(tr)
+	t.machines[name] = &machine{Machine: m, spec: tr} // the store still has the old one
+	return err
 }
 
 // startWindows ticks the triggers of scope bucket that live on this shard: windows
@@ -113,7 +147,7 @@ func (t *tx) stored() map[spec.AppName]bool {
 	return found
 }
 
-// drop deletes everything of an app that is not deployed any more.
+// drop deletes everything of an app but its changes.
 func (t *tx) drop(app spec.AppName) {
 	t.leader.cfg.Log.Info("drop the data of a deleted app", "app", app)
 	for name, s := range t.sessions {
@@ -141,7 +175,6 @@ func (t *tx) drop(app spec.AppName) {
 	delete(t.newest, app)
 	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))
 	t.dropMail(app)
-	t.dropEvents(app)
 }
 
 // dropMail deletes an app's messages to other shards: nobody waits for them, and
@@ -157,18 +190,6 @@ func (t *tx) dropMail(app spec.AppName) {
 		if err == nil && m.App == app {
 			t.erase(k)
 			t.onApplied(func() { t.outbox.acknowledged(sequence) })
-		}
-		return err
-	})
-}
-
-// dropEvents deletes an app's entries of the change log, which hold bytes.
-func (t *tx) dropEvents(app spec.AppName) {
-	lower, upper := store.Bounds(store.AppendEventsPrefix(nil, t.shard()))
-	t.scan(lower, upper, func(k, v []byte) error {
-		e, err := store.DecodeEvent(v)
-		if err == nil && e.App == app {
-			t.erase(k)
 		}
 		return err
 	})

@@ -126,7 +126,7 @@ func (l *Leader) readResult(ctx context.Context, c *reported) error {
 	if rec.State != store.SessionCompleted {
 		rec.Outputs = 0 // as far as it came nobody relies on it
 	}
-	res, err := l.resultUpTo(app, id, &rec, resultBytes)
+	res, err := l.resultUpTo(l.cfg.DB, app, id, &rec, resultBytes)
 	if spec.CodeOf(err) == spec.CodeTooLarge {
 		res, err = wire.Result{
 			Session: id, Status: wireStatus(rec.State), Outputs: []wire.Output{},

@@ -2,6 +2,7 @@ package leader
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -39,7 +40,7 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 	if p != nil {
 		tr = findTrigger(p.app, bucket, trigger)
 	}
-	if tr == nil || tr.Scope != spec.ScopeBucket { // a newer version of the app has done away with it
+	if tr == nil || tr.Scope != spec.ScopeBucket || !counts(tr, rec.Deleted) { // a newer version of the app has done away with it
 		if rec.Blob != nil {
 			t.release(app, rec.Blob)
 		}
@@ -155,6 +156,23 @@ func (t *tx) letGoHeld(name machineName, position uint64) {
 		t.release(name.app, rec.Blob)
 	}
 	t.remove(store.AppendHeldKey(nil, t.shard(), name.app, name.bucket, name.trigger, position))
+}
+
+// heldDeleted tells whether a trigger holds objects that stand for deletions, and
+// whether it holds any: they are all of one kind.
+func (t *tx) heldDeleted(name machineName) (deleted, holds bool) {
+	lower, upper := store.Bounds(store.AppendHeldPrefix(nil, t.shard(), name.app, name.bucket, name.trigger))
+	var damaged error
+	err := t.leader.cfg.DB.Scan(lower, upper, func(_, v []byte) bool {
+		var rec store.Object
+		rec, damaged = store.DecodeObject(v)
+		deleted, holds = rec.Deleted, true
+		return false
+	})
+	if err = errors.Join(err, damaged); err != nil {
+		t.broken(err)
+	}
+	return deleted, holds
 }
 
 // dropHeld deletes all that a trigger of scope bucket holds.

@@ -308,7 +308,7 @@ func (l *Leader) wireInput(app spec.AppName, id spec.SessionID, in *store.InputR
 		}
 		return out
 	}
-	if rec, err := l.object(store.AppendSessionObjectKey(nil, l.cfg.Shard, app, in.Bucket, id, in.Key)); err == nil && rec.Producer != 0 {
+	if rec, err := readObject(l.cfg.DB, store.AppendSessionObjectKey(nil, l.cfg.Shard, app, in.Bucket, id, in.Key)); err == nil && rec.Producer != 0 {
 		out.Producer = spec.InvocationID{Session: id, Number: rec.Producer}.String()
 	}
 	return out

@@ -44,7 +44,8 @@ type Router interface {
 	Deliver(ctx context.Context, to spec.ShardID, m Mail) error
 }
 
-// Config is what a Leader needs. All fields but Tell, FiringBytes, Now and Log are required.
+// Config is what a Leader needs. All fields but Tell, the bounds, Now
+// and Log are required.
 type Config struct {
 	Shard   spec.ShardID
 	Node    string
@@ -58,6 +59,11 @@ type Config struct {
 	Tell func(exec.LogRecord)
 	// FiringBytes bounds what the firings of one entry write; 48 MiB if it is 0.
 	FiringBytes int
+	// ChangesKept is how many changes of key-value objects the change log reaches
+	// back, 200,000 if it is 0, unless they have more than ChangeBytesKept, 256 MiB
+	// if it is 0.
+	ChangesKept     int
+	ChangeBytesKept int64
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	Log *slog.Logger
@@ -85,6 +91,12 @@ func New(cfg Config) *Leader {
 	}
 	if cfg.FiringBytes == 0 {
 		cfg.FiringBytes = defaultFiringBytes
+	}
+	if cfg.ChangesKept == 0 {
+		cfg.ChangesKept = defaultChangesKept
+	}
+	if cfg.ChangeBytesKept == 0 {
+		cfg.ChangeBytesKept = defaultChangeBytesKept
 	}
 	if cfg.Tell == nil {
 		cfg.Tell = func(exec.LogRecord) {}

@@ -59,6 +59,7 @@ type incoming struct {
 	output      bool
 	deliver     store.Micros // 0: count it now
 	producer    uint64       // invocation number; 0: from outside
+	deleted     bool         // it stands for a deletion
 	repeats     bool         // an earlier attempt of the producer may have put it
 }
 
@@ -104,6 +105,7 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 		Output:      o.output,
 		Inline:      o.payload.inline,
 		Blob:        o.payload.blob,
+		Deleted:     o.deleted,
 	}
 	if o.deliver > t.at {
 		rec.Deliver = o.deliver
@@ -171,13 +173,25 @@ func (t *tx) deliver(name sessionName, bucket spec.BucketName, key spec.Key, due
 	t.count(s, bucket, key, &rec)
 }
 
-// count passes an object to the triggers of its bucket.
+// counts tells whether a trigger is for objects that are put, or for those that
+// stand for a deletion.
+func counts(tr *spec.Trigger, deleted bool) bool { return (tr.On == spec.OnDelete) == deleted }
+
+// drives tells whether a bucket has triggers that count what is put, or deleted.
+func drives(b *spec.Bucket, on spec.On) bool {
+	return slices.ContainsFunc(b.Triggers, func(tr *spec.Trigger) bool { return counts(tr, on == spec.OnDelete) })
+}
+
+// count passes an object to the triggers of its bucket that it is for.
 func (t *tx) count(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
 	b, ok := s.plan.app.Bucket(bucket)
 	if !ok {
 		return // the app's version that the session runs on is not kept any more
 	}
 	for _, tr := range b.Triggers {
+		if !counts(tr, rec.Deleted) {
+			continue
+		}
 		if tr.When != nil && !t.admits(s, bucket, tr, key, rec) {
 			continue
 		}

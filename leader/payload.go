@@ -70,10 +70,19 @@ func (l *Leader) letGo(app spec.AppName, p *payload, unknown bool) {
 
 // bytesOf reads the bytes of an object's record.
 func (l *Leader) bytesOf(app spec.AppName, rec *store.Object) ([]byte, error) {
+	return l.bytesFrom(l.cfg.DB, app, rec)
+}
+
+// blobReader is a store.DB, or a snapshot of it.
+type blobReader interface {
+	ReadBlob(shard spec.ShardID, app spec.AppName, blob store.Blob) ([]byte, error)
+}
+
+func (l *Leader) bytesFrom(from blobReader, app spec.AppName, rec *store.Object) ([]byte, error) {
 	if rec.Blob == nil {
 		return rec.Inline, nil
 	}
-	data, err := l.cfg.DB.ReadBlob(l.cfg.Shard, app, *rec.Blob)
+	data, err := from.ReadBlob(l.cfg.Shard, app, *rec.Blob)
 	if err != nil {
 		return nil, fmt.Errorf("read the bytes of revision %d: %w", rec.Revision, err)
 	}
@@ -125,7 +134,7 @@ func (in *inputs) load(ctx context.Context) ([]exec.Input, error) {
 	err := in.each(ctx, func(i int, from spec.SessionID, rec *store.Object) error {
 		data, err := in.leader.bytesOf(in.name.app, rec)
 		ref := &in.refs[i]
-		out[i] = exec.Input{Bucket: ref.Bucket, Key: ref.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Data: data}
+		out[i] = exec.Input{Bucket: ref.Bucket, Key: ref.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Data: data, Deleted: rec.Deleted}
 		return err
 	})
 	if err != nil {

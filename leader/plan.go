@@ -71,7 +71,7 @@ func (r *reign) plan(app spec.AppName, version uint64) (*plan, bool) {
 func (r *reign) deployed(app spec.AppName) (*plan, error) {
 	p, ok := r.newest[app]
 	if !ok {
-		return nil, spec.Errorf(spec.CodeNotFound, "there is no app %q", app)
+		return nil, spec.NoApp(app, r.leader.cfg.Apps.Names())
 	}
 	return p, nil
 }

@@ -34,6 +34,9 @@ type Put struct {
 	DeliverAfter   time.Duration
 	IfRevision     *spec.Revision // 0: must not be there
 	IfExists       bool
+	// Deleted has an object of a session stand for a deletion, as the one that it is
+	// a copy of.
+	Deleted bool
 	// Request is the idempotency key, empty for none.
 	Request     string
 	Traceparent string
@@ -52,7 +55,7 @@ type PutResult struct {
 func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	app, _, ok := l.cfg.Apps.App(p.App, 0)
 	if !ok {
-		return PutResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", p.App)
+		return PutResult{}, spec.NoApp(p.App, l.cfg.Apps.Names())
 	}
 	if _, ok := app.Bucket(p.Bucket); !ok && p.Session == "" { // before its bytes are read
 		return PutResult{}, errNoBucket(app, p.Bucket)
@@ -121,8 +124,8 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 	if err != nil {
 		return err
 	}
-	if over != nil {
-		t.deleteKV(store.EventExpire, at, c.App, c.Bucket, c.Key, over)
+	if over != nil { // its timer comes too late, and finds that
+		t.deleteKV(store.EventExpire, c.App, c.Bucket, c.Key, over)
 	}
 	rec := store.Object{
 		Revision:    t.revision(),
@@ -143,7 +146,7 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 	if old != nil {
 		t.replaced(c.App, c.Bucket, c.Key, old)
 	}
-	if len(b.Triggers) > 0 {
+	if drives(b, spec.OnPut) {
 		rec.Session = spec.NewSessionID(spec.KeySlot(c.App, c.Bucket, c.Key), timeOf(t.at))
 	}
 	t.put(at, store.AppendObject(nil, &rec))
@@ -178,7 +181,7 @@ func (c *put) intoSession(t *tx, p *plan) error {
 	}
 	o := &incoming{
 		bucket: c.Bucket, key: c.Key, payload: c.payload, contentType: c.ContentType, meta: c.Meta,
-		output: c.Bucket == spec.OutputBucket,
+		output: c.Bucket == spec.OutputBucket, deleted: c.Deleted,
 	}
 	if c.DeliverAfter > 0 {
 		o.deliver = t.at + store.Micros(c.DeliverAfter.Microseconds())
@@ -357,115 +360,4 @@ func (t *tx) replaced(app spec.AppName, bucket spec.BucketName, key spec.Key, ol
 
 func expiry(app spec.AppName, bucket spec.BucketName, key spec.Key, revision spec.Revision) store.Timer {
 	return store.Timer{Kind: store.TimerExpire, App: app, Bucket: bucket, Key: key, Number: uint64(revision)}
-}
-
-// Delete is a request to delete a key-value object.
-type Delete struct {
-	App        spec.AppName
-	Bucket     spec.BucketName
-	Key        spec.Key
-	IfRevision *spec.Revision
-	Request    string
-}
-
-// Delete deletes a key-value object. It does not end the session that its put drove.
-func (l *Leader) Delete(ctx context.Context, d Delete) (PutResult, error) {
-	c := &remove{Delete: d}
-	if err := l.do(ctx, c, 0); err != nil {
-		return PutResult{}, err
-	}
-	return c.result, nil
-}
-
-// remove is the command of a Delete.
-type remove struct {
-	Delete
-	result PutResult
-}
-
-func (c *remove) evaluate(t *tx) error {
-	p, err := t.deployed(c.App)
-	if err != nil {
-		return err
-	}
-	if _, ok := p.app.Bucket(c.Bucket); !ok {
-		return errNoBucket(p.app, c.Bucket)
-	}
-	fingerprint := xxhash.Sum64String("delete\x00" + string(c.Bucket) + "\x00" + string(c.Key))
-	if done, err := t.repeated(c.App, c.Request, fingerprint, &c.result); done || err != nil {
-		return err
-	}
-	at := store.AppendKVKey(nil, t.shard(), c.App, c.Bucket, c.Key)
-	old, _, err := t.condition(at, c.Bucket, c.Key, c.IfRevision, false)
-	if err != nil {
-		return err
-	}
-	if old == nil {
-		return spec.Errorf(spec.CodeNotFound, "bucket %q has no object %q", c.Bucket, c.Key)
-	}
-	c.result = PutResult{Revision: t.deleteKV(store.EventDelete, at, c.App, c.Bucket, c.Key, old), Key: c.Key}
-	t.remember(c.App, c.Request, fingerprint, c.Bucket, &c.result)
-	return nil
-}
-
-// deleteKV deletes a key-value object and says so to watches.
-func (t *tx) deleteKV(kind store.EventKind, at []byte, app spec.AppName, bucket spec.BucketName, key spec.Key, old *store.Object) spec.Revision {
-	t.remove(at)
-	t.replaced(app, bucket, key, old)
-	gone := *old
-	gone.Revision = t.revision()
-	gone.Created = t.at
-	t.event(kind, app, bucket, key, &gone)
-	return gone.Revision
-}
-
-// expire deletes a key-value object whose time to live is over.
-func (t *tx) expire(subject store.Timer, due store.Micros) {
-	at := store.AppendKVKey(nil, t.shard(), subject.App, subject.Bucket, subject.Key)
-	value, ok := t.get(at)
-	if !ok {
-		return
-	}
-	rec, err := store.DecodeObject(value)
-	if err != nil {
-		t.broken(err)
-		return
-	}
-	if rec.Expires != due || uint64(rec.Revision) != subject.Number {
-		return
-	}
-	rec.Expires = 0 // its timer is the one that is due
-	t.deleteKV(store.EventExpire, at, subject.App, subject.Bucket, subject.Key, &rec)
-}
-
-// eventBytes is the size up to which a change-log entry holds an object's bytes.
-const eventBytes = 4 << 10
-
-// event adds to the change log that watches read.
-func (t *tx) event(kind store.EventKind, app spec.AppName, bucket spec.BucketName, key spec.Key, rec *store.Object) {
-	e := store.Event{Kind: kind, App: app, Bucket: bucket, Key: key, Object: *rec}
-	e.Object.Blob = nil
-	if kind != store.EventPut || len(e.Object.Inline) > eventBytes {
-		e.Object.Inline = nil
-	}
-	t.write(store.AppendEventKey(nil, t.shard(), rec.Revision), store.AppendEvent(nil, &e))
-	t.compactEvents()
-	t.onApplied(func() { t.leader.hub.changed(rec.Revision) })
-}
-
-// eventsKept is how many of the newest revisions the change log reaches back, and
-// eventsSlack how many more pile up before it is cut.
-const (
-	eventsKept  = 200_000
-	eventsSlack = 50_000
-)
-
-func (t *tx) compactEvents() {
-	cut := t.counters.Compacted + eventsKept + eventsSlack
-	if t.counters.Revision < cut {
-		return
-	}
-	to := t.counters.Revision - eventsKept
-	t.batch.DeleteRange(store.AppendEventsPrefix(nil, t.shard()), store.AppendEventKey(nil, t.shard(), to+1))
-	t.counters.Compacted = to
 }

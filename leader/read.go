@@ -27,15 +27,19 @@ func (l *Leader) GetKV(ctx context.Context, app spec.AppName, bucket spec.Bucket
 			return Object{}, err
 		}
 	}
-	rec, err := l.object(store.AppendKVKey(nil, l.cfg.Shard, app, bucket, key))
-	if errors.Is(err, store.ErrNotFound) || err == nil && rec.Expires != 0 && rec.Expires <= micros(l.cfg.Now()) {
+	rec, body, err := l.open(app, store.AppendKVKey(nil, l.cfg.Shard, app, bucket, key))
+	if err == nil && rec.Expires != 0 && rec.Expires <= micros(l.cfg.Now()) {
+		_ = body.Close()
+		err = store.ErrNotFound
+	}
+	if errors.Is(err, store.ErrNotFound) {
 		return Object{}, spec.Errorf(spec.CodeNotFound, "bucket %q of app %q has no object %q", bucket, app, key).
 			WithHint("what functions put belongs to their session: say which one it is")
 	}
 	if err != nil {
 		return Object{}, err
 	}
-	o := Object{Object: wireObject(bucket, key, &rec), Body: l.open(app, &rec)}
+	o := Object{Object: wireObject(bucket, key, &rec), Body: body}
 	o.Session = rec.Session
 	return o, nil
 }
@@ -45,14 +49,14 @@ func (l *Leader) GetSession(ctx context.Context, app spec.AppName, session spec.
 	if err := l.linearizable(ctx); err != nil {
 		return Object{}, err
 	}
-	rec, err := l.object(store.AppendSessionObjectKey(nil, l.cfg.Shard, app, bucket, session, key))
+	rec, body, err := l.open(app, store.AppendSessionObjectKey(nil, l.cfg.Shard, app, bucket, session, key))
 	if errors.Is(err, store.ErrNotFound) {
 		return Object{}, spec.Errorf(spec.CodeNotFound, "session %s of app %q has no object %q in bucket %q", session, app, key, bucket)
 	}
 	if err != nil {
 		return Object{}, err
 	}
-	o := Object{Object: wireObject(bucket, key, &rec), Body: l.open(app, &rec)}
+	o := Object{Object: wireObject(bucket, key, &rec), Body: body}
 	setSession(&o.Object, session, &rec)
 	return o, nil
 }
@@ -66,25 +70,36 @@ func (l *Leader) linearizable(ctx context.Context) error {
 	return nil
 }
 
-func (l *Leader) object(key []byte) (store.Object, error) {
-	value, err := l.cfg.DB.Get(key)
+func readObject(from interface{ Get([]byte) ([]byte, error) }, key []byte) (store.Object, error) {
+	value, err := from.Get(key)
 	if err != nil {
 		return store.Object{}, err
 	}
 	return store.DecodeObject(value)
 }
 
-func (l *Leader) open(app spec.AppName, rec *store.Object) io.ReadCloser {
-	if rec.Blob != nil {
-		return l.cfg.DB.OpenBlob(l.cfg.Shard, app, *rec.Blob)
+// open reads an object's record and opens its bytes. The bytes beside the record
+// are read from a snapshot that has both: they are the record's to their end,
+// also if the object is overwritten or deleted meanwhile.
+func (l *Leader) open(app spec.AppName, key []byte) (store.Object, io.ReadCloser, error) {
+	rec, err := readObject(l.cfg.DB, key)
+	if err != nil {
+		return store.Object{}, nil, err
 	}
-	return io.NopCloser(bytes.NewReader(rec.Inline))
+	if rec.Blob == nil { // nearly all objects: a snapshot would cost more than they do
+		return rec, io.NopCloser(bytes.NewReader(rec.Inline)), nil
+	}
+	snap := l.cfg.DB.Snapshot()
+	if rec, err = readObject(snap, key); err != nil || rec.Blob == nil {
+		return rec, io.NopCloser(bytes.NewReader(rec.Inline)), errors.Join(err, snap.Close())
+	}
+	return rec, snap.OpenBlob(l.cfg.Shard, app, *rec.Blob), nil
 }
 
 func wireObject(bucket spec.BucketName, key spec.Key, rec *store.Object) wire.Object {
 	o := wire.Object{
 		Bucket: bucket, Key: key, Revision: rec.Revision, Size: rec.Size, ContentType: rec.ContentType,
-		Meta: rec.Meta, CreatedAt: timeOf(rec.Created), Output: rec.Output,
+		Meta: rec.Meta, CreatedAt: timeOf(rec.Created), Output: rec.Output, Deleted: rec.Deleted,
 	}
 	if rec.Expires != 0 {
 		o.ExpiresAt = timeOf(rec.Expires)
@@ -149,8 +164,13 @@ func (l *Leader) list(ctx context.Context, prefix, afterKey []byte, after string
 	return items, errors.Join(err, damaged, ctx.Err())
 }
 
+// ErrAppDeleted says that a watch began before its app was deleted.
+var ErrAppDeleted = errors.New("the app was deleted")
+
 // Changes reads up to limit events after a revision. It returns the revision to
-// go on from, and CodeGone if events after the one given are not kept any more.
+// go on from, and CodeGone if events after the one given are not kept any more:
+// with ErrAppDeleted if the app was deleted since then, whether it is there again
+// or not.
 func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string, after spec.Revision, limit int) ([]wire.WatchEvent, spec.Revision, error) {
 	snap := l.cfg.DB.Snapshot()
 	defer func() { _ = snap.Close() }()
@@ -170,6 +190,11 @@ func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string
 		e, err := store.DecodeEvent(v)
 		if err != nil {
 			damaged = err
+			return false
+		}
+		if e.Kind == store.EventDropped && e.App == app {
+			last = e.Object.Revision
+			damaged = spec.Errorf(spec.CodeGone, "app %q: %w after revision %d", app, ErrAppDeleted, after)
 			return false
 		}
 		if e.App == app && e.Bucket == bucket && len(e.Key) >= len(prefix) && string(e.Key[:len(prefix)]) == prefix {
@@ -232,7 +257,7 @@ func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID
 			return wire.Result{}, err
 		}
 		if rec.State != store.SessionRunning || untilOutput && rec.Outputs > 0 || wait <= 0 {
-			return l.result(app, id, &rec)
+			return l.result(app, id)
 		}
 		select {
 		case <-woken:
@@ -245,7 +270,11 @@ func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID
 }
 
 func (l *Leader) sessionRecord(app spec.AppName, id spec.SessionID) (store.Session, error) {
-	value, err := l.cfg.DB.Get(store.AppendSessionKey(nil, l.cfg.Shard, app, id))
+	return l.readSession(l.cfg.DB, app, id)
+}
+
+func (l *Leader) readSession(from interface{ Get([]byte) ([]byte, error) }, app spec.AppName, id spec.SessionID) (store.Session, error) {
+	value, err := from.Get(store.AppendSessionKey(nil, l.cfg.Shard, app, id))
 	if errors.Is(err, store.ErrNotFound) {
 		return store.Session{}, errNoSession(sessionName{app, id})
 	}
@@ -258,13 +287,28 @@ func (l *Leader) sessionRecord(app spec.AppName, id spec.SessionID) (store.Sessi
 // outputsBytes bounds the outputs that a result holds in memory.
 const outputsBytes = 512 << 20
 
-// result collects a session's outputs, in the order in which they were put.
-func (l *Leader) result(app spec.AppName, id spec.SessionID, rec *store.Session) (wire.Result, error) {
-	return l.resultUpTo(app, id, rec, outputsBytes)
+// result collects a session's outputs, in the order in which they were put. The
+// record and the outputs are read from one snapshot: a session that is purged
+// meanwhile is there whole or not at all.
+func (l *Leader) result(app spec.AppName, id spec.SessionID) (wire.Result, error) {
+	snap := l.cfg.DB.Snapshot()
+	defer func() { _ = snap.Close() }()
+	rec, err := l.readSession(snap, app, id)
+	if err != nil {
+		return wire.Result{}, err
+	}
+	return l.resultUpTo(snap, app, id, &rec, outputsBytes)
 }
 
-// resultUpTo is result with a bound of its own on the bytes of the outputs.
-func (l *Leader) resultUpTo(app spec.AppName, id spec.SessionID, rec *store.Session, most int64) (wire.Result, error) {
+// resultReader is the store, or a snapshot of it.
+type resultReader interface {
+	Scan(lower, upper []byte, fn func(key, value []byte) bool) error
+	blobReader
+}
+
+// resultUpTo is result of a record that was read, with a bound of its own on the
+// bytes of the outputs.
+func (l *Leader) resultUpTo(from resultReader, app spec.AppName, id spec.SessionID, rec *store.Session, most int64) (wire.Result, error) {
 	res := wire.Result{Session: id, Status: wireStatus(rec.State), Outputs: []wire.Output{}, Error: wireFailure(id, rec.Failure)}
 	if rec.State == store.SessionCompleted || rec.State == store.SessionRunning {
 		res.Error = nil
@@ -281,7 +325,7 @@ func (l *Leader) resultUpTo(app spec.AppName, id spec.SessionID, rec *store.Sess
 	for _, bucket := range rec.OutputBuckets {
 		var damaged error
 		lower, upper := store.Bounds(store.AppendSessionObjectsPrefix(nil, l.cfg.Shard, app, bucket, id, ""))
-		err := l.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		err := from.Scan(lower, upper, func(k, v []byte) bool {
 			o, err := store.DecodeObject(v)
 			if err != nil || !o.Output {
 				damaged = err
@@ -295,7 +339,7 @@ func (l *Leader) resultUpTo(app spec.AppName, id spec.SessionID, rec *store.Sess
 			}
 			var data []byte
 			if err == nil {
-				data, err = l.bytesOf(app, &o)
+				data, err = l.bytesFrom(from, app, &o)
 			}
 			if err != nil {
 				damaged = err

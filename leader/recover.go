@@ -26,6 +26,9 @@ func (r *reign) recover() error {
 	case !errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("load counters: %w", err)
 	}
+	if err := r.loadChanges(); err != nil {
+		return fmt.Errorf("read the change log: %w", err)
+	}
 	if err := r.alone(func(t *tx) { t.takeApps() }); err != nil {
 		return err
 	}

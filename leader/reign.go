@@ -35,6 +35,7 @@ type reign struct {
 	settled chan struct{} // closed when every answer has been given
 
 	counters  store.Counters
+	changes   changeLog
 	sessions  map[sessionName]*session
 	machines  map[machineName]*machine // of triggers of scope bucket
 	pending   map[spec.AppName]int     // invocations not ended, by app

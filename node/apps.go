@@ -148,7 +148,7 @@ func (n *Node) GetApp(_ context.Context, name spec.AppName, version uint64) (wir
 	v, ok := n.control.State().Version(name, version)
 	if !ok || version != 0 && v.Version != version {
 		if version == 0 {
-			return wire.App{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", name)
+			return wire.App{}, spec.NoApp(name, n.Names())
 		}
 		return wire.App{}, spec.Errorf(spec.CodeNotFound, "app %q has no version %d, or it is not kept any more", name, version)
 	}
@@ -163,7 +163,7 @@ func wireApp(v *control.AppVersion) wire.App {
 func (n *Node) AppVersions(_ context.Context, name spec.AppName) ([]wire.App, error) {
 	record := n.control.State().Apps[name]
 	if record == nil || record.Deleted {
-		return nil, spec.Errorf(spec.CodeNotFound, "there is no app %q", name)
+		return nil, spec.NoApp(name, n.Names())
 	}
 	versions := []wire.App{}
 	for i := len(record.Versions) - 1; i >= 0; i-- {
@@ -177,7 +177,7 @@ func (n *Node) AppVersions(_ context.Context, name spec.AppName) ([]wire.App, er
 func (n *Node) Rollback(ctx context.Context, name spec.AppName, version uint64) (wire.ApplyResult, error) {
 	old, current, ok := n.App(name, 0)
 	if !ok {
-		return wire.ApplyResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", name)
+		return wire.ApplyResult{}, spec.NoApp(name, n.Names())
 	}
 	done, err := n.control.Apply(ctx, &control.RollbackApp{Name: name, Version: version, Expected: &current, At: n.now()})
 	if err != nil {

@@ -60,6 +60,7 @@ func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
 func (n *Node) Delete(ctx context.Context, d api.Delete) (wire.PutResult, error) {
 	res, err := n.leaderOf(spec.KeySlot(d.App, d.Bucket, d.Key)).Delete(ctx, leader.Delete{
 		App: d.App, Bucket: d.Bucket, Key: d.Key, IfRevision: d.IfRevision, Request: d.IdempotencyKey,
+		Traceparent: d.Traceparent,
 	})
 	return putResult(d.Bucket, res), err
 }
@@ -100,7 +101,7 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 func (n *Node) knows(app spec.AppName, bucket spec.BucketName) error {
 	a, _, ok := n.App(app, 0)
 	if !ok {
-		return spec.Errorf(spec.CodeNotFound, "there is no app %q", app)
+		return spec.NoApp(app, n.Names())
 	}
 	if _, ok := a.Bucket(bucket); !ok {
 		return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q", app, bucket)

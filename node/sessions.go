@@ -23,7 +23,7 @@ const inputKey spec.Key = "input"
 func (n *Node) Invoke(ctx context.Context, i api.Invoke) (wire.PutResult, error) {
 	app, _, ok := n.App(i.App, 0)
 	if !ok {
-		return wire.PutResult{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", i.App)
+		return wire.PutResult{}, spec.NoApp(i.App, n.Names())
 	}
 	if app.Functions[i.Function] == nil {
 		return wire.PutResult{}, spec.Errorf(spec.CodeNotFound, "app %q has no function %q", i.App, i.Function).
@@ -55,7 +55,7 @@ func functionNames(app *spec.App) []string {
 // first. The position is the time and id of the last session of the page.
 func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.SessionList, error) {
 	if _, _, ok := n.App(l.App, 0); !ok {
-		return wire.SessionList{}, spec.Errorf(spec.CodeNotFound, "there is no app %q", l.App)
+		return wire.SessionList{}, spec.NoApp(l.App, n.Names())
 	}
 	before, beforeID, err := parsePosition(l.After)
 	if err != nil {
@@ -126,30 +126,44 @@ func parsePosition(after string) (store.Micros, spec.SessionID, error) {
 
 // GetSession implements api.Sessions.
 func (n *Node) GetSession(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
-	return n.leaderOf(spec.SessionSlot(app, id)).Session(ctx, app, id)
+	s, err := n.leaderOf(spec.SessionSlot(app, id)).Session(ctx, app, id)
+	return s, n.orNoApp(app, err)
+}
+
+// orNoApp says that it is the app that is not there, if that is why something of
+// it is not found.
+func (n *Node) orNoApp(app spec.AppName, err error) error {
+	if spec.CodeOf(err) == spec.CodeNotFound {
+		if _, _, ok := n.App(app, 0); !ok {
+			return spec.NoApp(app, n.Names())
+		}
+	}
+	return err
 }
 
 // Result implements api.Sessions.
 func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, wait time.Duration, untilOutput bool) (wire.Result, error) {
-	return n.leaderOf(spec.SessionSlot(app, id)).Result(ctx, app, id, wait, untilOutput)
+	r, err := n.leaderOf(spec.SessionSlot(app, id)).Result(ctx, app, id, wait, untilOutput)
+	return r, n.orNoApp(app, err)
 }
 
 // History implements api.Sessions.
 func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
-	return n.leaderOf(spec.SessionSlot(app, id)).History(ctx, app, id, after, limit)
+	h, err := n.leaderOf(spec.SessionSlot(app, id)).History(ctx, app, id, after, limit)
+	return h, n.orNoApp(app, err)
 }
 
 // Cancel implements api.Sessions.
 func (n *Node) Cancel(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
 	if err := n.leaderOf(spec.SessionSlot(app, id)).Cancel(ctx, app, id); err != nil {
-		return wire.Session{}, err
+		return wire.Session{}, n.orNoApp(app, err)
 	}
 	return n.GetSession(ctx, app, id)
 }
 
 // Purge implements api.Sessions.
 func (n *Node) Purge(ctx context.Context, app spec.AppName, id spec.SessionID) error {
-	return n.leaderOf(spec.SessionSlot(app, id)).Purge(ctx, app, id)
+	return n.orNoApp(app, n.leaderOf(spec.SessionSlot(app, id)).Purge(ctx, app, id))
 }
 
 // Rerun implements api.Sessions: it puts a copy of a stored object into a new
@@ -182,7 +196,7 @@ func (n *Node) Rerun(ctx context.Context, app spec.AppName, id spec.SessionID, f
 	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
 		App: app, Session: spec.NewSessionID(slot, n.now()), New: true,
 		Origin: store.Origin{Kind: store.OriginRerun, Bucket: bucket, Key: key, Session: id},
-		Bucket: bucket, Key: key, Body: o.Body, ContentType: o.ContentType, Meta: o.Meta,
+		Bucket: bucket, Key: key, Body: o.Body, ContentType: o.ContentType, Meta: o.Meta, Deleted: o.Deleted,
 	})
 	return putResult(bucket, res), err
 }

@@ -50,7 +50,7 @@ func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
 func (n *Node) Logs(ctx context.Context, app spec.AppName, function spec.FunctionName, tail int, follow bool, emit func(wire.LogLine) error) error {
 	a, _, ok := n.App(app, 0)
 	if !ok {
-		return spec.Errorf(spec.CodeNotFound, "there is no app %q", app)
+		return spec.NoApp(app, n.Names())
 	}
 	if function != "" && a.Functions[function] == nil {
 		return spec.Errorf(spec.CodeNotFound, "app %q has no function %q", app, function)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,13 +56,16 @@ func parseWatchPosition(s string) (position, error) {
 
 const (
 	watchPage = 256 // events read from a shard at once
-	// watchRefresh is how often a reader looks without having been woken. Objects of
-	// sessions count revisions up, too: the position of a bucket in which nothing
-	// happens must follow them, or the change log is cut beyond it.
+	// watchRefresh is how often a reader looks without having been woken. The change
+	// log is cut by the changes of all buckets of the shard: the position of a bucket
+	// in which nothing happens must follow them.
 	watchRefresh = time.Second
 	// positionStep is how many revisions a position falls behind before the client
 	// is told, if there is no event that tells it.
 	positionStep = 10_000
+	// deletedWait is how long a watch whose app is deleted waits for the position at
+	// which each shard has seen to that.
+	deletedWait = 5 * time.Second
 )
 
 // Watch implements api.Objects: one reader for each shard, merged into one stream.
@@ -117,7 +121,7 @@ func (n *Node) resume(w api.Watch, newest position) (position, error) {
 		}
 		_, _, err := ld.Changes(w.App, w.Bucket, "", revision, 1)
 		if spec.CodeOf(err) == spec.CodeGone {
-			return nil, gone(newest)
+			return nil, goneBy(err, w.App, newest)
 		}
 		if err != nil {
 			return nil, err
@@ -134,11 +138,21 @@ func gone(newest position) error {
 		WithHint(newest.String())
 }
 
+// goneBy is gone for the reason that a shard's leader has.
+func goneBy(reason error, app spec.AppName, newest position) error {
+	if !errors.Is(reason, leader.ErrAppDeleted) {
+		return gone(newest)
+	}
+	return spec.Errorf(spec.CodeGone, "the app was deleted: if %q is there again, list the bucket, then watch from the position in the hint", app).
+		WithHint(newest.String())
+}
+
 // page is what a shard's reader found; last is how far it has come.
 type page struct {
-	shard  spec.ShardID
-	events []wire.WatchEvent
-	last   spec.Revision
+	shard   spec.ShardID
+	events  []wire.WatchEvent
+	last    spec.Revision
+	deleted error // the app was deleted: the reader's last page
 }
 
 func (n *Node) follow(ctx context.Context, w api.Watch, at position, emit func(wire.WatchEvent) error) error {
@@ -153,6 +167,9 @@ func (n *Node) follow(ctx context.Context, w api.Watch, at position, emit func(w
 		for {
 			select {
 			case p := <-pages:
+				if p.deleted != nil {
+					return n.awaitDeletion(ctx, w.App, at, &p, pages)
+				}
 				if err := p.emit(at, emit); err != nil {
 					return err
 				}
@@ -162,6 +179,29 @@ func (n *Node) follow(ctx context.Context, w api.Watch, at position, emit func(w
 		}
 	})
 	return group.Wait()
+}
+
+// awaitDeletion ends a watch whose app was deleted, as the first shard says. The
+// position to go on from is behind the deletion on each shard, or a watcher that
+// goes on from it is told of the same deletion once more.
+func (n *Node) awaitDeletion(ctx context.Context, app spec.AppName, at position, first *page, pages <-chan page) error {
+	at[first.shard] = first.last
+	patience := time.NewTimer(deletedWait)
+	defer patience.Stop()
+	for left := len(n.leaders) - 1; left > 0; {
+		select {
+		case p := <-pages:
+			at[p.shard] = p.last
+			if p.deleted != nil {
+				left--
+			}
+		case <-patience.C:
+			left = 0
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return goneBy(first.deleted, app, at)
 }
 
 // emit sends the page's events, each with the position behind it, and moves the
@@ -191,6 +231,14 @@ func (n *Node) readChanges(ctx context.Context, w api.Watch, id spec.ShardID, ld
 	for {
 		changed := ld.Changed()
 		events, last, err := ld.Changes(w.App, w.Bucket, w.Prefix, from, watchPage)
+		if errors.Is(err, leader.ErrAppDeleted) {
+			select {
+			case pages <- page{shard: id, last: last, deleted: err}:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		if spec.CodeOf(err) == spec.CodeGone {
 			newest, failed := n.newestPosition(ctx)
 			if failed != nil {
@@ -204,7 +252,7 @@ func (n *Node) readChanges(ctx context.Context, w api.Watch, id spec.ShardID, ld
 		from = last
 		if len(events) > 0 || last >= told+positionStep {
 			select {
-			case pages <- page{id, events, last}:
+			case pages <- page{shard: id, events: events, last: last}:
 				told = last
 			case <-ctx.Done():
 				return ctx.Err()

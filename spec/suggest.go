@@ -42,6 +42,16 @@ func DidYouMean(wrote string, candidates []string) string {
 	return (&suggester{budget: suggestBudget}).didYouMean(wrote, candidates)
 }
 
+// NoApp is the error for an app that is not deployed, with a suggestion from those
+// that the caller may know of.
+func NoApp(name AppName, known []AppName) *Error {
+	names := make([]string, len(known))
+	for i, k := range known {
+		names[i] = string(k)
+	}
+	return Errorf(CodeNotFound, "there is no app %q%s", name, DidYouMean(string(name), names))
+}
+
 // editDistance counts the insertions, deletions, replacements and swaps of
 // neighbours that make a into b. From limit on it may return any larger number.
 func editDistance(a, b string, limit int) int {

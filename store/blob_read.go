@@ -13,16 +13,34 @@ import (
 // checked against the blob's size and checksum: only who sees io.EOF has read
 // what was stored. A blob that is deleted meanwhile gives an error.
 func (db *DB) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadCloser {
-	return &blobReader{from: db, shard: shard, app: app, blob: blob}
+	return &blobReader{from: db, release: func() {}, shard: shard, app: app, blob: blob}
+}
+
+// OpenBlob is DB.OpenBlob as of the snapshot, which it takes over: the snapshot is
+// closed when the bytes have been read or the reader is closed. A reader that is
+// slower than Options.HoldReads loses it, and goes on as one of DB.OpenBlob: what
+// was deleted must not take up the disk for as long as a client likes.
+func (s *Snapshot) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadCloser {
+	h := s.db.holds.take(s)
+	return &blobReader{from: h, release: h.end, shard: shard, app: app, blob: blob}
 }
 
 // ReadBlob returns the bytes of a blob, checked.
 func (db *DB) ReadBlob(shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
+	return readBlob(db, shard, app, blob)
+}
+
+// ReadBlob is DB.ReadBlob as of the snapshot.
+func (s *Snapshot) ReadBlob(shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
+	return readBlob(s, shard, app, blob)
+}
+
+func readBlob(from chunkReader, shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
 	if err := checkBlob(blob); err != nil {
 		return nil, err
 	}
 	out := make([]byte, 0, blob.Size)
-	r := &blobReader{from: db, shard: shard, app: app, blob: blob}
+	r := &blobReader{from: from, release: func() {}, shard: shard, app: app, blob: blob}
 	for {
 		err := r.nextChunk()
 		if err == io.EOF {
@@ -44,18 +62,23 @@ func checkBlob(b Blob) error {
 	return nil
 }
 
+type chunkReader interface {
+	GetTo(dst, key []byte) ([]byte, error)
+}
+
 type blobReader struct {
-	from   Reader
-	shard  spec.ShardID
-	app    spec.AppName
-	blob   Blob
-	next   uint32
-	read   int64
-	crc    uint32
-	stored []byte
-	buf    []byte // the chunk, whole
-	chunk  []byte // what of it is not handed out yet
-	err    error
+	from    chunkReader
+	release func() // when nothing more is read; may be called again
+	shard   spec.ShardID
+	app     spec.AppName
+	blob    Blob
+	next    uint32
+	read    int64
+	crc     uint32
+	stored  []byte
+	buf     []byte // the chunk, whole
+	chunk   []byte // what of it is not handed out yet
+	err     error
 }
 
 func (r *blobReader) Read(p []byte) (int, error) {
@@ -96,6 +119,7 @@ func (r *blobReader) WriteTo(w io.Writer) (written int64, err error) {
 var errBlobClosed = errors.New("store: the blob is closed")
 
 func (r *blobReader) Close() error {
+	r.release()
 	r.chunk, r.buf, r.stored, r.err = nil, nil, nil, errBlobClosed
 	return nil
 }
@@ -129,6 +153,9 @@ func (r *blobReader) nextChunk() error {
 	r.read += int64(len(r.buf))
 	r.next++
 	r.chunk = r.buf
+	if r.next == r.blob.Chunks {
+		r.release()
+	}
 	return nil
 }
 

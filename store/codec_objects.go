@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -111,6 +112,16 @@ func DecodeEvent(src []byte) (Event, error) {
 		Key: spec.Key(r.string()), Object: r.object(),
 	}
 	return e, r.done("event")
+}
+
+// DecodeEventApp reads the kind and the app of a change, for those who read many.
+func DecodeEventApp(src []byte) (EventKind, spec.AppName, error) {
+	r := openRecord(src)
+	kind, app := EventKind(r.byte()), spec.AppName(r.string())
+	if r.err != nil {
+		return 0, "", fmt.Errorf("store: event: %w", r.err)
+	}
+	return kind, app, nil
 }
 
 // AppendMail appends a message to another shard.

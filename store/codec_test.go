@@ -302,3 +302,15 @@ func setNil(v reflect.Value) {
 		}
 	}
 }
+
+func TestTheAppOfAChangeIsReadWithoutTheRest(t *testing.T) {
+	value := store.AppendEvent(nil, &store.Event{Kind: store.EventDropped, App: "demo", Bucket: "b", Key: "k"})
+	if kind, app, err := store.DecodeEventApp(value); kind != store.EventDropped || app != "demo" || err != nil {
+		t.Errorf("%d %q, %v", kind, app, err)
+	}
+	for n := range 6 {
+		if kind, app, err := store.DecodeEventApp(value[:n]); err == nil {
+			t.Errorf("cut to %d bytes: %d %q", n, kind, app)
+		}
+	}
+}

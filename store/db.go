@@ -36,6 +36,7 @@ type DB struct {
 	opened   atomic.Bool // before that, a failure is what Open returns
 	disk     disk
 	staging  staging
+	holds    holds
 }
 
 type failure struct{ err error }
@@ -53,6 +54,9 @@ type Options struct {
 	// ReserveBytes is how much of the disk has to be free for Writable to say yes;
 	// default 256 MiB, or a tenth of the disk if that is less. Negative: any.
 	ReserveBytes int64
+	// HoldReads bounds how long a reader of a large object keeps its bytes from being
+	// deleted; default 15 minutes.
+	HoldReads time.Duration
 	// Fatal is called once, when the store has failed and the node has to stop. It
 	// may be called from any goroutine, with locks held: it must not call the DB.
 	// It should not return, because pebble can't always go on behind a failed write
@@ -65,6 +69,7 @@ type Options struct {
 const (
 	defaultCacheBytes    = 16 << 20
 	defaultMemTableBytes = 8 << 20
+	defaultHoldReads     = 15 * time.Minute
 	memTablesAtMost      = 4
 
 	// pebbleFormat is fixed, so that an upgrade of the library alone does not
@@ -80,6 +85,7 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	o.setDefaults()
 	db := &DB{fs: o.FS, dir: dir, log: o.Log, fatal: o.Fatal}
+	db.holds.limit = o.HoldReads
 	db.disk = disk{fs: o.FS, dir: dir, reserve: o.ReserveBytes}
 	if err := db.open(o); err != nil {
 		return nil, err
@@ -99,6 +105,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = defaultMemTableBytes
+	}
+	if o.HoldReads == 0 {
+		o.HoldReads = defaultHoldReads
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -197,6 +206,7 @@ func (db *DB) Close() error {
 	if err := db.Err(); err != nil {
 		return fmt.Errorf("close store %s: %w", db.dir, err)
 	}
+	db.holds.close()
 	err := errors.Join(db.Sync(), db.pebble.Close(), db.lock.Close())
 	if err != nil {
 		return fmt.Errorf("close store %s: %w", db.dir, err)

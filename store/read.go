@@ -33,10 +33,13 @@ type Reader interface {
 
 // Snapshot is the store as it was at one point between two batches. It has to be
 // closed; while it is open, what is deleted keeps its place on disk.
-type Snapshot struct{ s *pebble.Snapshot }
+type Snapshot struct {
+	s  *pebble.Snapshot
+	db *DB
+}
 
 // Snapshot returns the store as it is now.
-func (db *DB) Snapshot() *Snapshot { return &Snapshot{db.pebble.NewSnapshot()} }
+func (db *DB) Snapshot() *Snapshot { return &Snapshot{db.pebble.NewSnapshot(), db} }
 
 // Close releases the snapshot.
 func (s *Snapshot) Close() error { return s.s.Close() }

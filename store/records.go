@@ -290,6 +290,7 @@ const (
 	EventPut EventKind = iota + 1
 	EventDelete
 	EventExpire
+	EventDropped // the app was deleted, with all changes of it before this one
 )
 
 // Mail is a message to another shard.

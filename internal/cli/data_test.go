@@ -227,3 +227,54 @@ func TestListsStopAtTheirLimitAndSayThatThereIsMore(t *testing.T) {
 		t.Errorf("on a terminal: %+v", o)
 	}
 }
+
+func TestRmShowsWhatTheDeletionDrives(t *testing.T) {
+	deletion := wire.PutResult{Bucket: "b", Key: "k", Revision: 7, Session: "s1"}
+	ended := wire.Result{Session: "s1", Status: wire.SessionCompleted, Outputs: []wire.Output{{Bucket: "@", Key: "o", Size: 3, Data: []byte("bye")}}}
+	var got recorded
+	s := newShell(t, map[string]http.HandlerFunc{
+		"DELETE /v1/apps/a/buckets/b/objects/k":     got.then(reply(200, deletion)),
+		"DELETE /v1/apps/a/buckets/b/objects/quiet": reply(200, wire.PutResult{Bucket: "b", Key: "quiet", Revision: 8}),
+		"GET /v1/apps/a/sessions/s1/history":        reply(200, wire.History{Session: wire.Session{Session: "s1", Status: wire.SessionCompleted}}),
+		"GET /v1/apps/a/sessions/s1/result":         reply(200, ended),
+	})
+	for _, c := range []struct {
+		args []string
+		want outcome
+	}{
+		{[]string{"b/k"}, outcome{0, "b/k  revision 7  session s1\n", ""}},
+		{[]string{"b/k", "-o", "name"}, outcome{0, "s1\n", ""}},
+		{[]string{"b/k", "--follow"}, outcome{0, "bye", ""}},
+		{[]string{"b/k", "--wait", "1s"}, outcome{0, "bye", ""}},
+		{[]string{"b/quiet"}, outcome{0, "", ""}},
+		{[]string{"b/quiet", "-o", "name"}, outcome{0, "", ""}},
+		{[]string{"b/quiet", "--follow"}, outcome{0, "b/quiet  revision 8\n", ""}},
+	} {
+		if o := s.run(append([]string{"rm", "a"}, c.args...)...); o != c.want {
+			t.Errorf("rm %v: %+v, want %+v", c.args, o, c.want)
+		}
+	}
+	if o := s.run("rm", "a", "b/k", "--idempotency-key", "once", "-o", "json"); o.code != 0 || !strings.Contains(o.stdout, `"session": "s1"`) || got.request.Header.Get("Idempotency-Key") != "once" {
+		t.Errorf("as JSON: %+v, with %v", o, got.request.Header)
+	}
+}
+
+func TestARepeatedRequestWhoseSessionIsNotKeptSaysSo(t *testing.T) {
+	put := wire.PutResult{Bucket: "b", Key: "k", Revision: 7, Session: "s1", Existed: true}
+	purged := refusal(404, wire.Error{Code: spec.CodeNotFound, Message: "no such session"})
+	s := newShell(t, map[string]http.HandlerFunc{
+		"PUT /v1/apps/a/buckets/b/objects/k":    reply(200, put),
+		"DELETE /v1/apps/a/buckets/b/objects/k": reply(200, put),
+		"POST /v1/apps/a/functions/f/invoke":    reply(202, put),
+		"GET /v1/apps/a/sessions/s1/history":    purged,
+		"GET /v1/apps/a/sessions/s1/result":     purged,
+	})
+	for _, args := range [][]string{
+		{"put", "a", "b/k", "v", "--wait", "1s"}, {"put", "a", "b/k", "v", "--follow"}, {"rm", "a", "b/k", "--wait", "1s"}, {"invoke", "a", "f", "v"},
+	} {
+		o := s.run(append(args, "--idempotency-key", "once")...)
+		if o.code != 3 || !strings.Contains(o.stderr, "session s1 has ended, and its result is no longer kept") || !strings.Contains(o.stderr, "new idempotency key") {
+			t.Errorf("%v: %+v", args, o)
+		}
+	}
+}

@@ -57,7 +57,11 @@ func (c *cli) invokeCommand() *cobra.Command {
 			if async || wait == 0 {
 				return c.showStarted(started)
 			}
-			return c.awaitResult(cmd.Context(), server, app, started.Session, time.Duration(wait), false)
+			err = c.awaitResult(cmd.Context(), server, app, started.Session, time.Duration(wait), false)
+			if spec.CodeOf(err) == spec.CodeNotFound { // the answer of a repeated request lives longer
+				return client.NoResult("wait for the result", started.Session)
+			}
+			return err
 		},
 	}
 	flags := cmd.Flags()

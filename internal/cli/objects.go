@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/pheromone-run/pheromone/client"
 	"github.com/pheromone-run/pheromone/spec"
@@ -210,16 +211,19 @@ func (c *cli) objectRows(t *table, objects []wire.Object) {
 }
 
 func (c *cli) rmCommand() *cobra.Command {
-	var ifMatch string
+	var ifMatch, request string
+	var follow bool
+	var wait durationFlag
 	cmd := &cobra.Command{
-		Use: "rm APP BUCKET/KEY", Short: "Delete an object", Args: cobra.ExactArgs(2),
+		Use: "rm APP BUCKET/KEY", Short: "Delete an object, and so start what its bucket's triggers say", Args: cobra.ExactArgs(2),
+		Long:              "Delete a key-value object. If the bucket has triggers with on: delete, that starts a session with a\ncopy of the object, which is printed.",
 		ValidArgsFunction: c.complete(c.apps, c.objects),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			bucket, key, err := splitObject(args[1])
 			if err != nil {
 				return err
 			}
-			var options client.DeleteOptions
+			options := client.DeleteOptions{IdempotencyKey: request}
 			if ifMatch != "" {
 				if options.IfRevision, err = parseRevision(ifMatch); err != nil {
 					return err
@@ -231,14 +235,24 @@ func (c *cli) rmCommand() *cobra.Command {
 			}
 			ctx, cancel := c.bounded(cmd.Context())
 			defer cancel()
-			if err := server.Delete(ctx, spec.AppName(args[0]), bucket, key, options); err != nil {
+			app := spec.AppName(args[0])
+			result, err := server.Delete(ctx, app, bucket, key, options)
+			if err != nil {
 				return err
 			}
 			c.notice("deleted %s/%s", bucket, key)
-			return nil
+			if result.Session == "" && c.format == formatTable && !follow && wait == 0 {
+				return nil
+			}
+			return c.showDriven(cmd.Context(), server, app, result, follow, time.Duration(wait))
 		},
 	}
-	cmd.Flags().StringVar(&ifMatch, "if-match", "", "only if this is the object's revision")
+	flags := cmd.Flags()
+	flags.StringVar(&ifMatch, "if-match", "", "only if this is the object's revision")
+	flags.BoolVar(&follow, "follow", false, "stay and show what the deletion drives, until its session ends")
+	flags.Var(&wait, "wait", "wait this long for the session's result and print its outputs")
+	flags.StringVar(&request, "idempotency-key", "", "name of this deletion: the same one again is not done twice")
+	cmd.MarkFlagsMutuallyExclusive("follow", "wait")
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"mime"
 	"path/filepath"
@@ -83,15 +84,31 @@ func (c *cli) put(cmd *cobra.Command, args []string, f putFlags) error {
 	} else {
 		result, err = server.Put(cmd.Context(), app, bucket, key, body, options)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case f.follow:
-		return c.follow(cmd.Context(), server, app, result.Session)
-	case f.wait > 0:
-		return c.awaitResult(cmd.Context(), server, app, result.Session, time.Duration(f.wait), false)
 	}
-	return c.showPut(result)
+	return c.showDriven(cmd.Context(), server, app, result, f.follow, time.Duration(f.wait))
+}
+
+// showDriven prints what a put or a delete has done, or follows or awaits the
+// session that it drives.
+func (c *cli) showDriven(ctx context.Context, server *client.Client, app spec.AppName, r wire.PutResult, follow bool, wait time.Duration) error {
+	var err error
+	switch {
+	case !follow && wait == 0:
+		return c.showPut(r)
+	case r.Session == "":
+		c.notice("it drives nothing: no trigger of bucket %s counts it", r.Bucket)
+		return c.showPut(r)
+	case follow:
+		err = c.follow(ctx, server, app, r.Session)
+	default:
+		err = c.awaitResult(ctx, server, app, r.Session, wait, false)
+	}
+	if spec.CodeOf(err) == spec.CodeNotFound { // the answer of a repeated request lives longer
+		return client.NoResult("wait for the result", r.Session)
+	}
+	return err
 }
 
 func (f putFlags) options(value []string) (client.PutOptions, error) {
@@ -138,9 +155,13 @@ func contentTypeOf(value []string) string {
 }
 
 func (c *cli) showPut(r wire.PutResult) error {
+	var names []string
+	if r.Session != "" {
+		names = []string{string(r.Session)}
+	}
 	return c.show(view{
 		value: r,
-		names: []string{string(r.Session)},
+		names: names,
 		table: func(t *table) {
 			if r.Key == "" { // a session that no single object started
 				t.linef("session %s", harmless(string(r.Session)))
@@ -150,7 +171,11 @@ func (c *cli) showPut(r wire.PutResult) error {
 			if r.Existed {
 				existed = "  (was there already)"
 			}
-			t.linef("%s  revision %d  session %s%s", harmless(fmt.Sprintf("%s/%s", r.Bucket, r.Key)), r.Revision, harmless(string(r.Session)), existed)
+			session := ""
+			if r.Session != "" {
+				session = "  session " + harmless(string(r.Session))
+			}
+			t.linef("%s  revision %d%s%s", harmless(fmt.Sprintf("%s/%s", r.Bucket, r.Key)), r.Revision, session, existed)
 		},
 	})
 }

@@ -67,8 +67,8 @@ func TestAWatchFromBeforeTheChangeLogsCutIsToldWhereToGoOn(t *testing.T) {
 	}
 }
 
-// age makes the stopped node's shards as if they had stored many objects: putting
-// so many takes minutes.
+// age makes the stopped node's shards as if many objects of another bucket had
+// been put: putting so many takes minutes.
 func age(t *testing.T, node *nodetest.Node, c *client.Client, data string) {
 	t.Helper()
 	cluster, err := c.Cluster(t.Context())
@@ -80,7 +80,6 @@ func age(t *testing.T, node *nodetest.Node, c *client.Client, data string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := db.NewBatch()
 	for _, s := range cluster.Shards {
 		key := store.AppendCountersKey(nil, s.Shard)
 		value, err := db.Get(key)
@@ -91,11 +90,16 @@ func age(t *testing.T, node *nodetest.Node, c *client.Client, data string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counters.Revision += 300_000
+		batch := db.NewBatch()
+		for range 260_000 {
+			counters.Revision++
+			e := store.Event{Kind: store.EventPut, App: app, Bucket: "others", Key: "old", Object: store.Object{Revision: counters.Revision}}
+			batch.Set(store.AppendEventKey(nil, s.Shard, counters.Revision), store.AppendEvent(nil, &e))
+		}
 		batch.Set(key, store.AppendCounters(nil, &counters))
-	}
-	if err := db.Commit(batch, true); err != nil {
-		t.Fatal(err)
+		if err := db.Commit(batch, true); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,7 @@
 // Package linear holds the tests of what key-value objects promise while a real
 // node is killed and started again: gets, puts and deletes are linearizable,
 // watches show every change once and in order, pages of a list miss nothing,
-// objects expire once, and delayed objects are delivered once.
+// objects expire once, deletions drive once, and delayed objects are delivered once.
 //
 // The load's history goes to a checker (porcupine) with the model of one key; the
 // model itself is tested with histories that it has to refuse. The package has no

@@ -205,7 +205,8 @@ func (w *worker) ask(ctx context.Context, op operation) (outcome, error) {
 		}
 		return outcome{revision: r.Revision}, err
 	default:
-		return outcome{}, w.client.Delete(ctx, app, objects, op.key, client.DeleteOptions{IfRevision: op.ifRevision})
+		_, err := w.client.Delete(ctx, app, objects, op.key, client.DeleteOptions{IfRevision: op.ifRevision})
+		return outcome{}, err
 	}
 }
 

@@ -27,6 +27,7 @@ const (
 	app     spec.AppName    = "linear"
 	objects spec.BucketName = "objects" // drives nothing
 	driven  spec.BucketName = "driven"  // each object fires note
+	leaving spec.BucketName = "leaving" // each object that is deleted, or expires, does
 )
 
 func TestMain(m *testing.M) {

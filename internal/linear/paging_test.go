@@ -45,7 +45,7 @@ func TestPagesOfAListMissAndRepeatNothingWhileObjectsComeAndGo(t *testing.T) {
 				passing := spec.Key(fmt.Sprintf("page/%03d-%d", numbers.IntN(60), numbers.IntN(3)))
 				_, _ = c.Put(ctx, app, objects, passing, strings.NewReader("passes"), client.PutOptions{})
 				_, _ = c.Put(ctx, app, objects, stable[numbers.IntN(len(stable))], strings.NewReader("stays"), client.PutOptions{})
-				_ = c.Delete(ctx, app, objects, passing, client.DeleteOptions{})
+				_, _ = c.Delete(ctx, app, objects, passing, client.DeleteOptions{})
 			}
 		})
 	}

@@ -75,7 +75,7 @@ func (m *mortal) live(ctx context.Context, c *client.Client) error {
 		_, err := c.Put(ctx, app, objects, m.key, strings.NewReader("kept"), client.PutOptions{})
 		return err
 	case "deleted":
-		if err := c.Delete(ctx, app, objects, m.key, client.DeleteOptions{}); spec.CodeOf(err) != spec.CodeNotFound {
+		if _, err := c.Delete(ctx, app, objects, m.key, client.DeleteOptions{}); spec.CodeOf(err) != spec.CodeNotFound {
 			return err
 		}
 		return nil

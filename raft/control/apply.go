@@ -121,7 +121,7 @@ func (s *State) expect(name spec.AppName, version *uint64) error {
 func (s *State) deleteApp(c *DeleteApp, r *Result) error {
 	now, ok := s.Current(c.Name)
 	if !ok {
-		return spec.Errorf(spec.CodeNotFound, "there is no app %s", c.Name)
+		return spec.NoApp(c.Name, s.Names())
 	}
 	if err := s.expect(c.Name, c.Expected); err != nil {
 		return err
@@ -139,7 +139,7 @@ func (s *State) rollbackApp(c *RollbackApp, r *Result) error {
 	}
 	a := s.Apps[c.Name]
 	if a == nil {
-		return spec.Errorf(spec.CodeNotFound, "there is no app %s", c.Name)
+		return spec.NoApp(c.Name, s.Names())
 	}
 	i := slices.IndexFunc(a.Versions, func(v *AppVersion) bool { return v.Version == c.Version })
 	if i < 0 {

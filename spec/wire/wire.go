@@ -18,9 +18,9 @@ const (
 	HeaderRevision       = "Pheromone-Revision"
 	HeaderMetaPrefix     = "Pheromone-Meta-" // object metadata, one header a field
 	HeaderProducer       = "Pheromone-Producer"
+	HeaderDeleted        = "Pheromone-Deleted" // "1" for an object that stands for a deletion
 	HeaderCreated        = "Pheromone-Created"
 	HeaderDeliverAfter   = "Pheromone-Deliver-After"
-	HeaderDeleted        = "Pheromone-Deleted" // "1": the object stands for its deletion
 	HeaderIdempotencyKey = "Idempotency-Key"
 	HeaderRequestID      = "Pheromone-Request-Id" // of every answer; the node's log names it
 	HeaderBucket         = "Pheromone-Bucket"     // of the parts of a multipart result
