@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -29,7 +30,8 @@ type world struct {
 	apps    *deployed
 	run     *runner
 	told    told
-	firing  int // bound of the firings of an entry; 0: the default
+	log     *slog.Logger // nowhere if nil
+	firing  int          // bound of the firings of an entry; 0: the default
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
@@ -70,7 +72,7 @@ func (w *world) start() {
 			w.t.Fatalf("start shard %d: %v", id, err)
 		}
 		w.raft[id] = s
-		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing})
+		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing, Log: w.log})
 	}
 	for _, l := range w.leaders {
 		w.done.Go(func() {
