@@ -51,7 +51,7 @@ func (s *sessionTree) failure(e *wire.FunctionError) {
 	if e == nil {
 		return
 	}
-	s.t.linef("%s %s", s.c.paint(s.c.StdoutTerminal, red, "error:"), harmless(fmt.Sprintf("%s %s: %s", e.Function, e.Kind, e.Message)))
+	s.t.linef("%s %s", s.c.paint(s.c.StdoutTerminal, red, "error:"), harmless(strings.TrimSpace(fmt.Sprintf("%s %s: %s", e.Function, e.Kind, e.Message))))
 	if _, shown := s.below[e.Invocation]; !shown {
 		s.detail("", e.Detail)
 	}
