@@ -20,6 +20,7 @@ type program struct {
 	poison  spec.Key // the object with this key makes Step panic
 	wrong   func(*triggers.Outcome)
 	lack    bool // New and Restore refuse
+	pad     int  // bytes behind the header
 }
 
 var programs sync.Map // of *program by name
@@ -123,7 +124,7 @@ func (m *pair) Header(dst []byte) []byte {
 	if m.last == 0 {
 		return dst
 	}
-	return binary.AppendUvarint(append(dst, m.program.version), m.last)
+	return append(binary.AppendUvarint(append(dst, m.program.version), m.last), make([]byte, m.program.pad)...)
 }
 
 func (m *pair) Waiting() triggers.Waiting { return triggers.Waiting{} }

@@ -89,6 +89,7 @@ type machine struct {
 	header  []byte // as of the last step that changed it, or the last write; see retains
 	stale   bool   // a step has changed the header since
 	stalled string // why there is no machine; empty if there is one
+	stack   string // of the panic that took the machine
 	backlog uint64 // from this position on, items have come that no machine has counted; 0 for none
 	tail    uint64 // the last position that was added to the backlog in this reign
 }

@@ -35,6 +35,11 @@ const (
 	// retainedHeader is up to which size the header of a built-in primitive's machine
 	// is taken after each step, and not only once a round.
 	retainedHeader = 4 << 10
+
+	// Bounds of what a step of a custom primitive may make of an entry, besides the
+	// inputs of its firings.
+	customHeader  = 1 << 20
+	customFirings = 10_000 // firings times targets
 )
 
 // stalls names the triggers of scope bucket that are stalled, for status.
@@ -46,12 +51,15 @@ type stalls struct {
 // stall takes a trigger's machine away.
 func (t *tx) stall(m *machine, why error) {
 	m.Machine, m.stalled = nil, why.Error()
+	if p, ok := errors.AsType[*panicked](why); ok {
+		m.stack = p.stack
+	}
 	n := m.name
 	if n.session != "" {
 		return // its session tells
 	}
 	t.leader.cfg.Log.Error("a trigger is stalled: what comes for it is kept until a program leads that can go on",
-		"app", n.app, "bucket", n.bucket, "trigger", n.trigger, "primitive", m.spec.Primitive, "reason", m.stalled)
+		"app", n.app, "bucket", n.bucket, "trigger", n.trigger, "primitive", m.spec.Primitive, "reason", m.stalled, "stack", m.stack)
 	t.stalls.Lock()
 	defer t.stalls.Unlock()
 	t.stalls.byName[n] = wire.StalledTrigger{App: n.app, Bucket: n.bucket, Trigger: n.trigger, Primitive: m.spec.Primitive, Reason: m.stalled}
@@ -94,9 +102,12 @@ func (t *tx) failBy(s *session, m *machine) {
 	if s.failing != nil {
 		return
 	}
-	s.failing = &store.Failure{Kind: exec.Trigger, Message: clip(fmt.Sprintf(
-		"trigger %q (%s) on bucket %q can't go on: %s; run the session again once that is mended",
-		m.name.trigger, m.spec.Primitive, m.name.bucket, m.stalled), failureMessage)}
+	s.failing = &store.Failure{
+		Kind: exec.Trigger,
+		Message: clip(fmt.Sprintf("trigger %q (%s) on bucket %q can't go on: %s; run the session again once that is mended",
+			m.name.trigger, m.spec.Primitive, m.name.bucket, m.stalled), failureMessage),
+		Detail: clip(m.stack, failureDetail),
+	}
 	t.touch(s)
 }
 
@@ -114,9 +125,9 @@ func (t *tx) advance(m *machine, ev triggers.Event) (out triggers.Outcome, ok bo
 	if m.stalled != "" {
 		return out, false
 	}
-	out, header, err := t.try(m, ev)
+	out, header, err := m.try(ev)
 	if err == nil && m.spec.Primitive.Custom() {
-		err = t.sound(m, &ev, &out)
+		err = t.sound(m, &ev, &out, header)
 	}
 	if err != nil {
 		if m.stale && m.name.session == "" {
@@ -133,11 +144,10 @@ func (t *tx) advance(m *machine, ev triggers.Event) (out triggers.Outcome, ok bo
 
 // try steps a machine, and takes its header if it has changed: should a later
 // step of the same round panic, the machine could not be asked any more.
-func (t *tx) try(m *machine, ev triggers.Event) (out triggers.Outcome, header []byte, err error) {
+func (m *machine) try(ev triggers.Event) (out triggers.Outcome, header []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			t.leader.cfg.Log.Error("a primitive has panicked", "primitive", m.spec.Primitive, "panic", p, "stack", string(debug.Stack()))
-			out, header, err = triggers.Outcome{}, nil, fmt.Errorf("panic: %v", p)
+			err = &panicked{fmt.Sprintf("panic: %v", p), string(debug.Stack())}
 		}
 	}()
 	out = m.Step(ev)
@@ -146,6 +156,11 @@ func (t *tx) try(m *machine, ev triggers.Event) (out triggers.Outcome, header []
 	}
 	return out, header, nil
 }
+
+// panicked is the error of a machine that has panicked.
+type panicked struct{ message, stack string }
+
+func (p *panicked) Error() string { return p.message }
 
 // retains tells whether a machine's header stays in memory: without its machine,
 // a stalled trigger's record is written from it. Sessions are not stalled, they fail.
@@ -161,20 +176,34 @@ func (m *machine) waiting() (w triggers.Waiting) {
 			w = triggers.Waiting{}
 		}
 	}()
-	return m.Machine.Waiting()
+	w = m.Machine.Waiting()
+	w.Missing = w.Missing[:min(len(w.Missing), missingMost)]
+	return w
 }
+
+// missingMost is how many missing keys a machine may tell.
+const missingMost = 100
 
 // sound tells what is wrong with the outcome of a custom primitive: one that asks
 // for what is not there must not be taken for a damaged store.
-func (t *tx) sound(m *machine, ev *triggers.Event, out *triggers.Outcome) error {
+func (t *tx) sound(m *machine, ev *triggers.Event, out *triggers.Outcome, header []byte) error {
+	if n := len(out.Firings) * len(m.spec.Target); n > customFirings {
+		return fmt.Errorf("one step makes %d invocations, %d are allowed: let it fire the rest at the next tick", n, customFirings)
+	}
+	if len(header) > customHeader {
+		return fmt.Errorf("its header has %d bytes, %d are allowed: let it keep objects as items", len(header), customHeader)
+	}
 	arrived := uint64(0)
 	if ev.Kind == triggers.ObjectArrived {
 		arrived = ev.Object.Position
 	}
-	if n := len(out.Keep); n > 1 || n == 1 && (arrived == 0 || out.Keep[0].Object != ev.Object) {
+	if n := len(out.Keep); n > 1 || n == 1 && (arrived == 0 || out.Keep[0].Position != arrived || out.Keep[0].Key != ev.Object.Key) {
 		return errors.New("it keeps something else than the object that has come")
 	}
 	for i := range out.Firings {
+		if len(out.Firings[i].Group) > spec.MaxKeyBytes {
+			return fmt.Errorf("the name of a group has %d bytes, %d are allowed", len(out.Firings[i].Group), spec.MaxKeyBytes)
+		}
 		for _, o := range out.Firings[i].Inputs {
 			if (arrived == 0 || o != ev.Object) && !t.has(m, &o) {
 				return fmt.Errorf("it fires object %d (%q), which it does not have", o.Position, o.Key)
