@@ -106,6 +106,7 @@ const (
 	Refused   = "refused"
 	Cancelled = "cancelled"
 	Condition = "condition" // of no attempt: the trigger's condition could not be evaluated
+	Trigger   = "trigger"   // of no attempt: a trigger of the session is stalled
 )
 
 // Failure is why an attempt failed. A nil *Failure is success.

@@ -86,6 +86,7 @@ func (t *tx) forgetReplaced(p *plan) {
 			delete(t.machines, name)
 		}
 	}
+	t.unstall(p.app.Name)
 	lower, upper := store.Bounds(store.AppendTriggerStatesPrefix(nil, t.shard(), p.app.Name, ""))
 	err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
 		key, err := store.DecodeTriggerStateKey(k)
@@ -131,7 +132,7 @@ func (t *tx) startWindows(app *spec.App, p *plan) {
 			continue
 		}
 		for _, tr := range b.Triggers {
-			if tr.Scope == spec.ScopeBucket && !triggers.Stateless(tr.Primitive) {
+			if tr.Scope == spec.ScopeBucket {
 				t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.Tick})
 			}
 		}
@@ -171,6 +172,7 @@ func (t *tx) drop(app spec.AppName) {
 			delete(t.machines, name)
 		}
 	}
+	t.unstall(app)
 	t.forgetPlans(app)
 	delete(t.newest, app)
 	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))

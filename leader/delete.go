@@ -56,8 +56,10 @@ func (c *remove) evaluate(t *tx) error {
 	if old == nil {
 		return spec.Errorf(spec.CodeNotFound, "bucket %q has no object %q", c.Bucket, c.Key)
 	}
-	if limit := p.app.Limits.MaxPending; limit > 0 && t.pending[c.App] >= limit && drives(b, spec.OnDelete) {
-		return spec.Errorf(spec.CodeOverloaded, "app %q has %d invocations pending on shard %d, which is its limit (limits.max_pending)", c.App, limit, t.shard())
+	if drives(b, spec.OnDelete) {
+		if err := t.overloaded(p.app, c.Bucket, spec.OnDelete); err != nil {
+			return err
+		}
 	}
 	t.trace = c.Traceparent
 	defer func() { t.trace = "" }()

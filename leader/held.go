@@ -75,24 +75,45 @@ func (t *tx) setApart(app spec.AppName, rec *store.Object) {
 }
 
 // stepBucket passes an event to a machine of scope bucket and does what it asks.
-func (t *tx) stepBucket(p *plan, bucket spec.BucketName, tr *spec.Trigger, ev triggers.Event) {
-	name := machineName{app: p.app.Name, bucket: bucket, trigger: tr.Name}
-	m := t.machine(nil, name, tr)
+// It returns false if the event was not taken because the trigger is stalled; an
+// object is always taken.
+func (t *tx) stepBucket(p *plan, bucket spec.BucketName, tr *spec.Trigger, ev triggers.Event) bool {
+	m := t.machine(nil, machineName{app: p.app.Name, bucket: bucket, trigger: tr.Name}, tr)
 	if m == nil {
-		return
+		return false
 	}
 	ev.Now = timeOf(t.at)
-	out := m.Step(ev)
-	t.keep(nil, name, m, &out)
+	if m.behind() {
+		return t.stepBehind(p, m, ev)
+	}
+	taken := t.stepHeld(p, m, ev)
+	if !taken && ev.Kind == triggers.ObjectArrived {
+		t.putBehind(m, ev.Object)
+		return true
+	}
+	return taken
+}
+
+func (t *tx) stepHeld(p *plan, m *machine, ev triggers.Event) bool {
+	out, ok := t.advance(m, ev)
+	if !ok {
+		return false
+	}
+	t.keep(nil, m.name, m, &out)
 	for i := range out.Firings {
-		t.fireBucket(p, name, tr, &out.Firings[i])
+		t.fireBucket(p, m.name, m.spec, &out.Firings[i])
 	}
 	if ev.Kind == triggers.ObjectArrived && !kept(&out, ev.Object.Position) {
-		t.letGoHeld(name, ev.Object.Position)
+		t.letGoHeld(m.name, ev.Object.Position)
+		if m.backlog != 0 { // it was kept as an item while it waited to be counted
+			n := m.name
+			t.erase(store.AppendTriggerItemKey(nil, t.shard(), n.app, "", n.bucket, n.trigger, ev.Object.Position))
+		}
 	}
 	for _, position := range out.Drop {
-		t.letGoHeld(name, position)
+		t.letGoHeld(m.name, position)
 	}
+	return true
 }
 
 func kept(out *triggers.Outcome, position uint64) bool {
@@ -225,16 +246,21 @@ func (t *tx) nameSet(s *session, bucket spec.BucketName, tr *spec.Trigger, keys 
 		t.postSet(s, home, bucket, tr.Name, keys)
 		return
 	}
-	t.takeSet(s.name.app, bucket, tr.Name, keys)
+	if t.takeSet(s.name.app, bucket, tr.Name, keys) != nil {
+		t.postSet(s, home, bucket, tr.Name, keys) // mail is sent until it is taken
+	}
 }
 
-// takeSet names a set with a trigger of scope bucket that lives here.
-func (t *tx) takeSet(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) {
+// takeSet names a set with a trigger of scope bucket that lives here. A stalled
+// one refuses it.
+func (t *tx) takeSet(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) error {
 	p := t.newest[app]
 	if p == nil {
-		return
+		return nil
 	}
-	if tr := findTrigger(p.app, bucket, trigger); tr != nil && tr.Scope == spec.ScopeBucket {
-		t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys})
+	tr := findTrigger(p.app, bucket, trigger)
+	if tr == nil || tr.Scope != spec.ScopeBucket || t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys}) {
+		return nil
 	}
+	return errStalled(bucket, trigger)
 }

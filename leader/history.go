@@ -108,10 +108,10 @@ func (c *inspect) evaluate(t *tx) error {
 			if m == nil {
 				continue
 			}
-			if w := m.Waiting(); w.Armed {
+			if w := m.waiting(); w.Armed || m.stalled != "" {
 				c.waiting = append(c.waiting, wire.Waiting{
 					Bucket: bucket, Trigger: tr.Name, Primitive: tr.Primitive,
-					Have: w.Have, Need: w.Need, Missing: w.Missing, Deadline: w.Deadline,
+					Have: w.Have, Need: w.Need, Missing: w.Missing, Deadline: w.Deadline, Stalled: m.stalled,
 				})
 			}
 		}

@@ -217,6 +217,11 @@ func (c *take) evaluate(t *tx) error {
 	if err := t.staged(m.App, c.payload); err != nil {
 		return err
 	}
+	if m.Kind == store.MailSet { // before the mark: one that is refused is sent again
+		if err := t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys); err != nil {
+			return err
+		}
+	}
 	t.put(mark, []byte{1}) // an empty value reads as deleted while it is in flight
 	if m.Unacknowledged > low {
 		t.put(floor, store.AppendCount(nil, m.Unacknowledged))
@@ -228,8 +233,7 @@ func (c *take) evaluate(t *tx) error {
 	switch m.Kind {
 	case store.MailObject:
 		t.hold(m.App, m.Bucket, m.Trigger, &m.Object)
-	case store.MailSet:
-		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys)
+	case store.MailSet: // taken above
 	case store.MailStart, store.MailEnd, store.MailCancel:
 		t.takeForSession(&m.Mail)
 	default:

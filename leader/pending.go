@@ -24,10 +24,10 @@ func bump[K comparable](m map[K]int, key K, by int) {
 	}
 }
 
-// overloaded tells why a put from outside can't be taken just now: too much is pending
-// of the app, or of a function that the bucket's triggers fire. What functions put
+// overloaded tells why a put or a delete from outside can't be taken just now: too
+// much is pending of the app, or of a function that the bucket's triggers fire. What functions put
 // is always taken: a workflow that has begun can end.
-func (t *tx) overloaded(app *spec.App, bucket spec.BucketName) error {
+func (t *tx) overloaded(app *spec.App, bucket spec.BucketName, on spec.On) error {
 	if limit := app.Limits.MaxPending; limit > 0 && t.pending[app.Name] >= limit {
 		return spec.Errorf(spec.CodeOverloaded, "app %q has %d invocations pending on shard %d, which is its limit (limits.max_pending)", app.Name, limit, t.shard())
 	}
@@ -36,7 +36,7 @@ func (t *tx) overloaded(app *spec.App, bucket spec.BucketName) error {
 		return nil
 	}
 	for _, tr := range b.Triggers {
-		if tr.On == spec.OnDelete {
+		if (tr.On == spec.OnDelete) != (on == spec.OnDelete) {
 			continue
 		}
 		for _, name := range tr.Target {

@@ -96,7 +96,7 @@ func (c *put) evaluate(t *tx) error {
 	if err := t.staged(c.App, c.payload); err != nil {
 		return err
 	}
-	if err := t.overloaded(p.app, c.Bucket); err != nil {
+	if err := t.overloaded(p.app, c.Bucket, spec.OnPut); err != nil {
 		return err
 	}
 	t.trace = c.Traceparent

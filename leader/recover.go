@@ -109,6 +109,9 @@ func (t *tx) restore(key, value []byte) error {
 		t.erase(key)
 		return nil
 	}
+	if s.pending[id.Number] != nil {
+		return nil // taking over the apps has just fired it
+	}
 	inv := &invocation{session: s, number: id.Number, rec: rec}
 	if s.pending == nil {
 		s.pending = make(map[uint64]*invocation)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
 	"github.com/pheromone-run/pheromone/store"
 	"github.com/pheromone-run/pheromone/triggers"
 )
@@ -59,6 +60,7 @@ type reign struct {
 	appliedSeq atomic.Uint64 // count of the entries applied in this term
 	proposed   uint64        // count of the entries proposed
 
+	stalls   stalls
 	starts   starts
 	loading  sync.WaitGroup // reads of large inputs, begun by effects
 	pendingN atomic.Int64   // for status
@@ -79,12 +81,19 @@ type machineName struct {
 
 // machine is a trigger's state machine with what the store knows of it.
 type machine struct {
-	triggers.Machine
-	spec  *spec.Trigger
-	name  machineName
-	timer store.Micros // armed in the store; 0 if none
-	known bool         // the store has a state of it
-	dirty bool
+	triggers.Machine // nil while the trigger is stalled
+	spec             *spec.Trigger
+	name             machineName
+	timer            store.Micros // armed in the store; 0 if none
+	known            bool         // the store has a state of it
+	dirty            bool
+
+	header  []byte // as of the last step that changed it, or the last write; see retains
+	stale   bool   // a step has changed the header since
+	stalled string // why there is no machine; empty if there is one
+	stack   string // of the panic that took the machine
+	backlog uint64 // from this position on, items have come that no machine has counted; 0 for none
+	tail    uint64 // the last position that was added to the backlog in this reign
 }
 
 // entry is a proposed batch with what is to happen once it is applied.
@@ -111,6 +120,7 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 		overlay:   newOverlay(),
 		slots:     make(chan struct{}, window),
 	}
+	r.stalls.byName = make(map[machineName]wire.StalledTrigger)
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.outbox = newOutbox(r)
 	r.timers.init()

@@ -162,7 +162,7 @@ func (t *tx) satisfied(s *session, x *expectation) bool {
 		return false
 	}
 	m := t.machine(s, machineName{s.name.app, s.name.session, x.bucket, x.trigger.Name}, x.trigger)
-	return m != nil && m.Waiting().Done
+	return m != nil && m.waiting().Done
 }
 
 // runAgain begins another attempt. One that runs is superseded; an invocation
@@ -243,7 +243,7 @@ func (t *tx) missing(s *session, x *expectation) string {
 		return ""
 	}
 	var keys []string
-	for _, k := range m.Waiting().Missing {
+	for _, k := range m.waiting().Missing {
 		if len(keys) == missingShown {
 			keys = append(keys, "…")
 			break

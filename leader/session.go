@@ -20,7 +20,8 @@ type session struct {
 	fresh    bool // made in this term: the store has no state of its triggers
 	dirty    bool
 	purged   bool
-	lastSeq  uint64 // the last entry that wrote it
+	failing  *store.Failure // why it is to fail at the end of the round
+	lastSeq  uint64         // the last entry that wrote it
 }
 
 func micros(t time.Time) store.Micros { return store.Micros(t.UnixMicro()) }
@@ -116,6 +117,10 @@ func (t *tx) settle(s *session) {
 		return
 	}
 	t.finishStages(s)
+	if s.failing != nil {
+		t.failByTrigger(s)
+		return
+	}
 	if s.rec.Pending > 0 || s.rec.Timers > 0 || s.rec.Mail > 0 || s.rec.Awaited > 0 {
 		return
 	}

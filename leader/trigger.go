@@ -11,13 +11,17 @@ import (
 
 // step passes an event to a trigger's machine in a session and does what it asks.
 func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev triggers.Event) {
-	m := t.machine(s, machineName{s.name.app, s.name.session, bucket, tr.Name}, tr)
-	if m == nil {
+	name := machineName{s.name.app, s.name.session, bucket, tr.Name}
+	m := t.machine(s, name, tr)
+	if m == nil || s.failing != nil {
 		return
 	}
 	ev.Now = timeOf(t.at)
-	out := m.Step(ev)
-	name := machineName{s.name.app, s.name.session, bucket, tr.Name}
+	out, ok := t.advance(m, ev)
+	if !ok {
+		t.failBy(s, m)
+		return
+	}
 	t.keep(s, name, m, &out)
 	for i := range out.Firings {
 		f := &out.Firings[i]
@@ -94,8 +98,11 @@ func (t *tx) rearm(s *session, name machineName, m *machine, want store.Micros) 
 func (t *tx) writeMachine(m *machine) {
 	m.dirty = false
 	n := m.name
+	if m.Machine == nil && n.session != "" {
+		return // what is stored stays as it is, for people who look into it
+	}
 	t.write(store.AppendTriggerStateKey(nil, t.shard(), n.app, n.session, n.bucket, n.trigger),
-		store.AppendTriggerState(nil, &store.TriggerState{Timer: m.timer, Header: m.Header(nil), Primitive: m.spec.Primitive}))
+		store.AppendTriggerState(nil, &store.TriggerState{Timer: m.timer, Header: m.headerOf(), Primitive: m.spec.Primitive, Stalled: m.backlog}))
 }
 
 // machine returns the state machine of a trigger in a session, or of scope bucket
@@ -120,12 +127,19 @@ func (t *tx) machine(s *session, name machineName, tr *spec.Trigger) *machine {
 	return m
 }
 
+// loadMachine makes a machine from what is stored of it, which is stalled if
+// that can't be done. Its errors are those of the store.
 func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machine, error) {
 	make := func() (*machine, error) {
-		m, err := triggers.New(tr)
-		return &machine{Machine: m, spec: tr}, err
+		m := &machine{spec: tr, name: name}
+		var err error
+		if m.Machine, err = triggers.New(tr); err != nil {
+			t.stall(m, err)
+		}
+		return m, nil
 	}
-	if triggers.Stateless(tr.Primitive) || s != nil && (s.fresh || s.rec.Machines == 0) {
+	// Across a bucket also a stateless one may have stalled, and have a backlog.
+	if s != nil && (s.fresh || s.rec.Machines == 0 || triggers.Stateless(tr.Primitive)) {
 		return make()
 	}
 	value, err := t.leader.cfg.DB.Get(store.AppendTriggerStateKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
@@ -148,19 +162,33 @@ func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machi
 		}
 		return make()
 	}
-	items, failed := t.items(name)
-	m, err := triggers.Restore(tr, rec.Header, items)
-	if err = errors.Join(err, *failed); err != nil {
-		return nil, err
+	m := &machine{spec: tr, name: name, timer: rec.Timer, known: true, backlog: rec.Stalled}
+	if m.retains() {
+		m.header = rec.Header
 	}
-	return &machine{Machine: m, spec: tr, timer: rec.Timer, known: true}, nil
+	items, failed := t.items(name, 0, rec.Stalled)
+	m.Machine, err = triggers.Restore(tr, rec.Header, items)
+	if *failed != nil {
+		return nil, *failed
+	}
+	if err != nil {
+		t.stall(m, err)
+	}
+	return m, nil
 }
 
-// items reads what a machine keeps; the error is set when the sequence ends.
-func (t *tx) items(name machineName) (iter.Seq[triggers.Item], *error) {
+// items reads what is kept for a machine from a position on, up to before another
+// one unless that is 0; the error is set when the sequence ends.
+func (t *tx) items(name machineName, from, before uint64) (iter.Seq[triggers.Item], *error) {
 	failed := new(error)
 	return func(yield func(triggers.Item) bool) {
 		lower, upper := store.Bounds(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
+		if from != 0 {
+			lower = store.AppendTriggerItemKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger, from)
+		}
+		if before != 0 {
+			upper = store.AppendTriggerItemKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger, before)
+		}
 		err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
 			_, position, err := store.DecodeTriggerItemKey(k)
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -29,9 +30,10 @@ type world struct {
 	apps    *deployed
 	run     *runner
 	told    told
-	firing  int   // bound of the firings of an entry; 0: the default
-	kept    int   // changes that the change log reaches back; 0: the default
-	bytes   int64 // bytes that those have at most; 0: the default
+	log     *slog.Logger // nowhere if nil
+	firing  int          // bound of the firings of an entry; 0: the default
+	kept    int          // changes that the change log reaches back; 0: the default
+	bytes   int64        // bytes that those have at most; 0: the default
 	clock   func() time.Time
 	db      *store.DB
 	host    *shard.Host
@@ -73,7 +75,7 @@ func (w *world) start() {
 			w.t.Fatalf("start shard %d: %v", id, err)
 		}
 		w.raft[id] = s
-		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing, ChangesKept: w.kept, ChangeBytesKept: w.bytes, Now: w.clock})
+		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing, ChangesKept: w.kept, ChangeBytesKept: w.bytes, Now: w.clock, Log: w.log})
 	}
 	for _, l := range w.leaders {
 		w.done.Go(func() {

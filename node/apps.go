@@ -14,6 +14,7 @@ import (
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
+	"github.com/pheromone-run/pheromone/triggers"
 )
 
 // App implements leader.Apps.
@@ -35,7 +36,7 @@ func (n *Node) Names() []spec.AppName { return n.control.State().Names() }
 
 // Apply implements api.Apps.
 func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o api.ApplyOptions) (wire.ApplyResult, error) {
-	app, warnings, err := spec.Parse(string(name), manifest, spec.FormatYAML)
+	app, warnings, err := spec.ParseChecked(string(name), manifest, spec.FormatYAML, triggers.Check)
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
@@ -179,6 +180,9 @@ func (n *Node) Rollback(ctx context.Context, name spec.AppName, version uint64) 
 	if !ok {
 		return wire.ApplyResult{}, spec.NoApp(name, n.Names())
 	}
+	if err := n.evaluable(name, version); err != nil {
+		return wire.ApplyResult{}, err
+	}
 	done, err := n.control.Apply(ctx, &control.RollbackApp{Name: name, Version: version, Expected: &current, At: n.now()})
 	if err != nil {
 		return wire.ApplyResult{}, err
@@ -188,6 +192,23 @@ func (n *Node) Rollback(ctx context.Context, name spec.AppName, version uint64) 
 		return wire.ApplyResult{}, spec.Errorf(spec.CodeInternal, "version %d of app %q can't be read", done.Version, name)
 	}
 	return wire.ApplyResult{App: name, Version: done.Version, Changes: append([]wire.Change{}, spec.Diff(old, app)...)}, n.appsChanged(ctx)
+}
+
+// evaluable tells whether this program has all the primitives of an old version,
+// which another program may have taken.
+func (n *Node) evaluable(name spec.AppName, version uint64) error {
+	old, have, ok := n.App(name, version)
+	if !ok || have != version {
+		return nil // told by who looks for it
+	}
+	for bucket, b := range old.Buckets {
+		for _, tr := range b.Triggers {
+			if err := triggers.Check(tr); err != nil {
+				return spec.Errorf(spec.CodeInvalid, "version %d of app %q can't be run by this node: bucket %q: %w", version, name, bucket, err)
+			}
+		}
+	}
+	return nil
 }
 
 // DeleteApp implements api.Apps. It returns once all data of the app is gone.

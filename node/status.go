@@ -27,6 +27,9 @@ func (n *Node) Ready() error {
 	return errors.Join(append(errs, n.db.Writable())...)
 }
 
+// stalledShown bounds the stalled triggers that a shard lists.
+const stalledShown = 100
+
 // Cluster implements api.Status.
 func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
 	c := wire.Cluster{Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.Ready() == nil, StartedAt: n.started.UTC(), Shards: []wire.Shard{}}
@@ -41,6 +44,8 @@ func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
 		if leading {
 			s.Leader = n.cfg.Name
 		}
+		stalled := l.Stalled()
+		s.Stalled = stalled[:min(len(stalled), stalledShown)]
 		c.Shards = append(c.Shards, s)
 	}
 	return c, nil
@@ -96,12 +101,13 @@ var (
 	runningDesc  = prometheus.NewDesc("pheromone_function_running_attempts", "Attempts that executors run.", functionLabels, nil)
 	processDesc  = prometheus.NewDesc("pheromone_executor_processes", "Executor processes.", nil, nil)
 	diskDesc     = prometheus.NewDesc("pheromone_store_disk_bytes", "Bytes that the store takes on disk.", nil, nil)
+	stalledDesc  = prometheus.NewDesc("pheromone_stalled_triggers", "Triggers of scope bucket that can't go on; what comes for them is kept.", shardLabels, nil)
 	writableDesc = prometheus.NewDesc("pheromone_store_writable", "Whether there is room on the disk for more.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, writableDesc} {
+	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc} {
 		to <- d
 	}
 }
@@ -120,6 +126,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(leadingDesc, truth(s.Leader != ""), id)
 		gauge(pendingDesc, float64(s.PendingInvocations), id)
 		gauge(appliedDesc, float64(s.Applied), id)
+	}
+	for i, l := range c.node.leaders {
+		gauge(stalledDesc, float64(len(l.Stalled())), strconv.FormatUint(uint64(c.node.shards[i]), 10))
 	}
 	stats := c.node.pool.Stats()
 	for _, f := range stats.Functions {

@@ -92,6 +92,8 @@ type Trigger struct {
 
 	GroupBy GroupBy `json:"group_by,omitzero"` // dynamic_group
 	Until   Until   `json:"until,omitzero"`    // dynamic_group
+
+	Options Options `json:"options,omitempty"` // custom primitives
 }
 
 // Rerun is a re-execution rule: if an invocation of Source has not put an object

@@ -57,6 +57,9 @@ func checkTrigger(r *reader, path string, n *node, t *Trigger) {
 			r.fault(e.keyAt, join(path, e.key), "%s is an option of %s, not of %s", e.key, andAll(known), p.name)
 		}
 	}
+	if n.has(optionsField) && !p.name.Custom() {
+		r.fault(keyPlace(n, optionsField), join(path, optionsField), "options is for custom primitives: those of %s stand beside its name", p.name)
+	}
 	noneTwice(r, join(path, "target"), n.get("target"))
 	if !n.has("scope") {
 		t.Scope = p.scope
@@ -93,6 +96,12 @@ func checkTrigger(r *reader, path string, n *node, t *Trigger) {
 				"needs scope session: across a bucket there is no end of a function's invocations; use until: {keys: [key]}")
 		}
 	}
+	r.runCheck(path, n, t)
+}
+
+func keyPlace(n *node, key string) place {
+	i := slices.IndexFunc(n.entries, func(e entry) bool { return e.key == key })
+	return n.entries[i].keyAt
 }
 
 type triggerCheck struct {

@@ -89,6 +89,11 @@ const (
 
 	MaxGroupPrefixBytes = 64  // dynamic_group: group_by.prefix
 	MaxMetaNameBytes    = 128 // dynamic_group: group_by.meta
+
+	MaxOptions         = 100      // of a custom primitive
+	MaxOptionItems     = 1000     // of one that is a list
+	MaxOptionTextBytes = 4 << 10  // of one text
+	MaxOptionsBytes    = 64 << 10 // of all of a trigger, as JSON
 )
 
 // The tables below are the manifest's language. The parser, the canonical

@@ -23,8 +23,18 @@ const (
 // bad_manifest that lists them and the warnings, sorted by place. Otherwise the
 // app is complete, with every default filled in, and the faults returned are
 // warnings. Time and memory grow with the manifest's size and no faster.
+//
+// A trigger may have a custom primitive that this program does not know; that is
+// a warning. ParseChecked is for those who have to run the triggers.
 func Parse(name string, data []byte, format Format) (*App, []Fault, error) {
+	return ParseChecked(name, data, format, nil)
+}
+
+// ParseChecked is Parse with a further check of each trigger that has no fault
+// otherwise. What it tells is among the faults, with its place.
+func ParseChecked(name string, data []byte, format Format, check TriggerCheck) (*App, []Fault, error) {
 	r := newReader()
+	r.check = check
 	root := readManifest(r, data, format)
 	if root == nil {
 		faults, err := r.result(name)

@@ -54,6 +54,7 @@ buckets:
       - {name: h, primitive: dynamic_join,  target: [f, map]}
       - {name: i, primitive: dynamic_group, target: f, group_by: {prefix: ":"}, until: {functions: [map]}}
       - {name: i2, primitive: dynamic_group, target: f, group_by: {meta: region}, until: {keys: ["ctrl:0", "ctrl:1"]}}
+      - {name: j, primitive: acme.known, target: f, options: {quiet: 500ms, ratio: 0.25, most: 12, loud: true, of: [a, 1, false]}}
   y:
 retention: 0
 limits: {max_object_size: 1MiB, max_pending: 10, max_session_objects: 20}
@@ -111,7 +112,7 @@ func TestTheExamplesOfTheDocumentationAreRead(t *testing.T) {
 	}
 	app = parse(t, everyOption)
 	triggers := app.Buckets["x"].Triggers
-	if len(triggers) != 11 || triggers[8].Target[1] != "map" || triggers[5].Slide != 250*time.Millisecond {
+	if len(triggers) != 12 || triggers[8].Target[1] != "map" || triggers[5].Slide != 250*time.Millisecond {
 		t.Errorf("triggers of x: %s", app.Manifest())
 	}
 	if got := triggers[1].Keys; !slices.Equal(got, []spec.Key{"yes", "also"}) {
@@ -227,7 +228,7 @@ func drawTrigger(t *rapid.T, name string, functions []spec.FunctionName) *spec.T
 		Scope:  rapid.SampledFrom([]spec.Scope{spec.ScopeSession, spec.ScopeBucket}).Draw(t, "scope"),
 		On:     rapid.SampledFrom([]spec.On{spec.OnPut, spec.OnDelete}).Draw(t, "on"),
 		Primitive: rapid.SampledFrom([]spec.Primitive{spec.Immediate, spec.ByName, spec.BySet, spec.ByBatchSize,
-			spec.ByTime, spec.Redundant, spec.DynamicJoin, spec.DynamicGroup}).Draw(t, "primitive"),
+			spec.ByTime, spec.Redundant, spec.DynamicJoin, spec.DynamicGroup, "acme.known", "acme.un-known.v_2"}).Draw(t, "primitive"),
 	}
 	if rapid.Bool().Draw(t, "has condition") {
 		tr.When = drawCondition(t)
@@ -235,6 +236,8 @@ func drawTrigger(t *rapid.T, name string, functions []spec.FunctionName) *spec.T
 	session := tr.Scope == spec.ScopeSession
 	either := rapid.Bool().Draw(t, "either")
 	switch tr.Primitive {
+	case "acme.known", "acme.un-known.v_2":
+		tr.Options = drawOptions(t)
 	case spec.ByName:
 		if either {
 			tr.Keys = keys()

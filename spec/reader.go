@@ -20,6 +20,8 @@ type reader struct {
 	// conditions are those that were there so far, conditionBytes their length.
 	conditions     map[string]bool
 	conditionBytes int
+	// check is what the caller has to say to each trigger; nil for nothing.
+	check TriggerCheck
 }
 
 func newReader() *reader {

@@ -75,6 +75,10 @@ func TestTheSchemaRefusesWhatTheParserRefuses(t *testing.T) {
 		trigger(`{name: a, primitive: immediate, target: f, count: 3}`),
 		trigger(`{name: a, primitive: by_set, target: f, match: x}`),
 		trigger(`{name: a, primitive: by_sets, target: f}`),
+		trigger(`{name: a, primitive: acme., target: f}`),
+		trigger(`{name: a, primitive: acme.x, target: f, count: 3}`),
+		trigger(`{name: a, primitive: acme.x, target: f, options: {a: {b: 1}}}`),
+		trigger(`{name: a, primitive: immediate, target: f, options: {}}`),
 	} {
 		if violates(schema, document(t, manifest), "manifest") == "" {
 			t.Errorf("the schema takes\n%s", manifest)
@@ -246,7 +250,7 @@ func hasType(doc any, want string) bool {
 	case string:
 		return want == "string"
 	case float64:
-		return want == "integer" && v == float64(int64(v))
+		return want == "number" || want == "integer" && v == float64(int64(v))
 	case []any:
 		return want == "array"
 	default:

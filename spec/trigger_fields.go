@@ -25,14 +25,6 @@ var primitives = []primitive{
 	{DynamicGroup, []string{"group_by", "until"}, ScopeSession, "once per group when the stage is complete, with the objects of the group"},
 }
 
-func primitiveNamed(name Primitive) *primitive {
-	i := slices.IndexFunc(primitives, func(p primitive) bool { return p.name == name })
-	if i < 0 {
-		return nil
-	}
-	return &primitives[i]
-}
-
 // commonOptions are the fields of every trigger.
 var commonOptions = []string{"name", "primitive", "target", "scope", "on", "when", "rerun"}
 
@@ -53,7 +45,7 @@ func primitiveWords() (words []Primitive, names []string, doc string) {
 		words, names = append(words, p.name), append(names, string(p.name))
 		lines = append(lines, string(p.name)+" fires "+p.fires)
 	}
-	return words, names, "The rule: " + strings.Join(lines, "; ") + "."
+	return words, names, "The rule: " + strings.Join(lines, "; ") + "; a name with a dot is a custom primitive of the program that runs the node."
 }
 
 var triggerObject = func() object[Trigger] {
@@ -66,7 +58,7 @@ var triggerObject = func() object[Trigger] {
 			required("name", kind[TriggerName](nameKind[TriggerName]("a trigger", ValidTriggerName)),
 				func(t *Trigger) *TriggerName { return &t.Name },
 				"the trigger's name", "The trigger's name, once in its bucket."),
-			required("primitive", kind[Primitive](choice[Primitive]{words: words}),
+			required("primitive", kind[Primitive](primitiveKind{choice[Primitive]{words: words}}),
 				func(t *Trigger) *Primitive { return &t.Primitive },
 				oneOf(names), primitiveDoc),
 			required("target", kind[[]FunctionName](list[FunctionName]{
@@ -111,6 +103,8 @@ var triggerObject = func() object[Trigger] {
 				"dynamic_group: what tells the group of an object; prefix or meta."),
 			optional("until", kind[Until](untilObject), func(t *Trigger) *Until { return &t.Until },
 				"dynamic_group: when the stage is complete; keys or functions."),
+			optional(optionsField, kind[Options](options{}), func(t *Trigger) *Options { return &t.Options },
+				"The options of a custom primitive: names with a text, number, true or false, or a list of these. Durations are texts such as 500ms."),
 			optional("rerun", kind[[]Rerun](list[Rerun]{item: rerunObject, what: "rules", least: 1, most: MaxRerunRules}),
 				func(t *Trigger) *[]Rerun { return &t.Rerun },
 				"Re-execution rules: the functions that the objects come from, and when one that has put none into the bucket is run again."),
@@ -187,5 +181,13 @@ func constrainTrigger(schema *node) {
 		rules.items = append(rules.items,
 			mapOf().set("if", isThis).set("then", mapOf().set("properties", others)))
 	}
+	others := mapOf()
+	for _, e := range schema.get("properties").entries {
+		if !slices.Contains(commonOptions, e.key) && e.key != optionsField {
+			others.set(e.key, boolOf(false))
+		}
+	}
+	isCustom := mapOf().set("properties", mapOf().set("primitive", mapOf().set("pattern", textOf(customPattern))))
+	rules.items = append(rules.items, mapOf().set("if", isCustom).set("then", mapOf().set("properties", others)))
 	schema.set("allOf", rules)
 }

@@ -62,8 +62,8 @@ type Firing struct {
 // Outcome is what a step wants done. The zero Outcome means nothing changed.
 type Outcome struct {
 	Firings []Firing
-	// Keep lists the items to be stored: objects counted by this step that have
-	// not all their firings behind them.
+	// Keep lists the items to be stored: the object of this step, if it has not all
+	// its firings behind it.
 	Keep []Item
 	// Drop lists positions of items kept by earlier steps that are not needed any
 	// more: fired or dropped. An object that never was kept is not listed.
@@ -94,11 +94,18 @@ type Waiting struct {
 }
 
 // Machine is one trigger in one scope. It is not safe for concurrent use.
+//
+// It is pure: the same events make the same outcomes. What is in a header and in
+// the items is all that survives; a machine restored from them behaves as the old
+// one would have. A machine that panics is thrown away, and its trigger stalled.
 type Machine interface {
-	// Step takes one event. It must not keep ev.Keys.
+	// Step takes one event. It must not keep ev.Keys. Kinds of events that it has no
+	// use for leave it as it is. It may fire objects that it keeps and the one that
+	// has just arrived, and drop what it keeps, each once.
 	Step(ev Event) Outcome
 	// Header appends the machine's header, a versioned encoding, to dst. An empty
-	// header means the machine's first state: nothing needs to be stored.
+	// header means the machine's first state: nothing needs to be stored. It is
+	// written whole whenever a step says Changed, so it should be small.
 	Header(dst []byte) []byte
 	// Waiting describes the state for people.
 	Waiting() Waiting

@@ -36,10 +36,10 @@ var everyOtherFactory = triggers.Factory{
 	},
 }
 
-func init() { triggers.Register("every_other", everyOtherFactory) }
+func init() { triggers.Register("test.every_other", everyOtherFactory) }
 
 func TestACustomPrimitiveRunsLikeABuiltInOne(t *testing.T) {
-	o := newOwner(t, &spec.Trigger{Primitive: "every_other"})
+	o := newOwner(t, &spec.Trigger{Primitive: "test.every_other"})
 	play(o, "a")
 	o.restore()
 	wantFired(t, play(o, "b", "c"), " b")
@@ -48,9 +48,13 @@ func TestACustomPrimitiveRunsLikeABuiltInOne(t *testing.T) {
 func TestRegisterPanicsOnWhatCannotWork(t *testing.T) {
 	for name, register := range map[string]func(){
 		"a name that is taken by a built-in": func() { triggers.Register(spec.BySet, everyOtherFactory) },
-		"a name that is taken":               func() { triggers.Register("every_other", everyOtherFactory) },
+		"a name that is taken":               func() { triggers.Register("test.every_other", everyOtherFactory) },
 		"no name":                            func() { triggers.Register("", everyOtherFactory) },
-		"no restore":                         func() { triggers.Register("x", triggers.Factory{New: everyOtherFactory.New}) },
+		"a name without a dot":               func() { triggers.Register("every_other", everyOtherFactory) },
+		"no restore":                         func() { triggers.Register("test.x", triggers.Factory{New: everyOtherFactory.New}) },
+		"no such scope": func() {
+			triggers.Register("test.y", triggers.Factory{New: everyOtherFactory.New, Restore: everyOtherFactory.Restore, Scope: "world"})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
@@ -63,13 +67,30 @@ func TestRegisterPanicsOnWhatCannotWork(t *testing.T) {
 	}
 }
 
+func TestAFactoryThatPanicsIsAnError(t *testing.T) {
+	triggers.Register("test.panics", triggers.Factory{
+		New:     func(*spec.Trigger) (triggers.Machine, error) { panic("no new ones") },
+		Restore: func(*spec.Trigger, []byte, iter.Seq[triggers.Item]) (triggers.Machine, error) { panic("no old ones") },
+	})
+	trigger := &spec.Trigger{Name: "t", Primitive: "test.panics"}
+	if m, err := triggers.New(trigger); m != nil || err == nil || !strings.Contains(err.Error(), "no new ones") {
+		t.Errorf("new: %v, %v", m, err)
+	}
+	if m, err := triggers.Restore(trigger, nil, func(func(triggers.Item) bool) {}); m != nil || err == nil || !strings.Contains(err.Error(), "no old ones") {
+		t.Errorf("restore: %v, %v", m, err)
+	}
+	if err := triggers.Check(trigger); err == nil {
+		t.Error("check takes it")
+	}
+}
+
 func TestOnlyTheDirectPrimitivesAreStateless(t *testing.T) {
 	for p := range models {
 		if got, want := triggers.Stateless(p), p == spec.Immediate || p == spec.ByName; got != want {
 			t.Errorf("%s: stateless is %v", p, got)
 		}
 	}
-	if triggers.Stateless("every_other") || triggers.Stateless("unheard_of") {
+	if triggers.Stateless("test.every_other") || triggers.Stateless("unheard_of") {
 		t.Error("a primitive that does not say so is stateless")
 	}
 }

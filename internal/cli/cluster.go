@@ -26,6 +26,11 @@ func (c *cli) clusterCommand() *cobra.Command {
 					t.row(strconv.FormatUint(uint64(s.Shard), 10), orDash(s.Leader), strconv.FormatUint(s.Epoch, 10),
 						strconv.FormatUint(s.Applied, 10), strconv.Itoa(s.PendingInvocations), strconv.Itoa(s.Slots))
 				}
+				for _, s := range cluster.Shards {
+					for _, tr := range s.Stalled {
+						t.linef("stalled on shard %d: %s %s/%s  %s  %s", s.Shard, tr.App, tr.Bucket, tr.Trigger, tr.Primitive, harmless(tr.Reason))
+					}
+				}
 				ready := "ready"
 				if !cluster.Ready {
 					ready = "not ready"

@@ -197,8 +197,10 @@ type FunctionError struct {
 	// Kind is failed (the function said so), permanent (it said not to retry),
 	// timeout, crashed (its process ended), lost (its node ended), conflict
 	// (it put other bytes under a key that is taken), start (its process could not
-	// be started), refused (it broke a limit or the protocol), cancelled, or
-	// condition (the trigger's condition could not be evaluated: nothing was run).
+	// be started), refused (it broke a limit or the protocol), cancelled,
+	// condition (the trigger's condition could not be evaluated: nothing was run), or
+	// trigger (a trigger of the session can't go on: its state can't be read, or its
+	// primitive is not known or at fault).
 	Kind       string            `json:"kind"`
 	Message    string            `json:"message"`
 	Detail     string            `json:"detail,omitempty"` // stack or last output, bounded
@@ -323,4 +325,18 @@ type Shard struct {
 	Applied            uint64       `json:"applied"`
 	PendingInvocations int          `json:"pending_invocations"`
 	Slots              int          `json:"slots"`
+	// Stalled lists triggers of scope bucket that wait for a program that can go on
+	// with them; at most 100 of them.
+	Stalled []StalledTrigger `json:"stalled,omitempty"`
+}
+
+// StalledTrigger is a trigger of scope bucket that can't go on: its primitive is
+// not known, its state can't be read, or its machine is at fault. What comes for it
+// is kept.
+type StalledTrigger struct {
+	App       spec.AppName     `json:"app"`
+	Bucket    spec.BucketName  `json:"bucket"`
+	Trigger   spec.TriggerName `json:"trigger"`
+	Primitive spec.Primitive   `json:"primitive"`
+	Reason    string           `json:"reason"`
 }

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+func TestTheProgramIndexesTheNewestDrafts(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), "", "127.0.0.1:0", false, &out); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	indexed := slices.DeleteFunc(lines, func(line string) bool { return !strings.HasPrefix(line, "indexed ") })
+	slices.Sort(indexed)
+	if want := []string{"indexed essay: On nature", "indexed poem: O wild west wind"}; !slices.Equal(indexed, want) {
+		t.Errorf("the program says %q", out.String())
+	}
+}
+
+// index notes what is indexed, and by which start of the node.
+type index struct {
+	mu    sync.Mutex
+	start string
+	done  []string
+}
+
+func (i *index) note(document string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.done = append(i.done, document+" by the "+i.start)
+}
+
+func (i *index) all() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.done)
+}
+
+func TestABurstThatARestartInterruptsFiresOnceWithItsNewestObject(t *testing.T) {
+	defer func(whole []byte) { manifest = whole }(manifest)
+	manifest = bytes.Replace(manifest, []byte("quiet: 500ms"), []byte("quiet: 5s"), 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	data := t.TempDir()
+	idx := &index{}
+	put := func(url string, drafts ...string) {
+		t.Helper()
+		c, err := client.New(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, draft := range drafts {
+			name, text, _ := strings.Cut(draft, ": ")
+			if _, err := c.Put(ctx, "search", "drafts", spec.Key(name), strings.NewReader(text), client.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, s := range []struct {
+		name   string
+		drafts []string
+	}{{"first start", []string{"poem: a", "poem: ab", "essay: x"}}, {"second start", []string{"poem: abc"}}, {"third start", nil}} {
+		idx.start = s.name
+		n, err := start(ctx, data, "127.0.0.1:0", idx.note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(n.URL(), s.drafts...)
+		for s.drafts == nil && len(idx.all()) < 2 {
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("indexed so far: %q", idx.all())
+			}
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := idx.all()
+	slices.Sort(got)
+	if want := []string{"essay: x by the third start", "poem: abc by the third start"}; !slices.Equal(got, want) {
+		t.Errorf("indexed %q, want %q", got, want)
+	}
+}

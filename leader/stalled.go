@@ -1,0 +1,332 @@
+package leader
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/triggers"
+)
+
+// A trigger is stalled while it has no machine: its primitive is not known here,
+// its state is damaged or of a version that this program does not read, or its
+// machine has panicked or asked for what can't be. The shard goes on without it.
+//
+// In scope session that fails the session, which can be run again later. In scope
+// bucket nothing is lost: objects that come are kept as items behind those that
+// the machine has, its backlog, and the record says where it begins. A reign or a
+// version of the app that comes later tries again. Once there is a machine it
+// steps through the backlog, a bounded part in each round, as if each object came
+// when it came; what arrives meanwhile stays behind it.
+
+const (
+	// backlogRound is how many objects of a backlog are counted in one round.
+	backlogRound = 256
+	// backlogPause is how long a backlog waits for entries that are in flight.
+	backlogPause = 5 * time.Millisecond
+	// retainedHeader is up to which size the header of a built-in primitive's machine
+	// is taken after each step, and not only once a round.
+	retainedHeader = 4 << 10
+
+	// Bounds of what a step of a custom primitive may make of an entry, besides the
+	// inputs of its firings.
+	customHeader  = 1 << 20
+	customFirings = 10_000 // firings times targets
+)
+
+// stalls names the triggers of scope bucket that are stalled, for status.
+type stalls struct {
+	sync.Mutex
+	byName map[machineName]wire.StalledTrigger
+}
+
+// stall takes a trigger's machine away.
+func (t *tx) stall(m *machine, why error) {
+	m.Machine, m.stalled = nil, why.Error()
+	if p, ok := errors.AsType[*panicked](why); ok {
+		m.stack = p.stack
+	}
+	n := m.name
+	if n.session != "" {
+		return // its session tells
+	}
+	t.leader.cfg.Log.Error("a trigger is stalled: what comes for it is kept until a program leads that can go on",
+		"app", n.app, "bucket", n.bucket, "trigger", n.trigger, "primitive", m.spec.Primitive, "reason", m.stalled, "stack", m.stack)
+	t.stalls.Lock()
+	defer t.stalls.Unlock()
+	t.stalls.byName[n] = wire.StalledTrigger{App: n.app, Bucket: n.bucket, Trigger: n.trigger, Primitive: m.spec.Primitive, Reason: m.stalled}
+}
+
+// unstall forgets which triggers of an app are stalled: they are loaded again, or gone.
+func (r *reign) unstall(app spec.AppName) {
+	r.stalls.Lock()
+	defer r.stalls.Unlock()
+	for name := range r.stalls.byName {
+		if name.app == app {
+			delete(r.stalls.byName, name)
+		}
+	}
+}
+
+// Stalled lists the triggers of scope bucket that are stalled.
+func (l *Leader) Stalled() []wire.StalledTrigger {
+	l.mu.Lock()
+	r := l.mu.reign
+	l.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	r.stalls.Lock()
+	defer r.stalls.Unlock()
+	var list []wire.StalledTrigger
+	for _, s := range r.stalls.byName {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b wire.StalledTrigger) int {
+		return cmp.Or(cmp.Compare(a.App, b.App), cmp.Compare(a.Bucket, b.Bucket), cmp.Compare(a.Trigger, b.Trigger))
+	})
+	return list
+}
+
+// failBy has a session fail at the end of the round, because a trigger of it is
+// stalled: what it would have fired will not be.
+func (t *tx) failBy(s *session, m *machine) {
+	if s.failing != nil {
+		return
+	}
+	s.failing = &store.Failure{
+		Kind: exec.Trigger,
+		Message: clip(fmt.Sprintf("trigger %q (%s) on bucket %q can't go on: %s; run the session again once that is mended",
+			m.name.trigger, m.spec.Primitive, m.name.bucket, m.stalled), failureMessage),
+		Detail: clip(m.stack, failureDetail),
+	}
+	t.touch(s)
+}
+
+// failByTrigger ends a session that failBy has marked.
+func (t *tx) failByTrigger(s *session) {
+	if s.rec.Failure == nil {
+		s.rec.Failure = s.failing
+	}
+	t.stop(s, store.SessionFailed, "a trigger of the session can't go on")
+}
+
+// advance passes an event to a machine. If the machine can't take it, nothing has
+// changed but that the trigger is stalled, and ok is false.
+func (t *tx) advance(m *machine, ev triggers.Event) (out triggers.Outcome, ok bool) {
+	if m.stalled != "" {
+		return out, false
+	}
+	out, header, err := m.try(ev)
+	if err == nil && m.spec.Primitive.Custom() {
+		err = t.sound(m, &ev, &out, header)
+	}
+	if err != nil {
+		if m.stale && m.name.session == "" {
+			t.broken(err) // what the steps before it made of the header is lost with the machine
+		}
+		t.stall(m, err)
+		return triggers.Outcome{}, false
+	}
+	if out.Changed {
+		m.header, m.stale = header, header == nil
+	}
+	return out, true
+}
+
+// try steps a machine, and takes its header if it has changed: should a later
+// step of the same round panic, the machine could not be asked any more.
+func (m *machine) try(ev triggers.Event) (out triggers.Outcome, header []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicked{fmt.Sprintf("panic: %v", p), string(debug.Stack())}
+		}
+	}()
+	out = m.Step(ev)
+	if out.Changed && m.retains() && (m.spec.Primitive.Custom() || !m.stale && len(m.header) <= retainedHeader) {
+		header = m.Header([]byte{})
+	}
+	return out, header, nil
+}
+
+// panicked is the error of a machine that has panicked.
+type panicked struct{ message, stack string }
+
+func (p *panicked) Error() string { return p.message }
+
+// retains tells whether a machine's header stays in memory: without its machine,
+// a stalled trigger's record is written from it. Sessions are not stalled, they fail.
+func (m *machine) retains() bool { return m.name.session == "" || m.spec.Primitive.Custom() }
+
+// waiting is Machine.Waiting for machines that may be missing, or panic.
+func (m *machine) waiting() (w triggers.Waiting) {
+	if m.Machine == nil {
+		return w
+	}
+	defer func() {
+		if recover() != nil {
+			w = triggers.Waiting{}
+		}
+	}()
+	w = m.Machine.Waiting()
+	w.Missing = w.Missing[:min(len(w.Missing), missingMost)]
+	return w
+}
+
+// missingMost is how many missing keys a machine may tell.
+const missingMost = 100
+
+// sound tells what is wrong with the outcome of a custom primitive: one that asks
+// for what is not there must not be taken for a damaged store.
+func (t *tx) sound(m *machine, ev *triggers.Event, out *triggers.Outcome, header []byte) error {
+	if n := len(out.Firings) * len(m.spec.Target); n > customFirings {
+		return fmt.Errorf("one step makes %d invocations, %d are allowed: let it fire the rest at the next tick", n, customFirings)
+	}
+	if len(header) > customHeader {
+		return fmt.Errorf("its header has %d bytes, %d are allowed: let it keep objects as items", len(header), customHeader)
+	}
+	arrived := uint64(0)
+	if ev.Kind == triggers.ObjectArrived {
+		arrived = ev.Object.Position
+	}
+	if n := len(out.Keep); n > 1 || n == 1 && (arrived == 0 || out.Keep[0].Position != arrived || out.Keep[0].Key != ev.Object.Key) {
+		return errors.New("it keeps something else than the object that has come")
+	}
+	for i := range out.Firings {
+		if len(out.Firings[i].Group) > spec.MaxKeyBytes {
+			return fmt.Errorf("the name of a group has %d bytes, %d are allowed", len(out.Firings[i].Group), spec.MaxKeyBytes)
+		}
+		for _, o := range out.Firings[i].Inputs {
+			if (arrived == 0 || o != ev.Object) && !t.has(m, &o) {
+				return fmt.Errorf("it fires object %d (%q), which it does not have", o.Position, o.Key)
+			}
+		}
+	}
+	dropped := make(map[uint64]bool, len(out.Drop))
+	for _, position := range out.Drop {
+		if dropped[position] || position == arrived || m.name.session == "" && !t.has(m, &triggers.Object{Position: position}) {
+			return fmt.Errorf("it drops object %d, which it does not keep", position)
+		}
+		dropped[position] = true
+	}
+	if y := out.Timer.Year(); !out.Timer.IsZero() && (y < 1970 || y > 9999) {
+		return fmt.Errorf("its timer is set to %s", out.Timer)
+	}
+	return nil
+}
+
+// has tells whether an object is there that a machine names.
+func (t *tx) has(m *machine, o *triggers.Object) bool {
+	n := m.name
+	if n.session == "" {
+		_, ok := t.get(store.AppendHeldKey(nil, t.shard(), n.app, n.bucket, n.trigger, o.Position))
+		return ok
+	}
+	value, ok := t.get(store.AppendSessionObjectKey(nil, t.shard(), n.app, n.bucket, n.session, o.Key))
+	if !ok {
+		return false
+	}
+	rec, err := store.DecodeObject(value)
+	return err == nil && uint64(rec.Revision) == o.Position
+}
+
+// behind tells whether what comes for a trigger of scope bucket has to wait.
+func (m *machine) behind() bool { return m.stalled != "" || m.backlog != 0 }
+
+// stepBehind is stepBucket for a trigger that is stalled, or has a backlog yet.
+func (t *tx) stepBehind(p *plan, m *machine, ev triggers.Event) bool {
+	switch {
+	case ev.Kind == triggers.ObjectArrived:
+		t.putBehind(m, ev.Object)
+		return true
+	case m.stalled != "":
+		return false
+	case ev.Kind == triggers.Tick:
+		t.catchUp(p, m)
+		return true
+	}
+	return t.stepHeld(p, m, ev) // a set may be named before its objects are counted
+}
+
+// putBehind adds an object to a trigger's backlog.
+func (t *tx) putBehind(m *machine, o triggers.Object) {
+	n := m.name
+	t.write(store.AppendTriggerItemKey(nil, t.shard(), n.app, "", n.bucket, n.trigger, o.Position),
+		store.AppendItem(nil, &store.Item{Key: o.Key, Group: o.Group, Time: t.at}))
+	m.tail = o.Position
+	if m.backlog == 0 {
+		m.backlog, m.known = o.Position, true
+		t.markMachine(m, n)
+	}
+}
+
+// catchUp counts a part of a backlog. The machine's timer goes off soon to go on
+// with it; after the last part it is ticked, and has its timer to itself again.
+func (t *tx) catchUp(p *plan, m *machine) {
+	items, err := t.backlogItems(m)
+	if err != nil {
+		t.broken(err)
+		return
+	}
+	defer t.markMachine(m, m.name)
+	counted := 0
+	for _, it := range items {
+		if t.batch.Len() >= entryBytes || m.stale {
+			break // a stale header is written first, so that a panic can't lose it
+		}
+		m.backlog = it.Position
+		if !t.stepHeld(p, m, triggers.Event{Kind: triggers.ObjectArrived, Now: it.Time, Object: it.Object}) {
+			return // with the object that it can't take as the first of the backlog
+		}
+		m.backlog = it.Position + 1
+		counted++
+	}
+	if counted == len(items) && counted < backlogRound && m.backlog > m.tail {
+		m.backlog = 0
+		t.stepHeld(p, m, triggers.Event{Kind: triggers.Tick, Now: timeOf(t.at)})
+		return
+	}
+	pause := store.Micros(1)
+	if counted == 0 { // the rest is in flight, or the round is full
+		pause = store.Micros(backlogPause.Microseconds())
+	}
+	t.rearm(nil, m.name, m, t.at+pause)
+}
+
+// backlogItems reads the first items of a backlog. Those of entries in flight are
+// not among them, nor any behind those.
+func (t *tx) backlogItems(m *machine) ([]triggers.Item, error) {
+	items, failed := t.items(m.name, m.backlog, 0)
+	var list []triggers.Item
+	for it := range items {
+		if list = append(list, it); len(list) == backlogRound {
+			break
+		}
+	}
+	return list, *failed
+}
+
+// errStalled answers what can't wait in a stalled trigger's backlog.
+func errStalled(bucket spec.BucketName, trigger spec.TriggerName) error {
+	return spec.Errorf(spec.CodeUnavailable, "trigger %q on bucket %q is stalled", trigger, bucket)
+}
+
+// headerOf returns the header to be written for a machine.
+func (m *machine) headerOf() []byte {
+	if m.Machine != nil && (m.stale || !m.retains()) {
+		header := m.Header(nil)
+		if !m.retains() {
+			return header
+		}
+		m.header, m.stale = header, false
+	}
+	return m.header
+}
