@@ -4,6 +4,7 @@ import (
 	"errors"
 	"iter"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 	"github.com/pheromone-run/pheromone/triggers"
@@ -14,6 +15,9 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 	m := t.machine(s, machineName{s.name.app, s.name.session, bucket, tr.Name}, tr)
 	if m == nil {
 		return
+	}
+	if ev.Kind == triggers.ObjectArrived {
+		t.steps.Pass(failpoint.Counted, s.name.app)
 	}
 	ev.Now = timeOf(t.at)
 	out := m.Step(ev)
@@ -211,6 +215,7 @@ func (t *tx) triggerDue(subject store.Timer, due store.Micros) {
 	if m == nil || m.timer != due {
 		return
 	}
+	t.steps.Pass(failpoint.Ticked, subject.App)
 	m.timer = 0
 	s.rec.Timers--
 	t.touch(s)
