@@ -25,6 +25,12 @@ var primitives = []primitive{
 	{DynamicGroup, []string{"group_by", "until"}, ScopeSession, "once per group when the stage is complete, with the objects of the group"},
 }
 
+// Primitives lists the rules that a trigger may have.
+func Primitives() []Primitive {
+	words, _, _ := primitiveWords()
+	return words
+}
+
 func primitiveNamed(name Primitive) *primitive {
 	i := slices.IndexFunc(primitives, func(p primitive) bool { return p.name == name })
 	if i < 0 {
