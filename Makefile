@@ -9,10 +9,10 @@ RACE     = -race -shuffle=on
 # detector, which makes them several times slower.
 ALL      = ./...
 
-.PHONY: help build run test lint vet fmt bench crash fuzz vuln clean
+.PHONY: help build run test lint vet fmt bench crash matrix matrix-update fuzz vuln clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the one binary, bin/pheromone
 	@mkdir -p bin
@@ -37,6 +37,12 @@ bench: ## workloads A, B, C, D, E and K with our side, next to the disk's fdatas
 
 crash: ## the crash test with real processes, longer than in the tests
 	$(GO) test ./internal/crash -count=1 -timeout 60m -run TestSessionsSurvive -crash.sessions 2000 -crash.kills 100
+
+matrix: ## the crash matrix, at each of the first five times that a point is passed
+	$(GO) test ./internal/crashmatrix -count=1 -timeout 60m -matrix.hits 5
+
+matrix-update: ## write the tables of docs/crash-matrix.md anew
+	$(GO) test ./internal/crashmatrix -count=1 -timeout 20m -update
 
 fuzz: ## every fuzz target for a minute
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test $$p -list '^Fuzz' | grep '^Fuzz'); do \

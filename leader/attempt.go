@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -40,6 +41,7 @@ type start struct {
 }
 
 func (k *sink) Started(task *exec.Task, executor string) {
+	failpoint.At(failpoint.Running, task.App)
 	r := (*reign)(k)
 	r.starts.Lock()
 	defer r.starts.Unlock()
@@ -63,6 +65,7 @@ func (r *reign) takeStarts(t *tx) {
 	r.starts.Unlock()
 	for _, st := range list {
 		if inv := t.attempt(st.app, st.id, st.attempt); inv != nil {
+			t.steps.Pass(failpoint.Started, st.app)
 			t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Started: micros(st.at), Executor: st.executor})
 			t.mark(inv)
 		}
@@ -70,11 +73,13 @@ func (r *reign) takeStarts(t *tx) {
 }
 
 func (k *sink) Emit(task *exec.Task, emissions []exec.Emission) error {
+	failpoint.At(failpoint.Emitting, task.App)
 	_, err := (*reign)(k).handEarly(task, emissions, 0)
 	return err
 }
 
 func (k *sink) Done(task *exec.Task, emissions []exec.Emission, f *exec.Failure) {
+	failpoint.At(failpoint.Finishing, task.App)
 	r := (*reign)(k)
 	last, err := r.handEarly(task, emissions, handedAtOnce)
 	if err == nil {
@@ -381,6 +386,7 @@ func (t *tx) join(inv *invocation, e *emission) {
 	if slices.Contains(inv.rec.Joins, e.Seq) {
 		return
 	}
+	t.steps.Pass(failpoint.Named, inv.session.name.app)
 	inv.rec.Joins = append(inv.rec.Joins, e.Seq)
 	t.mark(inv)
 	tr := findTrigger(inv.session.plan.app, e.Bucket, e.JoinTrigger)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -30,6 +31,7 @@ const deadLetterInputs = 100
 
 func (t *tx) putDeadLetter(inv *invocation, bucket spec.BucketName, f *store.Failure) {
 	s := inv.session
+	t.steps.Pass(failpoint.DeadLettered, s.name.app)
 	letter := deadLetter{
 		Function: f.Function, Invocation: inv.id().String(), Kind: f.Kind,
 		Message: f.Message, Detail: f.Detail, Attempts: f.Attempts, Inputs: []deadLetterInput{},

@@ -18,5 +18,5 @@
 // the command's evaluate (put.go, attempt.go, …) → object.go and trigger.go
 // (what counting an object causes) → tx.go (writes and effects) → raft/shard.
 //
-// Imports spec, spec/wire, triggers, store, raft/shard and exec.
+// Imports spec, spec/wire, triggers, store, raft/shard, exec and internal/failpoint.
 package leader

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 	"github.com/pheromone-run/pheromone/triggers"
@@ -46,6 +47,7 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 		}
 		return
 	}
+	t.steps.Pass(failpoint.Held, app)
 	t.setApart(app, rec)
 	position := uint64(t.revision())
 	t.put(store.AppendHeldKey(nil, t.shard(), app, bucket, trigger, position), store.AppendObject(nil, rec))
@@ -230,6 +232,7 @@ func (t *tx) tickBucket(name machineName, due store.Micros) {
 	if m == nil || m.timer != due {
 		return
 	}
+	t.steps.Pass(failpoint.Ticked, name.app)
 	m.timer = 0
 	t.stepBucket(p, name.bucket, tr, triggers.Event{Kind: triggers.Tick})
 	t.markMachine(m, name)

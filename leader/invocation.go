@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 	"github.com/pheromone-run/pheromone/triggers"
@@ -53,6 +54,7 @@ func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, 
 
 // invoke makes an invocation of a function with the inputs of a firing.
 func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) *invocation {
+	t.steps.Pass(failpoint.Fired, s.name.app)
 	s.rec.Invocations++
 	inv := &invocation{session: s, number: s.rec.Invocations}
 	inv.rec = store.Invocation{
@@ -114,14 +116,21 @@ func (t *tx) writeInvocation(inv *invocation) {
 func (t *tx) dispatch(inv *invocation) {
 	inv.attempt++
 	inv.dispatched = true
+	t.steps.Pass(failpoint.Dispatched, inv.session.name.app)
 	task := t.task(inv)
 	// Submit reads the inputs if an executor is free. What takes long must not hold
 	// up the effects of the entries that come after.
 	if task.SizeAtMost == 0 {
-		t.onApplied(func() { t.loading.Go(func() { t.leader.cfg.Runtime.Submit(task) }) })
+		t.onApplied(func() { t.loading.Go(func() { t.submit(task) }) })
 		return
 	}
-	t.onApplied(func() { t.leader.cfg.Runtime.Submit(task) })
+	t.onApplied(func() { t.submit(task) })
+}
+
+func (r *reign) submit(task *exec.Task) {
+	failpoint.At(failpoint.Submitting, task.App)
+	r.leader.cfg.Runtime.Submit(task)
+	failpoint.At(failpoint.Submitted, task.App)
 }
 
 func (t *tx) task(inv *invocation) *exec.Task {
@@ -161,6 +170,7 @@ func (t *tx) task(inv *invocation) *exec.Task {
 // finish ends an invocation and takes it out of what is pending.
 func (t *tx) finish(inv *invocation, state store.InvocationState) {
 	s := inv.session
+	t.steps.Pass(failpoint.Ended, s.name.app)
 	if inv.rec.Next != 0 {
 		t.disarm(inv.rec.Next, retryTimer(inv))
 		inv.rec.Next = 0
@@ -220,6 +230,7 @@ func retryTimer(inv *invocation) store.Timer {
 }
 
 func (t *tx) retryAt(inv *invocation, wait time.Duration) {
+	t.steps.Pass(failpoint.Retried, inv.session.name.app)
 	inv.dispatched = false
 	inv.rec.State = store.InvocationRetrying
 	inv.rec.Next = t.at + store.Micros(wait.Microseconds())
@@ -297,6 +308,7 @@ func clip(s string, most int) string {
 
 // cancelInvocation ends a pending invocation without a result.
 func (t *tx) cancelInvocation(s *session, inv *invocation, why string) {
+	t.steps.Pass(failpoint.Cancelled, s.name.app)
 	if inv.dispatched {
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: &store.Failure{Kind: exec.Cancelled, Message: why}})
 		ref := inv.ref()

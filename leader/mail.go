@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -41,6 +42,7 @@ func (t *tx) postSet(s *session, to spec.ShardID, bucket spec.BucketName, trigge
 }
 
 func (t *tx) send(s *session, to spec.ShardID, m *store.Mail) {
+	t.steps.Pass(failpoint.Posted, m.App)
 	t.counters.Mail++
 	sequence := t.counters.Mail
 	t.write(store.AppendOutboxKey(nil, t.shard(), sequence), store.AppendMail(nil, m))
@@ -105,8 +107,10 @@ func (o *outbox) add(sequence uint64, m *store.Mail) {
 			if !o.waits(sequence) {
 				return // its app has been deleted
 			}
+			failpoint.At(failpoint.Sending, m.App)
 			err := o.deliver(sequence, m)
 			if err == nil {
+				failpoint.At(failpoint.Sent, m.App)
 				break
 			}
 			select {
@@ -162,6 +166,7 @@ type mailed struct {
 }
 
 func (c *mailed) evaluate(t *tx) error {
+	t.steps.Pass(failpoint.Acknowledged, c.mail.App)
 	t.erase(store.AppendOutboxKey(nil, t.shard(), c.sequence))
 	if b := c.mail.Object.Blob; b != nil {
 		t.release(c.mail.App, b)
@@ -222,6 +227,7 @@ func (c *take) evaluate(t *tx) error {
 			return err
 		}
 	}
+	t.steps.Pass(failpoint.Taken, m.App)
 	t.put(mark, []byte{1}) // an empty value reads as deleted while it is in flight
 	if m.Unacknowledged > low {
 		t.put(floor, store.AppendCount(nil, m.Unacknowledged))

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"slices"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 	"github.com/pheromone-run/pheromone/triggers"
@@ -122,6 +123,11 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
 	t.put(store.AppendSessionObjectKey(nil, t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
 	s.rec.Objects++
+	if rec.Producer == 0 {
+		t.steps.Pass(failpoint.Accepted, s.name.app)
+	} else {
+		t.steps.Pass(failpoint.Stored, s.name.app)
+	}
 	if rec.Producer != 0 && len(s.plan.reruns) > 0 {
 		t.met(s, bucket, rec.Producer)
 	}
@@ -167,6 +173,7 @@ func (t *tx) deliver(name sessionName, bucket spec.BucketName, key spec.Key, due
 		return
 	}
 	rec.Deliver = 0
+	t.steps.Pass(failpoint.Delivered, name.app)
 	t.put(at, store.AppendObject(nil, &rec))
 	s.rec.Timers--
 	t.touch(s)

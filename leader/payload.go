@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -34,6 +35,7 @@ func (l *Leader) stage(ctx context.Context, app spec.AppName, r io.Reader, limit
 	if err != nil {
 		return nil, err
 	}
+	failpoint.At(failpoint.Staged, app)
 	return &payload{blob: &blob, size: blob.Size}, nil
 }
 
@@ -51,6 +53,7 @@ func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte, 
 	if err != nil {
 		return nil, err
 	}
+	failpoint.At(failpoint.Staged, app)
 	return &payload{blob: &blob, size: blob.Size}, nil
 }
 

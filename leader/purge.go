@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -29,6 +30,7 @@ func (t *tx) purgeDue(subject store.Timer, due store.Micros) {
 // purge deletes a session and all that belongs to it.
 func (t *tx) purge(s *session) {
 	app, id := s.name.app, s.name.session
+	t.steps.Pass(failpoint.Purged, app)
 	if s.rec.Blobs > 0 {
 		t.releaseBlobs(s)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/store"
 )
 
@@ -124,6 +125,7 @@ func (t *tx) restore(key, value []byte) error {
 	switch {
 	case rec.State == store.InvocationRetrying:
 	case inv.attempt > 0 && rec.Attempts[len(rec.Attempts)-1].Ended == 0:
+		t.steps.Pass(failpoint.Lost, app)
 		lost := &exec.Failure{Kind: exec.Lost, Message: "the node stopped, or lost the leadership of the shard, while the attempt ran"}
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, lost)})
 		t.tell(inv, lost)

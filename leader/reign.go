@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
@@ -100,6 +101,7 @@ type machine struct {
 type entry struct {
 	seq     uint64
 	keys    []string // of the overlay
+	steps   failpoint.Entry
 	effects []func(error)
 }
 
@@ -239,11 +241,13 @@ func (r *reign) propose(tx *tx) error {
 		return nil
 	}
 	r.proposed++
-	e := &entry{seq: r.proposed, keys: tx.keys, effects: tx.effects}
+	e := &entry{seq: r.proposed, keys: tx.keys, steps: tx.steps, effects: tx.effects}
 	r.inflight.Lock()
 	r.inflight.entries = append(r.inflight.entries, e)
 	r.inflight.Unlock()
-	if err := r.term.Propose(tx.batch.Repr(), r.applied); err != nil {
+	body := tx.batch.Repr()
+	tx.steps.Propose(body)
+	if err := r.term.Propose(body, r.applied); err != nil {
 		return err // the entry is settled by abandon
 	}
 	return nil
@@ -259,11 +263,15 @@ func (r *reign) applied(err error) {
 	effects := e.effects
 	r.inflight.Unlock()
 	if err == nil {
+		e.steps.At(failpoint.Reported)
 		r.appliedSeq.Store(e.seq)
 	}
 	<-r.slots
 	for _, f := range effects {
 		f(err)
+	}
+	if err == nil {
+		e.steps.At(failpoint.Effected)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -169,6 +170,7 @@ func (t *tx) satisfied(s *session, x *expectation) bool {
 // that has ended becomes pending again, under its number.
 func (t *tx) runAgain(inv *invocation, why string) {
 	s := inv.session
+	t.steps.Pass(failpoint.Rerun, s.name.app)
 	switch {
 	case s.pending[inv.number] == nil:
 		t.remove(store.AppendHistoryKey(nil, t.shard(), s.name.app, s.name.session, inv.number))

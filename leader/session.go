@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -133,6 +134,7 @@ func (t *tx) settle(s *session) {
 
 // end gives the session its final state and arms its purge.
 func (t *tx) end(s *session, state store.SessionState) {
+	t.steps.Pass(failpoint.SessionEnded, s.name.app)
 	s.rec.State = state
 	s.rec.Ended = t.at
 	// Even with retention 0 whoever waits for the result needs a moment to read it.

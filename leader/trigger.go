@@ -4,6 +4,7 @@ import (
 	"errors"
 	"iter"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 	"github.com/pheromone-run/pheromone/triggers"
@@ -15,6 +16,9 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 	m := t.machine(s, name, tr)
 	if m == nil || s.failing != nil {
 		return
+	}
+	if ev.Kind == triggers.ObjectArrived {
+		t.steps.Pass(failpoint.Counted, s.name.app)
 	}
 	ev.Now = timeOf(t.at)
 	out, ok := t.advance(m, ev)
@@ -239,6 +243,7 @@ func (t *tx) triggerDue(subject store.Timer, due store.Micros) {
 	if m == nil || m.timer != due {
 		return
 	}
+	t.steps.Pass(failpoint.Ticked, subject.App)
 	m.timer = 0
 	s.rec.Timers--
 	t.touch(s)

@@ -3,6 +3,7 @@ package leader
 import (
 	"errors"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -14,6 +15,7 @@ type tx struct {
 	counters store.Counters
 	batch    *store.Batch
 	seq      uint64 // of the entry in the making
+	steps    failpoint.Entry
 	keys     []string
 	effects  []func(error)
 	at       store.Micros // the time of this round

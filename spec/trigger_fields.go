@@ -25,6 +25,15 @@ var primitives = []primitive{
 	{DynamicGroup, []string{"group_by", "until"}, ScopeSession, "once per group when the stage is complete, with the objects of the group"},
 }
 
+// Primitives lists the built-in rules that a trigger may have.
+func Primitives() []Primitive {
+	words := make([]Primitive, len(primitives))
+	for i := range primitives {
+		words[i] = primitives[i].name
+	}
+	return words
+}
+
 // commonOptions are the fields of every trigger.
 var commonOptions = []string{"name", "primitive", "target", "scope", "on", "when", "rerun"}
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 	"github.com/spf13/cobra"
@@ -153,6 +154,13 @@ func dataFolder(data string) (folder string, temporary bool, err error) {
 }
 
 func (c *cli) startNode(ctx context.Context, config NodeConfig) (Node, error) {
+	point := c.Getenv(failpoint.Variable)
+	if err := failpoint.Arm(point); err != nil {
+		return nil, usage("%w", err)
+	}
+	if failpoint.On() {
+		config.Log.Warn("a failpoint is armed: this process is here to die", "failpoint", point)
+	}
 	node, err := c.StartNode(ctx, config)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, listenError(config.Listen, err)

@@ -13,6 +13,6 @@
 // replace it: the streams, the environment, the clock, and the function that
 // starts a node.
 //
-// Imports client, spec and spec/wire. It does not import node: cmd/pheromone
+// Imports client, spec, spec/wire and internal/failpoint. It does not import node: cmd/pheromone
 // hands the node in.
 package cli

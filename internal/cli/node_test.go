@@ -206,6 +206,16 @@ func TestServeRefusesWhatThisVersionCannotDo(t *testing.T) {
 	}
 }
 
+func TestAFailpointThatIsNoneIsRefusedWithTheListOfThem(t *testing.T) {
+	s := newShell(t, nil)
+	s.env["PHEROMONE_FAILPOINT"] = "nowhere"
+	for _, args := range [][]string{{"serve", "--data", t.TempDir(), "--listen", "127.0.0.1:0"}, {"dev", "--random-port"}} {
+		if o := s.run(args...); o.code != 2 || !strings.Contains(o.stderr, `no point "nowhere"`) || !strings.Contains(o.stderr, "fired/logged") {
+			t.Errorf("%v: %+v", args, o)
+		}
+	}
+}
+
 func TestServeTakesSettingsFromFlagsThenEnvironmentThenFile(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "node.yaml")

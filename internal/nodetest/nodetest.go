@@ -61,6 +61,7 @@ type Node struct {
 	data    string
 	address string
 	args    []string
+	env     []string
 	process *exec.Cmd
 	exited  chan struct{}
 	log     *logBuffer
@@ -70,6 +71,15 @@ type Node struct {
 // ends it.
 func Start(t testing.TB, args ...string) *Node {
 	t.Helper()
+	n := New(t, args...)
+	n.Restart()
+	return n
+}
+
+// New makes a node on a new data folder, to be started with Launch or Restart. The
+// test ends it.
+func New(t testing.TB, args ...string) *Node {
+	t.Helper()
 	n := &Node{t: t, binary: Binary(t), data: filepath.Join(t.TempDir(), "data"), address: freeAddress(t), args: args, log: &logBuffer{}}
 	t.Cleanup(func() {
 		n.Stop()
@@ -77,7 +87,6 @@ func Start(t testing.TB, args ...string) *Node {
 			t.Logf("the node's log ends with:\n%s", n.log.tail())
 		}
 	})
-	n.Restart()
 	return n
 }
 
@@ -91,12 +100,16 @@ func freeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Restart starts the node on its data and waits until it is ready.
-func (n *Node) Restart() {
+// Setenv sets variables ("NAME=value") for the next starts, in place of those set before.
+func (n *Node) Setenv(variables ...string) { n.env = variables }
+
+// Launch starts the node on its data and does not wait for anything.
+func (n *Node) Launch() {
 	n.t.Helper()
 	args := append([]string{"serve", "--data", n.data, "--listen", n.address, "--log-level", "warn"}, n.args...)
 	cmd := exec.Command(n.binary, args...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log
+	cmd.Env = append(os.Environ(), n.env...)
 	if err := cmd.Start(); err != nil {
 		n.t.Fatalf("start the node: %v", err)
 	}
@@ -107,6 +120,15 @@ func (n *Node) Restart() {
 		_ = cmd.Wait()
 		close(exited)
 	}()
+}
+
+// Exited is closed when the process that runs now has ended by itself or is killed.
+func (n *Node) Exited() <-chan struct{} { return n.exited }
+
+// Restart starts the node on its data and waits until it is ready.
+func (n *Node) Restart() {
+	n.t.Helper()
+	n.Launch()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c := n.Client()
@@ -116,7 +138,7 @@ func (n *Node) Restart() {
 			return
 		}
 		select {
-		case <-exited:
+		case <-n.exited:
 			n.t.Fatalf("the node ended at its start:\n%s", n.log.tail())
 		case <-ctx.Done():
 			n.t.Fatalf("the node does not get ready:\n%s", n.log.tail())
@@ -148,6 +170,9 @@ func (n *Node) end(signal syscall.Signal) {
 
 // URL is where the node's API is.
 func (n *Node) URL() string { return "http://" + n.address }
+
+// Data is the node's data folder.
+func (n *Node) Data() string { return n.data }
 
 // Address is host:port of the API.
 func (n *Node) Address() string { return n.address }

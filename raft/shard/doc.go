@@ -15,5 +15,5 @@
 // ReadIndex returns, local reads see all that was acknowledged before the call.
 // It does not rest on clocks or leases for any of this.
 //
-// Imports spec and store.
+// Imports spec, store and internal/failpoint.
 package shard

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lni/dragonboat/v4/statemachine"
 
+	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -73,7 +74,9 @@ func (m *machine) Update(entries []statemachine.Entry) ([]statemachine.Entry, er
 		}
 		meta.Applied = entries[i].Index
 	}
+	failpoint.Entries(failpoint.Logged, bodies)
 	err := m.db.Apply(m.shard, bodies, meta)
+	failpoint.Entries(failpoint.Applied, bodies)
 	clear(bodies)
 	m.bodies = bodies
 	if err != nil {
