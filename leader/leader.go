@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -72,7 +73,8 @@ type Leader struct {
 	cfg Config
 	hub *hub
 
-	bytes *semaphore.Weighted // of intakeBytes
+	bytes   *semaphore.Weighted // of intakeBytes
+	largest atomic.Int64        // bytes of the largest entry proposed
 
 	mu struct {
 		sync.Mutex
@@ -145,6 +147,10 @@ func (l *Leader) Leading() bool {
 	defer l.mu.Unlock()
 	return l.mu.reign != nil
 }
+
+// LargestEntry returns the size of the largest raft entry that was proposed, in
+// bytes. It stays below MaxEntryBytes.
+func (l *Leader) LargestEntry() int { return int(l.largest.Load()) }
 
 // current waits for a reign.
 func (l *Leader) current(ctx context.Context) (*reign, error) {

@@ -252,7 +252,11 @@ func (l *Leader) sessionRecord(app spec.AppName, id spec.SessionID) (store.Sessi
 	if err != nil {
 		return store.Session{}, err
 	}
-	return store.DecodeSession(value)
+	rec, err := store.DecodeSession(value)
+	if err == nil && purging(&rec) {
+		err = errNoSession(sessionName{app, id})
+	}
+	return rec, err
 }
 
 // outputsBytes bounds the outputs that a result holds in memory.

@@ -58,7 +58,7 @@ func (r *reign) alone(f func(*tx)) error {
 	return err
 }
 
-// recoverRound is how many invocations are recovered in one entry.
+// recoverRound is how many invocations are recovered in one entry at most.
 const recoverRound = 1000
 
 func (r *reign) recoverPending() error {
@@ -69,7 +69,7 @@ func (r *reign) recoverPending() error {
 		err := r.alone(func(t *tx) {
 			n := 0
 			failed = t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
-				if n++; n > recoverRound {
+				if n++; n > recoverRound || n > 1 && t.full() {
 					next = append([]byte(nil), k...)
 					return false
 				}
@@ -106,7 +106,7 @@ func (t *tx) restore(key, value []byte) error {
 		t.erase(key)
 		return nil
 	}
-	inv := &invocation{session: s, number: id.Number, rec: rec}
+	inv := &invocation{session: s, number: id.Number, rec: rec, bytes: len(value)}
 	if s.pending == nil {
 		s.pending = make(map[uint64]*invocation)
 	}

@@ -40,8 +40,9 @@ type reign struct {
 	pending  map[spec.AppName]int     // invocations not ended, by app
 	newest   map[spec.AppName]*plan   // of the deployed apps
 	plans    map[planName]*plan
-	resting  []*session // ended ones that leave memory once they are applied
-	stash    *request   // an exclusive command that must have a round of its own
+	resting  []*session             // ended ones that leave memory once they are applied
+	sweeps   map[store.Timer]uint64 // the entries that the sweeps of held objects rest on
+	stash    *request               // an exclusive command that must have a round of its own
 	timers   timers
 	overlay  overlay
 	outbox   *outbox
@@ -78,11 +79,14 @@ type machineName struct {
 // machine is a trigger's state machine with what the store knows of it.
 type machine struct {
 	triggers.Machine
-	spec  *spec.Trigger
-	name  machineName
-	timer store.Micros // armed in the store; 0 if none
-	known bool         // the store has a state of it
-	dirty bool
+	spec   *spec.Trigger
+	name   machineName
+	timer  store.Micros // armed in the store; 0 if none
+	known  bool         // the store has a state of it
+	dirty  bool
+	header int // its size, with the sets named since it was written
+	// widest is the size of the largest record that the trigger holds, in scope bucket.
+	widest int
 }
 
 // entry is a proposed batch with what is to happen once it is applied.
@@ -105,6 +109,7 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 		pending:  make(map[spec.AppName]int),
 		newest:   make(map[spec.AppName]*plan),
 		plans:    make(map[planName]*plan),
+		sweeps:   make(map[store.Timer]uint64),
 		overlay:  newOverlay(),
 		slots:    make(chan struct{}, window),
 	}
@@ -168,7 +173,7 @@ func (r *reign) round(first *request) error {
 	for n, req := 1, first; req != nil; n++ {
 		tx.run(req)
 		req = nil
-		if n < entryCommands && tx.batch.Len() < entryBytes && !exclusive {
+		if n < entryCommands && !tx.full() && !exclusive {
 			select {
 			case req = <-r.intake:
 			default:
@@ -205,6 +210,7 @@ func (r *reign) propose(tx *tx) error {
 		return nil
 	}
 	r.proposed++
+	r.leader.largest.Store(max(r.leader.largest.Load(), int64(tx.batch.Len())))
 	e := &entry{seq: r.proposed, keys: tx.keys, effects: tx.effects}
 	r.inflight.Lock()
 	r.inflight.entries = append(r.inflight.entries, e)

@@ -30,6 +30,7 @@ type world struct {
 	run     *runner
 	told    told
 	firing  int // bound of the firings of an entry; 0: the default
+	now     func() time.Time
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
@@ -70,7 +71,7 @@ func (w *world) start() {
 			w.t.Fatalf("start shard %d: %v", id, err)
 		}
 		w.raft[id] = s
-		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing})
+		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing, Now: w.now})
 	}
 	for _, l := range w.leaders {
 		w.done.Go(func() {
@@ -96,6 +97,15 @@ func (w *world) close() {
 	w.done.Wait()
 	w.run.loads.Wait() // what reads the store
 	w.stop = nil
+	most := leader.MaxEntryBytes
+	if w.firing > 0 {
+		most = w.firing + w.firing/3 + 1<<20 // and what a round takes besides its firings
+	}
+	for id, l := range w.leaders {
+		if n := l.LargestEntry(); n > most {
+			w.t.Errorf("shard %d proposed an entry of %d bytes, more than %d", id, n, most)
+		}
+	}
 	if err := w.host.Close(); err != nil {
 		w.t.Errorf("close the host: %v", err)
 	}
