@@ -197,13 +197,19 @@ func (t *tx) dropMail(app spec.AppName) {
 	})
 }
 
-// scan reads a range of the store.
+// errEnough ends a scan before its end.
+var errEnough = errors.New("enough")
+
+// scan reads a range of the store, up to where fn returns an error.
 func (t *tx) scan(lower, upper []byte, fn func(k, v []byte) error) {
 	var damaged error
 	err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
 		damaged = fn(k, v)
 		return damaged == nil
 	})
+	if damaged == errEnough {
+		damaged = nil
+	}
 	if err = errors.Join(err, damaged); err != nil {
 		t.broken(err)
 	}

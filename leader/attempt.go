@@ -46,10 +46,16 @@ func (k *sink) Started(task *exec.Task, executor string) {
 	r.starts.Lock()
 	defer r.starts.Unlock()
 	r.starts.list = append(r.starts.list, start{task.App, task.Invocation, task.Attempt, executor, r.now()})
-	if !r.starts.armed {
-		r.starts.armed = true
-		time.AfterFunc(startDelay, func() { _ = r.intake.offer(r.ctx, &request{command: wake{}}) })
+	r.starts.arm(r)
+}
+
+// arm sees to it that there will be a round. The lock must be held.
+func (s *starts) arm(r *reign) {
+	if s.armed {
+		return
 	}
+	s.armed = true
+	time.AfterFunc(startDelay, func() { _ = r.intake.offer(r.ctx, &request{command: wake{}}) })
 }
 
 // wake has the loop do a round.
@@ -63,7 +69,14 @@ func (r *reign) takeStarts(t *tx) {
 	list := r.starts.list
 	r.starts.list, r.starts.armed = nil, false
 	r.starts.Unlock()
-	for _, st := range list {
+	for i, st := range list {
+		if t.full() { // records with many inputs: the others are taken by a later round
+			r.starts.Lock()
+			r.starts.list = append(list[i:], r.starts.list...)
+			r.starts.arm(r)
+			r.starts.Unlock()
+			return
+		}
 		if inv := t.attempt(st.app, st.id, st.attempt); inv != nil {
 			t.steps.Pass(failpoint.Started, st.app)
 			t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Started: micros(st.at), Executor: st.executor})
@@ -357,6 +370,9 @@ func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, 
 			if err := spec.ValidKey(string(key)); err != nil {
 				return refuse("join on %s/%s: %s", e.Bucket, e.JoinTrigger, err)
 			}
+		}
+		if fault := t.joinFault(s, b.Name, tr, e.JoinKeys); fault != "" {
+			return refuse("join on %s/%s: %s", e.Bucket, e.JoinTrigger, fault)
 		}
 		return false, nil
 	}

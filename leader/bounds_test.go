@@ -25,7 +25,7 @@ func TestAFiringThatIsTooLargeFailsInsteadOfStoppingTheShard(t *testing.T) {
 			return nil
 		},
 	})
-	w.firing = 1 << 20
+	w.firing = 512 << 10
 	w.restart()
 	e := w.failed(w.put("seeds", "large", ""))
 	if e.Kind != "refused" || e.Function != "fire" || !strings.Contains(e.Message, fmt.Sprint(objects)) {

@@ -145,7 +145,7 @@ func (t *tx) beginChild(m *store.Mail) {
 	p := t.newest[m.App]
 	name := sessionName{m.App, m.To}
 	if p == nil || t.session(name) != nil {
-		t.releaseOf(m)
+		t.releaseMail(m)
 		return
 	}
 	s := t.newSession(name, p, store.Origin{Kind: store.OriginChild, Bucket: m.Bucket, Key: childInput, Session: m.Session})
@@ -156,7 +156,7 @@ func (t *tx) beginChild(m *store.Mail) {
 	if _, ok := p.app.Bucket(m.Bucket); !ok {
 		function, _ := spec.FunctionOfInbox(m.Bucket)
 		s.rec.Failure = &store.Failure{Kind: exec.Refused, Function: function, Message: fmt.Sprintf("function %q was removed from the app before the child session began", function)}
-		t.releaseOf(m)
+		t.releaseMail(m)
 		return
 	}
 	rec := m.Object
@@ -164,8 +164,8 @@ func (t *tx) beginChild(m *store.Mail) {
 	t.insert(s, m.Bucket, childInput, &rec)
 }
 
-// releaseOf lets go of the blob that a message refers to.
-func (t *tx) releaseOf(m *store.Mail) {
+// releaseMail lets go of the blob that a message refers to.
+func (t *tx) releaseMail(m *store.Mail) {
 	if m.Object.Blob != nil {
 		t.release(m.App, m.Object.Blob)
 	}
@@ -200,12 +200,12 @@ func (t *tx) cancelChild(m *store.Mail) {
 func (t *tx) childEnded(m *store.Mail) {
 	s := t.session(sessionName{m.App, m.To})
 	if s == nil || s.rec.State != store.SessionRunning {
-		t.releaseOf(m)
+		t.releaseMail(m)
 		return
 	}
 	child, ok := t.child(s, m.Session)
 	if !ok || !child.Awaited || child.State != store.SessionRunning {
-		t.releaseOf(m)
+		t.releaseMail(m)
 		return
 	}
 	t.endOfChild(s, m.Session, child, m.State)
@@ -222,7 +222,7 @@ func (t *tx) childEnded(m *store.Mail) {
 		}
 	}
 	if err != nil || existing != nil {
-		t.releaseOf(m)
+		t.releaseMail(m)
 		return
 	}
 	t.store(s, o)

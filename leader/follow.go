@@ -70,7 +70,7 @@ func (t *tx) cancelChildren(s *session) {
 		child, err := store.DecodeChild(v)
 		if err == nil && child.Awaited && child.State == store.SessionRunning {
 			if n++; n > cancelPage {
-				return errPageFull
+				return errEnough
 			}
 			page = append(page, id)
 		}
@@ -147,8 +147,6 @@ func (l *Leader) readResult(ctx context.Context, c *reported) error {
 	}
 	return err
 }
-
-var errPageFull = errors.New("the page is full")
 
 // soleOutput finds the output of a session that has one.
 func (l *Leader) soleOutput(app spec.AppName, id spec.SessionID, rec *store.Session) (spec.BucketName, spec.Key, error) {

@@ -50,7 +50,11 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 	t.steps.Pass(failpoint.Held, app)
 	t.setApart(app, rec)
 	position := uint64(t.revision())
-	t.put(store.AppendHeldKey(nil, t.shard(), app, bucket, trigger, position), store.AppendObject(nil, rec))
+	value := store.AppendObject(nil, rec)
+	if m := t.machine(nil, machineName{app: app, bucket: bucket, trigger: trigger}, tr); m != nil {
+		m.widest = max(m.widest, len(value))
+	}
+	t.put(store.AppendHeldKey(nil, t.shard(), app, bucket, trigger, position), value)
 	t.stepBucket(p, bucket, tr, triggers.Event{
 		Kind:   triggers.ObjectArrived,
 		Object: triggers.Object{Position: position, Key: rec.Key, Group: rec.Meta[tr.GroupBy.Meta]},
@@ -112,10 +116,27 @@ func (t *tx) stepHeld(p *plan, m *machine, ev triggers.Event) bool {
 			t.erase(store.AppendTriggerItemKey(nil, t.shard(), n.app, "", n.bucket, n.trigger, ev.Object.Position))
 		}
 	}
-	for _, position := range out.Drop {
-		t.letGoHeld(m.name, position)
-	}
+	t.letGoDropped(m.name, &out)
 	return true
+}
+
+// letGoDropped deletes the held objects that a step has dropped.
+func (t *tx) letGoDropped(name machineName, out *triggers.Outcome) {
+	n := len(out.Drop)
+	if !out.DropsFirst || n <= pointDeletes {
+		for _, position := range out.Drop {
+			t.letGoHeld(name, position)
+		}
+		return
+	}
+	for _, position := range out.Drop {
+		if rec, ok := t.held(name, position); ok && rec.Blob != nil {
+			t.release(name.app, rec.Blob)
+		}
+	}
+	// Nobody reads them again, so that those in flight may stay in the overlay.
+	t.batch.DeleteRange(store.AppendHeldPrefix(nil, t.shard(), name.app, name.bucket, name.trigger),
+		store.AppendHeldKey(nil, t.shard(), name.app, name.bucket, name.trigger, out.Drop[n-1]+1))
 }
 
 func kept(out *triggers.Outcome, position uint64) bool {
@@ -132,30 +153,47 @@ func kept(out *triggers.Outcome, position uint64) bool {
 func (t *tx) fireBucket(p *plan, name machineName, tr *spec.Trigger, f *triggers.Firing) {
 	id := spec.NewSessionID(spec.BucketSlot(name.app, name.bucket), timeOf(t.at))
 	s := t.newSession(sessionName{name.app, id}, p, store.Origin{Kind: store.OriginTrigger, Bucket: name.bucket, Trigger: name.trigger})
+	copies, size, sources := t.copiesOf(s, name, f)
 	for _, target := range tr.Target {
-		if t.overflows(f.Inputs, heldInputBytes) {
+		if !t.fits(size, refs(name.bucket, f)+sources) {
 			t.refuseFiring(s, target, name.bucket, name.trigger, f, nil)
 			continue
 		}
-		inputs := make([]store.InputRef, 0, len(f.Inputs))
+		inputs := make([]store.InputRef, len(copies))
 		number := s.rec.Invocations + 1
-		for _, o := range f.Inputs {
-			rec, ok := t.held(name, o.Position)
-			if !ok {
-				continue // t.held has given the term up
-			}
+		for i := range copies {
+			rec, position := &copies[i], f.Inputs[i].Position
 			if rec.Blob != nil {
 				t.share(name.app, rec.Blob)
 				s.rec.Blobs++
 			}
-			t.write(store.AppendHeldInputKey(nil, t.shard(), name.app, id, number, o.Position), store.AppendObject(nil, &rec))
+			t.write(store.AppendHeldInputKey(nil, t.shard(), name.app, id, number, position), store.AppendObject(nil, rec))
 			s.rec.Held++
-			inputs = append(inputs, store.InputRef{
-				Bucket: name.bucket, Key: o.Key, Revision: spec.Revision(o.Position), Held: true, Source: rec.Session, Producer: rec.Producer,
-			})
+			inputs[i] = store.InputRef{
+				Bucket: name.bucket, Key: f.Inputs[i].Key, Revision: spec.Revision(position), Held: true, Source: rec.Session, Producer: rec.Producer,
+			}
 		}
 		t.fire(s, target, name.bucket, name.trigger, f, inputs)
 	}
+}
+
+// copiesOf reads what a firing takes, and returns what a copy of it writes, and how
+// many bytes the names of the sessions have that it comes from.
+func (t *tx) copiesOf(s *session, name machineName, f *triggers.Firing) (copies []store.Object, size, sources int) {
+	copies = make([]store.Object, 0, len(f.Inputs))
+	for i := range f.Inputs {
+		rec, ok := t.held(name, f.Inputs[i].Position)
+		if !ok {
+			return nil, 0, 0 // t.held has given the term up
+		}
+		size += len(store.AppendObject(nil, &rec)) + keyExtra + len(name.app) + len(s.name.session)
+		if rec.Blob != nil {
+			size += blobRefBytes + len(name.app)
+		}
+		sources += len(rec.Session)
+		copies = append(copies, rec)
+	}
+	return copies, size, sources
 }
 
 // held reads an object that a trigger holds.
@@ -198,24 +236,18 @@ func (t *tx) heldDeleted(name machineName) (deleted, holds bool) {
 	return deleted, holds
 }
 
-// dropHeld deletes all that a trigger of scope bucket holds.
-func (t *tx) dropHeld(name machineName) {
+// widestHeld returns the size of the largest record that a trigger holds.
+func (t *tx) widestHeld(name machineName) (int, error) {
+	if name.session != "" {
+		return 0, nil
+	}
+	widest := 0
 	lower, upper := store.Bounds(store.AppendHeldPrefix(nil, t.shard(), name.app, name.bucket, name.trigger))
-	err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
-		rec, err := store.DecodeObject(v)
-		if err != nil {
-			t.broken(err)
-			return false
-		}
-		if rec.Blob != nil {
-			t.release(name.app, rec.Blob)
-		}
+	err := t.leader.cfg.DB.Scan(lower, upper, func(_, v []byte) bool {
+		widest = max(widest, len(v))
 		return true
 	})
-	if err != nil {
-		t.broken(err)
-	}
-	t.batch.DeleteRange(lower, upper)
+	return widest, err
 }
 
 // tickBucket ticks a machine of scope bucket whose timer is due.
@@ -241,6 +273,9 @@ func (t *tx) tickBucket(name machineName, due store.Micros) {
 // nameSet passes a set that a function named to its dynamic_join.
 func (t *tx) nameSet(s *session, bucket spec.BucketName, tr *spec.Trigger, keys []spec.Key) {
 	if tr.Scope != spec.ScopeBucket {
+		if m := t.machine(s, machineName{s.name.app, s.name.session, bucket, tr.Name}, tr); m != nil {
+			m.headerBytes += setBytes(keys)
+		}
 		t.step(s, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys})
 		return
 	}

@@ -30,6 +30,7 @@ type invocation struct {
 	attempt    uint32 // the one that counts; 0 before the first
 	dispatched bool   // the attempt is with the executors
 	dirty      bool
+	bytes      int           // of its record, as it was last written
 	refusal    *exec.Failure // why an emission was refused: the attempt fails with it
 
 	buffered      []emission // of emit: atomic, until the attempt succeeds
@@ -77,6 +78,9 @@ func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName
 	s.rec.Pending++
 	t.countPending(inv, 1)
 	s.countStart(target, t.cause)
+	for i := range inputs {
+		inv.bytes += refBytes(inputs[i].Bucket) + len(inputs[i].Key)
+	}
 	t.touch(s)
 	t.mark(inv)
 	return inv
@@ -86,6 +90,7 @@ func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName
 func (t *tx) mark(inv *invocation) {
 	if !inv.dirty {
 		inv.dirty = true
+		t.firing += max(inv.bytes, len(inv.rec.Group)) + invocationExtra
 		t.dirty.invocations = append(t.dirty.invocations, inv)
 	}
 }
@@ -99,6 +104,7 @@ func (t *tx) writeInvocation(inv *invocation) {
 	}
 	name := inv.session.name
 	value := store.AppendInvocation(nil, &inv.rec)
+	inv.bytes = len(value)
 	if inv.rec.State == store.InvocationQueued || inv.rec.State == store.InvocationRetrying {
 		t.write(store.AppendPendingKey(nil, t.shard(), name.app, name.session, inv.number), value)
 		return
@@ -283,6 +289,7 @@ func (t *tx) abort(inv *invocation, failure *store.Failure) {
 }
 
 func (t *tx) failure(inv *invocation, f *exec.Failure) *store.Failure {
+	t.firing += len(f.Message) + len(f.Detail)
 	return &store.Failure{
 		Kind:       f.Kind,
 		Message:    clip(f.Message, failureMessage),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
@@ -75,7 +76,8 @@ type Leader struct {
 	cfg Config
 	hub *hub
 
-	room *room
+	room    *room
+	largest atomic.Int64 // bytes of the largest entry proposed
 
 	mu struct {
 		sync.Mutex
@@ -154,6 +156,10 @@ func (l *Leader) Leading() bool {
 	defer l.mu.Unlock()
 	return l.mu.reign != nil
 }
+
+// LargestEntry returns the size of the largest raft entry that was proposed, in
+// bytes. It stays below MaxEntryBytes.
+func (l *Leader) LargestEntry() int { return int(l.largest.Load()) }
 
 // current waits for a reign.
 func (l *Leader) current(ctx context.Context) (*reign, error) {

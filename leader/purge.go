@@ -12,28 +12,50 @@ import (
 // it a range tombstone costs less, but thousands of those slow every read.
 const pointDeletes = 1000
 
+// Bounds of what one round purges of a session with large objects: of the records
+// that it looks through, and of those whose bytes it lets go of.
+const (
+	purgeRecords = 20_000
+	purgeBlobs   = 5_000
+)
+
+// purging tells whether a session is being deleted: a part of its objects is gone.
+// Its time to be purged says so, which then is the time at which it ended; else it is
+// later. Until its record goes with the last part, nothing finds the session.
+func purging(rec *store.Session) bool {
+	return rec.State != store.SessionRunning && rec.Purge != 0 && rec.Purge <= rec.Ended
+}
+
 // purgeDue deletes an ended session whose retention is over.
 func (t *tx) purgeDue(subject store.Timer, due store.Micros) {
 	s := t.session(sessionName{subject.App, subject.Session})
-	if s == nil || s.rec.State == store.SessionRunning || s.rec.Purge != due {
+	if s == nil || s.rec.State == store.SessionRunning || s.rec.Purge != due && !purging(&s.rec) {
 		return
 	}
-	if s.follows() || s.lastSeq > t.appliedSeq.Load() { // purge finds keys by looking into the store
+	switch {
+	case !s.follows() && s.lastSeq <= t.appliedSeq.Load(): // purge finds keys by looking into the store
+		t.purge(s)
+	case purging(&s.rec):
+		t.rest(subject)
+	default:
 		s.rec.Purge = t.at + store.Micros(purgeGrace.Microseconds())
 		t.arm(s.rec.Purge, purgeTimer(s))
 		t.touch(s)
-		return
 	}
-	t.purge(s)
 }
 
-// purge deletes a session and all that belongs to it.
+// purge deletes a session and all that belongs to it. One with many large objects
+// goes in parts, with the timer to go on.
 func (t *tx) purge(s *session) {
-	app, id := s.name.app, s.name.session
-	t.steps.Pass(failpoint.Purged, app)
-	if s.rec.Blobs > 0 {
-		t.releaseBlobs(s)
+	t.steps.Pass(failpoint.Purged, s.name.app)
+	if s.rec.Blobs > 0 && !t.purgePart(s) {
+		s.rec.Purge = s.rec.Ended
+		t.rest(purgeTimer(s))
+		t.touch(s)
+		t.onApplied(func() { t.leader.hub.ended(s.name) })
+		return
 	}
+	app, id := s.name.app, s.name.session
 	small := s.rec.Objects <= pointDeletes
 	for _, b := range s.rec.Buckets {
 		t.clear(store.AppendSessionObjectsPrefix(nil, t.shard(), app, b, id, ""), small)
@@ -81,32 +103,51 @@ func (t *tx) clear(prefix []byte, small bool) {
 	}
 }
 
-// releaseBlobs gives back the session's references to the bytes of large objects.
-func (t *tx) releaseBlobs(s *session) {
-	release := func(_, value []byte) bool {
-		rec, err := store.DecodeObject(value)
-		if err != nil {
-			t.broken(err)
-			return false
+// purgePart gives back the session's references to the bytes of large objects, of as
+// many as a round may, and deletes the records that it comes by unless they are the
+// last ones. It tells whether they are.
+func (t *tx) purgePart(s *session) (last bool) {
+	records, blobs := 0, 0
+	part := func(prefix []byte) bool {
+		lower, upper := store.Bounds(prefix)
+		last := true
+		t.scan(lower, upper, func(k, v []byte) error {
+			if records == purgeRecords || blobs == purgeBlobs {
+				upper, last = append([]byte(nil), k...), false
+				return errEnough
+			}
+			rec, err := store.DecodeObject(v)
+			if err == nil && rec.Blob != nil {
+				t.release(s.name.app, rec.Blob)
+				blobs++
+			}
+			records++
+			return err
+		})
+		if !last {
+			t.batch.DeleteRange(lower, upper)
 		}
-		if rec.Blob != nil {
-			t.release(s.name.app, rec.Blob)
-		}
-		return true
+		return last
 	}
 	prefixes := [][]byte{store.AppendHeldInputsPrefix(nil, t.shard(), s.name.app, s.name.session)}
 	for _, b := range s.rec.Buckets {
 		prefixes = append(prefixes, store.AppendSessionObjectsPrefix(nil, t.shard(), s.name.app, b, s.name.session, ""))
 	}
-	for _, prefix := range prefixes {
-		lower, upper := store.Bounds(prefix)
-		if err := t.leader.cfg.DB.Scan(lower, upper, release); err != nil {
-			t.broken(err)
+	for i, prefix := range prefixes {
+		if part(prefix) {
+			continue
 		}
+		for _, whole := range prefixes[:i] {
+			lower, upper := store.Bounds(whole)
+			t.batch.DeleteRange(lower, upper)
+		}
+		return false
 	}
+	return true
 }
 
-// purgeNow is the command that deletes an ended session before its time.
+// purgeNow is the command that deletes an ended session before its time: nothing
+// finds it any more. What does not fit into its round goes by the timer.
 type purgeNow struct {
 	name sessionName
 }
@@ -115,7 +156,7 @@ func (purgeNow) exclusive() {}
 
 func (c purgeNow) evaluate(t *tx) error {
 	s := t.session(c.name)
-	if s == nil {
+	if s == nil || purging(&s.rec) {
 		return errNoSession(c.name)
 	}
 	if s.rec.State == store.SessionRunning {

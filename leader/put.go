@@ -174,6 +174,9 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 func (c *put) intoSession(t *tx, p *plan) error {
 	s := t.session(sessionName{c.App, c.Session})
 	if s != nil {
+		if purging(&s.rec) {
+			return spec.Errorf(spec.CodeUnavailable, "session %s is being deleted just now: its name is free again in a moment", c.Session)
+		}
 		p = s.plan
 	}
 	if _, ok := p.app.Bucket(c.Bucket); !ok {

@@ -281,7 +281,11 @@ func (l *Leader) readSession(from interface{ Get([]byte) ([]byte, error) }, app 
 	if err != nil {
 		return store.Session{}, err
 	}
-	return store.DecodeSession(value)
+	rec, err := store.DecodeSession(value)
+	if err == nil && purging(&rec) {
+		err = errNoSession(sessionName{app, id})
+	}
+	return rec, err
 }
 
 // outputsBytes bounds the outputs that a result holds in memory.

@@ -62,7 +62,7 @@ func (r *reign) alone(f func(*tx)) error {
 	return err
 }
 
-// recoverRound is how many invocations are recovered in one entry.
+// recoverRound is how many invocations are recovered in one entry at most.
 const recoverRound = 1000
 
 func (r *reign) recoverPending() error {
@@ -73,7 +73,7 @@ func (r *reign) recoverPending() error {
 		err := r.alone(func(t *tx) {
 			n := 0
 			failed = t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
-				if n++; n > recoverRound {
+				if n++; n > recoverRound || n > 1 && t.full() {
 					next = append([]byte(nil), k...)
 					return false
 				}
@@ -113,7 +113,7 @@ func (t *tx) restore(key, value []byte) error {
 	if s.pending[id.Number] != nil {
 		return nil // taking over the apps has just fired it
 	}
-	inv := &invocation{session: s, number: id.Number, rec: rec}
+	inv := &invocation{session: s, number: id.Number, rec: rec, bytes: len(value)}
 	if s.pending == nil {
 		s.pending = make(map[uint64]*invocation)
 	}

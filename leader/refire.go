@@ -42,12 +42,14 @@ func (c *refire) evaluate(t *tx) error {
 	if err != nil {
 		return err
 	}
+	now, later := 0, 0
 	for i := range fired {
 		f := &fired[i]
 		if p.app.Functions[f.rec.Function] == nil {
 			return spec.Errorf(spec.CodeConflict, "session %s ran function %q, which the newest version of app %q does not have", c.name.session, f.rec.Function, c.name.app)
 		}
-		if t.overflows(f.objects(), heldInputBytes) {
+		now, later = now+f.copies, later+f.refs
+		if !t.fits(now, later) {
 			return spec.Errorf(spec.CodeTooLarge, "session %s was fired with more objects than one entry of the log holds", c.name.session)
 		}
 	}
@@ -68,14 +70,8 @@ func (c *refire) evaluate(t *tx) error {
 type fired struct {
 	number uint64
 	rec    store.Invocation
-}
-
-func (f *fired) objects() []triggers.Object {
-	list := make([]triggers.Object, len(f.rec.Inputs))
-	for i := range f.rec.Inputs {
-		list[i].Key = f.rec.Inputs[i].Key
-	}
-	return list
+	copies int // bytes that copies of its inputs take
+	refs   int // bytes that the references to them take
 }
 
 // firedWith returns the invocations of the firing that started a session: they
@@ -90,9 +86,29 @@ func (t *tx) firedWith(s *session) ([]fired, error) {
 		if inv == nil || len(inv.rec.Inputs) == 0 || !inv.rec.Inputs[0].Held {
 			break
 		}
-		list = append(list, fired{number, inv.rec})
+		f := fired{number: number, rec: inv.rec}
+		if err := t.measure(s.name, &f); err != nil {
+			return nil, err
+		}
+		list = append(list, f)
 	}
 	return list, nil
+}
+
+// measure adds up what copies of an invocation's inputs take.
+func (t *tx) measure(name sessionName, f *fired) error {
+	for i := range f.rec.Inputs {
+		in := &f.rec.Inputs[i]
+		key := store.AppendHeldInputKey(nil, t.shard(), name.app, name.session, f.number, uint64(in.Revision))
+		value, err := t.leader.cfg.DB.Get(key)
+		if err != nil {
+			t.broken(err)
+			return err
+		}
+		f.copies += len(key) + len(value) + keyExtra + blobRefBytes
+		f.refs += refBytes(in.Bucket) + len(in.Key) + len(in.Source)
+	}
+	return nil
 }
 
 // fireAgain fires one of the functions again, with copies of what it was given.

@@ -44,8 +44,9 @@ type reign struct {
 	pendingOf map[functionName]int     // the same by function
 	newest    map[spec.AppName]*plan   // of the deployed apps
 	plans     map[planName]*plan
-	resting   []*session // ended ones that leave memory once they are applied
-	stash     *request   // an exclusive command that must have a round of its own
+	resting   []*session             // ended ones that leave memory once they are applied
+	sweeps    map[store.Timer]uint64 // the entries that the sweeps of held objects rest on
+	stash     *request               // an exclusive command that must have a round of its own
 	timers    timers
 	overlay   overlay
 	outbox    *outbox
@@ -95,6 +96,10 @@ type machine struct {
 	stack   string // of the panic that took the machine
 	backlog uint64 // from this position on, items have come that no machine has counted; 0 for none
 	tail    uint64 // the last position that was added to the backlog in this reign
+
+	headerBytes int // of the header, with the sets named since it was written
+	// widest is the size of the largest record that the trigger holds, in scope bucket.
+	widest int
 }
 
 // entry is a proposed batch with what is to happen once it is applied.
@@ -119,6 +124,7 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 		pendingOf: make(map[functionName]int),
 		newest:    make(map[spec.AppName]*plan),
 		plans:     make(map[planName]*plan),
+		sweeps:    make(map[store.Timer]uint64),
 		overlay:   newOverlay(),
 		slots:     make(chan struct{}, window),
 	}
@@ -204,7 +210,7 @@ func (r *reign) round(first *request) error {
 		tx.run(req)
 		taken = append(taken, req)
 		req = nil
-		if n < entryCommands && tx.batch.Len() < entryBytes && !exclusive {
+		if n < entryCommands && !tx.full() && !exclusive {
 			req = r.intake.take()
 		}
 		if req != nil && isExclusive(req.command) {
@@ -241,6 +247,7 @@ func (r *reign) propose(tx *tx) error {
 		return nil
 	}
 	r.proposed++
+	r.leader.largest.Store(max(r.leader.largest.Load(), int64(tx.batch.Len())))
 	e := &entry{seq: r.proposed, keys: tx.keys, steps: tx.steps, effects: tx.effects}
 	r.inflight.Lock()
 	r.inflight.entries = append(r.inflight.entries, e)

@@ -150,7 +150,7 @@ func (t *tx) pendingOrEnded(s *session, number uint64) *invocation {
 		t.broken(err)
 		return nil
 	}
-	inv := &invocation{session: s, number: number, rec: rec}
+	inv := &invocation{session: s, number: number, rec: rec, bytes: len(value)}
 	if n := len(rec.Attempts); n > 0 {
 		inv.attempt = rec.Attempts[n-1].Number
 	}

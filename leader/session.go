@@ -203,7 +203,7 @@ type cancel struct {
 
 func (c *cancel) evaluate(t *tx) error {
 	s := t.session(c.name)
-	if s == nil {
+	if s == nil || purging(&s.rec) {
 		return errNoSession(c.name)
 	}
 	if s.rec.State != store.SessionRunning {

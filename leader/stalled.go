@@ -125,6 +125,7 @@ func (t *tx) advance(m *machine, ev triggers.Event) (out triggers.Outcome, ok bo
 	if m.stalled != "" {
 		return out, false
 	}
+	ev.Limit = t.partOf(m.name, m)
 	out, header, err := m.try(ev)
 	if err == nil && m.spec.Primitive.Custom() {
 		err = t.sound(m, &ev, &out, header)

@@ -72,6 +72,13 @@ func (t *tx) arm(due store.Micros, subject store.Timer) {
 	}
 }
 
+// rest comes back to a timer that is due a little later: what is left to do has to
+// see in the store what was done so far.
+func (t *tx) rest(subject store.Timer) { t.arm(t.at+store.Micros(restPause.Microseconds()), subject) }
+
+// restPause is how long rest waits: about as long as an entry takes.
+const restPause = 10 * time.Millisecond
+
 // disarm takes a timer back. Its reminder finds that it does not count any more.
 func (t *tx) disarm(due store.Micros, subject store.Timer) {
 	t.erase(store.AppendTimerKey(nil, t.shard(), due, &subject))
@@ -83,7 +90,7 @@ func (r *reign) fireTimers(t *tx) {
 	if step := store.Micros(horizonStep.Microseconds()); t.at >= r.timers.horizon-step/2 {
 		r.lookAhead(t.at + step)
 	}
-	for n := 0; n < timersRound && t.batch.Len() < entryBytes && len(r.timers.queue) > 0 && r.timers.queue[0].due <= t.at; n++ {
+	for n := 0; n < timersRound && !t.full() && len(r.timers.queue) > 0 && r.timers.queue[0].due <= t.at; n++ {
 		due := heap.Pop(&r.timers.queue).(reminder)
 		t.disarm(due.due, due.timer)
 		t.timerDue(due)
@@ -113,6 +120,8 @@ func (t *tx) timerDue(due reminder) {
 		t.followDue(subject)
 	case store.TimerRequest:
 		t.forgetRequest(subject, due.due)
+	case store.TimerSweep:
+		t.sweep(subject)
 	}
 }
 

@@ -34,7 +34,7 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 			inputs[j] = store.InputRef{Bucket: bucket, Key: o.Key, Revision: spec.Revision(o.Position)}
 		}
 		for _, target := range tr.Target {
-			if t.overflows(f.Inputs, inputBytes) {
+			if !t.fits(0, refs(bucket, f)) {
 				t.refuseFiring(s, target, bucket, tr.Name, f, inputs[:min(len(inputs), inputsShown)])
 				continue
 			}
@@ -54,8 +54,13 @@ func (t *tx) keep(s *session, name machineName, m *machine, out *triggers.Outcom
 		t.write(store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, it.Position),
 			store.AppendItem(nil, &store.Item{Key: it.Key, Group: it.Group, Time: micros(it.Time)}))
 	}
-	for _, position := range out.Drop {
-		t.erase(store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, position))
+	if n := len(out.Drop); out.DropsFirst && n > pointDeletes {
+		t.batch.DeleteRange(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, session, name.bucket, name.trigger),
+			store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, out.Drop[n-1]+1))
+	} else {
+		for _, position := range out.Drop {
+			t.erase(store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, position))
+		}
 	}
 	var want store.Micros
 	if !out.Timer.IsZero() {
@@ -105,8 +110,10 @@ func (t *tx) writeMachine(m *machine) {
 	if m.Machine == nil && n.session != "" {
 		return // what is stored stays as it is, for people who look into it
 	}
+	header := m.headerOf()
+	m.headerBytes = len(header)
 	t.write(store.AppendTriggerStateKey(nil, t.shard(), n.app, n.session, n.bucket, n.trigger),
-		store.AppendTriggerState(nil, &store.TriggerState{Timer: m.timer, Header: m.headerOf(), Primitive: m.spec.Primitive, Stalled: m.backlog}))
+		store.AppendTriggerState(nil, &store.TriggerState{Timer: m.timer, Header: header, Primitive: m.spec.Primitive, Stalled: m.backlog}))
 }
 
 // machine returns the state machine of a trigger in a session, or of scope bucket
@@ -178,7 +185,9 @@ func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machi
 	if err != nil {
 		t.stall(m, err)
 	}
-	return m, nil
+	m.headerBytes = len(rec.Header)
+	m.widest, err = t.widestHeld(name)
+	return m, err
 }
 
 // items reads what is kept for a machine from a position on, up to before another
@@ -217,7 +226,7 @@ func (t *tx) forgetMachine(name machineName, timer store.Micros) {
 	t.erase(store.AppendTriggerStateKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
 	t.batch.DeleteRange(store.Bounds(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, name.session, name.bucket, name.trigger)))
 	if name.session == "" {
-		t.dropHeld(name)
+		t.sweepFrom(name, uint64(t.counters.Revision))
 	}
 	if timer != 0 {
 		t.disarm(timer, store.Timer{Kind: store.TimerTrigger, App: name.app, Session: name.session, Bucket: name.bucket, Trigger: name.trigger})
@@ -284,15 +293,54 @@ func (t *tx) disarmMachines(s *session) {
 }
 
 // finishStages tells triggers that wait for functions that all their invocations
-// in the session are done: none of them is pending, nor of a function that was
-// seen to cause them.
+// in the session are done. If the round is full they are told in a later one: their
+// timers see to that.
 func (t *tx) finishStages(s *session) {
 	if s.rec.Awaited > 0 {
 		return // the result of a child session may cause more of any function
 	}
 	for _, st := range s.plan.stages {
-		if s.stageDone(st.trigger.Until.Functions) {
-			t.step(s, st.bucket, st.trigger, triggers.Event{Kind: triggers.StageDone})
+		if !s.stageDone(st.trigger.Until.Functions) || t.expectsMore(s) {
+			continue
+		}
+		name := machineName{s.name.app, s.name.session, st.bucket, st.trigger.Name}
+		m := t.machine(s, name, st.trigger)
+		if m == nil || m.Machine == nil || s.failing != nil || m.Waiting().Done {
+			continue
+		}
+		if t.full() {
+			t.keep(s, name, m, &triggers.Outcome{Timer: timeOf(t.at)})
+			continue
+		}
+		t.step(s, st.bucket, st.trigger, triggers.Event{Kind: triggers.StageDone})
+	}
+}
+
+// expectsMore tells whether something of the session that is due later may cause
+// invocations: a delayed object that is not counted yet, or a re-execution rule that
+// may run an invocation again that has ended. Both are timers of the session that
+// belong neither to a trigger nor to a pending invocation, which is asked itself.
+func (t *tx) expectsMore(s *session) bool {
+	others := s.rec.Timers
+	for bucket, b := range s.plan.app.Buckets {
+		for _, tr := range b.Triggers {
+			if others == 0 {
+				return false
+			}
+			if tr.Scope != spec.ScopeSession || triggers.Stateless(tr.Primitive) {
+				continue
+			}
+			if m := t.machine(s, machineName{s.name.app, s.name.session, bucket, tr.Name}, tr); m != nil && m.timer != 0 {
+				others--
+			}
 		}
 	}
+	for _, inv := range s.pending {
+		for i := range inv.rec.Expects {
+			if inv.rec.Expects[i].Due != 0 {
+				others--
+			}
+		}
+	}
+	return others > 0
 }

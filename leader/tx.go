@@ -28,7 +28,7 @@ type tx struct {
 	}
 	cause  spec.FunctionName // of the attempt whose emission is evaluated
 	trace  string            // its or the request's traceparent
-	firing int               // bytes that the round's firings will write
+	firing int               // bytes that the round's invocations will take when they are written
 	chain  int               // conditions that failed on dead letters of one another
 }
 

@@ -101,6 +101,15 @@ func (w *world) close() {
 	w.done.Wait()
 	w.run.loads.Wait() // what reads the store
 	w.stop = nil
+	most := leader.MaxEntryBytes
+	if w.firing > 0 {
+		most = w.firing + w.firing/3 + 1<<20 // and what a round takes besides its firings
+	}
+	for id, l := range w.leaders {
+		if n := l.LargestEntry(); n > most {
+			w.t.Errorf("shard %d proposed an entry of %d bytes, more than %d", id, n, most)
+		}
+	}
 	if err := w.host.Close(); err != nil {
 		w.t.Errorf("close the host: %v", err)
 	}

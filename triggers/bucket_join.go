@@ -57,7 +57,7 @@ func (j *bucketJoin) Step(ev Event) Outcome {
 			out.Keep = append(out.Keep, entryOf(o).item(ev.Now))
 		}
 	}
-	j.finish(&out)
+	j.finish(ev.Limit, &out)
 	return out
 }
 

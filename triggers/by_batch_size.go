@@ -16,7 +16,7 @@ type byBatchSize struct {
 	progress
 	count   int
 	maxWait time.Duration
-	waiting []timedEntry // fewer than count, but after a restore with a smaller count
+	waiting []timedEntry // fewer than count, unless the machine has to wait or was restored with a smaller count
 }
 
 // timedEntry is an entry with the time at which it was counted.
@@ -37,46 +37,56 @@ func newByBatchSize(t *spec.Trigger) (*byBatchSize, error) {
 
 func (b *byBatchSize) Step(ev Event) Outcome {
 	var out Outcome
-	now := micros(ev.Now)
-	b.fireDue(now, &out)
+	left := ev.Limit.budget()
+	b.fireDue(micros(ev.Now), left, &out)
 	if ev.Kind == ObjectArrived && b.take(ev.Object.Position) {
-		b.waiting = append(b.waiting, timedEntry{entryOf(ev.Object), now})
-		if len(b.waiting) == b.count {
-			b.fire(b.count, ev.Object.Position, &out)
-		} else {
+		b.waiting = append(b.waiting, timedEntry{entryOf(ev.Object), micros(ev.Now)})
+		if len(b.waiting) != b.count || !b.fire(b.count, ev.Object.Position, left, &out) {
 			out.Keep = append(out.Keep, entryOf(ev.Object).item(ev.Now))
 		}
 	}
-	b.finish(&out)
-	out.Timer = b.deadline()
+	b.finish(ev.Limit, &out)
+	if out.Timer = b.deadline(); len(b.waiting) >= b.count {
+		out.Timer = atOnce(true, ev.Now)
+	}
 	return out
 }
 
-// fireDue fires full batches, which only a restored machine can have, and the
-// one that has waited long enough.
-func (b *byBatchSize) fireDue(now int64, out *Outcome) {
+// fireDue fires full batches, which only a machine has that had to wait, or that
+// was restored with a smaller count, and the one that has waited long enough.
+func (b *byBatchSize) fireDue(now int64, left *budget, out *Outcome) {
 	for len(b.waiting) >= b.count {
-		b.fire(b.count, 0, out)
+		if !b.fire(b.count, 0, left, out) {
+			return
+		}
 	}
 	if d := b.deadline(); !d.IsZero() && d.UnixMicro() <= now {
-		b.fire(len(b.waiting), 0, out)
+		b.fire(len(b.waiting), 0, left, out)
 	}
 }
 
-// fire fires the first n of those that wait; the one at fresh was not kept.
-func (b *byBatchSize) fire(n int, fresh uint64, out *Outcome) {
-	inputs := make([]Object, n)
+// fire fires the first n of those that wait, if it may; the one at fresh was not
+// kept.
+func (b *byBatchSize) fire(n int, fresh uint64, left *budget, out *Outcome) bool {
+	inputs, bytes := make([]Object, n), 0
 	for i, e := range b.waiting[:n] {
 		inputs[i] = e.object()
+		bytes += len(e.key)
+	}
+	if !left.take(n, bytes) {
+		return false
+	}
+	for _, e := range b.waiting[:n] {
 		if e.position != fresh {
 			out.Drop = append(out.Drop, e.position)
 		}
 	}
 	out.Firings = append(out.Firings, Firing{Inputs: inputs})
-	b.waiting = b.waiting[n:]
-	if len(b.waiting) == 0 {
+	out.DropsFirst = true
+	if b.waiting = b.waiting[n:]; len(b.waiting) == 0 {
 		b.waiting = nil
 	}
+	return true
 }
 
 func (b *byBatchSize) deadline() time.Time {

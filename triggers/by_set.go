@@ -28,18 +28,20 @@ func newBySet(t *spec.Trigger) (*bySet, error) {
 
 func (s *bySet) Step(ev Event) Outcome {
 	var out Outcome
-	s.fire(0, &out)
+	left := ev.Limit.budget()
+	s.fire(0, left, &out)
 	if ev.Kind == ObjectArrived && s.take(ev.Object.Position) {
 		if lane, ok := s.accepts(ev.Object.Key); ok {
 			s.lanes.push(lane, ev.Object.Position)
-			if !s.fire(ev.Object.Position, &out) {
+			if !s.fire(ev.Object.Position, left, &out) {
 				out.Keep = append(out.Keep, entryOf(ev.Object).item(ev.Now))
 			}
 		} else {
 			out.Rejected = append(out.Rejected, ev.Object.Position)
 		}
 	}
-	s.finish(&out)
+	s.finish(ev.Limit, &out)
+	out.Timer = atOnce(s.lanes.full() || len(s.orphans) > 0, ev.Now)
 	return out
 }
 
@@ -52,25 +54,26 @@ func (s *bySet) accepts(key spec.Key) (int, bool) {
 	return lane, ok && !s.fired && s.lanes.waiting[lane].len() == 0
 }
 
-// fire fires what is complete, and reports whether it did. The object at fresh
-// was not kept; before an object has come, only a restored machine whose keys
-// were changed can be complete.
-func (s *bySet) fire(fresh uint64, out *Outcome) bool {
-	fired := false
-	for s.lanes.full() {
+// fire fires what is complete, and reports whether the object at fresh, which was
+// not kept, is part of it. Before an object has come, only a restored machine can
+// be complete whose keys were changed, or one that had to wait.
+func (s *bySet) fire(fresh uint64, left *budget, out *Outcome) bool {
+	used := false
+	for s.lanes.full() && left.take(len(s.lanes.keys), s.lanes.bytes) {
 		var f Firing
 		for _, e := range s.lanes.take() {
 			f.Inputs = append(f.Inputs, e.object())
-			if e.position != fresh {
+			if e.position == fresh {
+				used = true
+			} else {
 				out.Drop = append(out.Drop, e.position)
 			}
 		}
 		out.Firings = append(out.Firings, f)
 		out.Changed = out.Changed || !s.rounds
 		s.fired = !s.rounds
-		fired = true
 	}
-	return fired
+	return used
 }
 
 func (s *bySet) Header(dst []byte) []byte {

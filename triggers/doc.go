@@ -14,6 +14,10 @@
 // durable. Restore makes the same machine again from both, also after the options
 // of the trigger have changed; the Tick that follows then settles what waits.
 //
+// What a step may fire is bounded, because its owner makes all of it durable at
+// once: a window with a million objects fires in parts, and the groups of a stage
+// some at a time. A machine that has more to fire asks for a Tick at once.
+//
 // Register adds custom primitives beside the built-in ones.
 //
 // Imports spec.

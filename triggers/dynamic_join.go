@@ -57,7 +57,7 @@ func (j *sessionJoin) Step(ev Event) Outcome {
 			j.count(ev, &out)
 		}
 	}
-	j.finish(&out)
+	j.finish(ev.Limit, &out)
 	return out
 }
 

@@ -10,8 +10,13 @@ import (
 
 // A header is the version, the last position as of the header, and what the
 // primitive adds: varints, flags (a varint that is 0 or 1) and strings after
-// their length. The version is shared by all built-in primitives.
-const headerVersion = 1
+// their length. All built-in primitives share the versions.
+const (
+	headerVersion = 1
+	// headerUnderWay is the version of a machine that is in the middle of firing: more
+	// follows, which says how far it is. By_time and dynamic_group write it.
+	headerUnderWay = 2
+)
 
 var errDamaged = errors.New("damaged header")
 
@@ -37,18 +42,20 @@ func appendKeys(dst []byte, keys []spec.Key) []byte {
 type headerReader struct {
 	rest   []byte
 	failed bool
-	empty  bool   // there is no header: the machine's first state
-	last   uint64 // last position as of the header
+	// underWay says that the header has version headerUnderWay.
+	underWay bool
+	empty    bool   // there is no header: the machine's first state
+	last     uint64 // last position as of the header
 }
 
 func readHeader(header []byte) (*headerReader, error) {
 	if len(header) == 0 {
 		return &headerReader{empty: true}, nil
 	}
-	if header[0] != headerVersion {
-		return nil, fmt.Errorf("header has version %d, this program reads version %d", header[0], headerVersion)
+	if header[0] != headerVersion && header[0] != headerUnderWay {
+		return nil, fmt.Errorf("header has version %d, this program reads versions %d to %d", header[0], headerVersion, headerUnderWay)
 	}
-	h := &headerReader{rest: header[1:]}
+	h := &headerReader{rest: header[1:], underWay: header[0] == headerUnderWay}
 	h.last = h.uvarint()
 	return h, nil
 }
@@ -94,11 +101,16 @@ func (h *headerReader) count() int {
 func (h *headerReader) keys() []spec.Key {
 	keys := make([]spec.Key, h.count())
 	for i := range keys {
-		n := h.count()
-		keys[i] = spec.Key(h.rest[:n])
-		h.rest = h.rest[n:]
+		keys[i] = spec.Key(h.text())
 	}
 	return keys
+}
+
+func (h *headerReader) text() string {
+	n := h.count()
+	s := string(h.rest[:n])
+	h.rest = h.rest[n:]
+	return s
 }
 
 func (h *headerReader) fail() { h.failed, h.rest = true, nil }

@@ -47,6 +47,8 @@ type Event struct {
 	Now    time.Time
 	Object Object
 	Keys   []spec.Key
+	// Limit bounds what the step fires.
+	Limit Limit
 }
 
 // Firing asks for one invocation of each target function with these objects, in
@@ -68,6 +70,9 @@ type Outcome struct {
 	// Drop lists positions of items kept by earlier steps that are not needed any
 	// more: fired or dropped. An object that never was kept is not listed.
 	Drop []uint64
+	// DropsFirst says that Drop is in order and lists the first of all items that
+	// were kept: none stands before or between them.
+	DropsFirst bool
 	// Rejected lists objects of this step or of earlier ones that will never be
 	// part of a firing (late, not named, beyond k, control objects of a stage that is
 	// complete), for the owner to let go of.

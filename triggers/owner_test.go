@@ -29,6 +29,7 @@ type owner struct {
 	rejected map[uint64]bool
 	cancels  int
 	timer    time.Time
+	limit    triggers.Limit
 	last     uint64 // position put
 	// seen is the last position that the machine has seen, known the last one that
 	// the stored state covers: only repetitions up to there are told from new objects
@@ -48,6 +49,7 @@ func newOwner(t tester, trigger *spec.Trigger) *owner {
 func (o *owner) step(ev triggers.Event) triggers.Outcome {
 	o.t.Helper()
 	before := o.machine.Header(nil)
+	ev.Limit = o.limit
 	out := o.machine.Step(ev)
 	after := o.machine.Header([]byte("x"))
 	if after[0] != 'x' {
@@ -60,6 +62,9 @@ func (o *owner) step(ev triggers.Event) triggers.Outcome {
 	if ev.Kind == triggers.ObjectArrived {
 		o.last = max(o.last, ev.Object.Position)
 		o.seen = max(o.seen, ev.Object.Position)
+	}
+	if first := o.kept(); out.DropsFirst && !slices.Equal(out.Drop, first[:len(out.Drop)]) {
+		o.t.Fatalf("dropped %v, which are not the first of %v", out.Drop, first)
 	}
 	for _, p := range out.Drop {
 		if _, ok := o.items[p]; !ok {

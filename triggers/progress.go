@@ -25,7 +25,7 @@ type progress struct {
 	last    uint64
 	written uint64 // last, as the header has it
 	// orphans are restored items that are of no use, because the trigger's options
-	// have changed; the next step lets go of them.
+	// have changed; the next steps let go of them.
 	orphans []uint64
 }
 
@@ -39,11 +39,13 @@ func (p *progress) take(position uint64) bool {
 }
 
 // finish completes a step's outcome.
-func (p *progress) finish(out *Outcome) {
-	if len(p.orphans) > 0 {
-		out.Drop = append(out.Drop, p.orphans...)
-		out.Rejected = append(out.Rejected, p.orphans...)
-		p.orphans = nil
+func (p *progress) finish(limit Limit, out *Outcome) {
+	if n := min(len(p.orphans), limit.objects()); n > 0 && !limit.Full {
+		out.Drop = append(out.Drop, p.orphans[:n]...)
+		out.Rejected = append(out.Rejected, p.orphans[:n]...)
+		if p.orphans = p.orphans[n:]; len(p.orphans) == 0 {
+			p.orphans = nil
+		}
 	}
 	if (out.Changed || len(out.Firings) > 0 || len(out.Drop) > 0) && p.written != p.last {
 		p.written = p.last
@@ -52,8 +54,10 @@ func (p *progress) finish(out *Outcome) {
 }
 
 // appendHead begins a header.
-func (p *progress) appendHead(dst []byte) []byte {
-	return binary.AppendUvarint(append(dst, headerVersion), p.written)
+func (p *progress) appendHead(dst []byte) []byte { return p.appendVersion(dst, headerVersion) }
+
+func (p *progress) appendVersion(dst []byte, version byte) []byte {
+	return binary.AppendUvarint(append(dst, version), p.written)
 }
 
 // restoreFrom takes over what the header says, restoreItem each item.
@@ -117,12 +121,14 @@ type lanes struct {
 	waiting []queue[uint64]
 	empty   int // lanes without an object
 	size    int // objects in all lanes
+	bytes   int // of the keys
 }
 
 func newLanes(keys []spec.Key) (lanes, bool) {
 	l := lanes{keys: keys, index: make(map[spec.Key]int, len(keys)), waiting: make([]queue[uint64], len(keys)), empty: len(keys)}
 	for i, k := range keys {
 		l.index[k] = i
+		l.bytes += len(k)
 	}
 	return l, len(l.index) == len(keys) // false if a key is there twice
 }

@@ -37,7 +37,8 @@ func (r *redundant) Step(ev Event) Outcome {
 	if ev.Kind == ObjectArrived && r.take(ev.Object.Position) {
 		r.count(entryOf(ev.Object), ev.Object.Position, ev.Now, &out)
 	}
-	r.finish(&out)
+	r.finish(ev.Limit, &out)
+	out.Timer = atOnce(len(r.orphans) > 0, ev.Now)
 	return out
 }
 

@@ -67,6 +67,7 @@ func TestRestoreRefusesWhatNoMachineWrote(t *testing.T) {
 	bucketJoin := &spec.Trigger{Primitive: spec.DynamicJoin, Scope: spec.ScopeBucket}
 	timed := &spec.Trigger{Primitive: spec.ByTime, Every: time.Second}
 	batch := &spec.Trigger{Primitive: spec.ByBatchSize, Count: 9}
+	group := &spec.Trigger{Primitive: spec.DynamicGroup, Scope: spec.ScopeBucket, GroupBy: spec.GroupBy{Prefix: ":"}, Until: spec.Until{Keys: []spec.Key{"end"}}}
 	a := triggers.Item{Object: triggers.Object{Position: 1, Key: "a"}}
 	b := triggers.Item{Object: triggers.Object{Position: 2, Key: "b"}}
 	for _, c := range []struct {
@@ -80,6 +81,9 @@ func TestRestoreRefusesWhatNoMachineWrote(t *testing.T) {
 		{"a header that is cut off", batch, []byte{1}, nil, "damaged"},
 		{"a header with something after its end", batch, []byte{1, 1, 1}, nil, "damaged"},
 		{"a flag that is neither set nor not", timed, []byte{1, 1, 2, 0}, nil, "damaged"},
+		{"a window under way that has not started", timed, []byte{2, 1, 0, 0, 1}, nil, "damaged"},
+		{"stages out of order", group, []byte{2, 9, 0, 2, 5, 5, 0}, nil, "damaged"},
+		{"a stage under way without a stage", group, []byte{2, 9, 0, 0, 0}, nil, "damaged"},
 		{"a time out of bounds", timed, binary.AppendVarint([]byte{1, 1, 1}, 1<<62), nil, "damaged"},
 		{"more sets than the header has room for", join, []byte{1, 1, 0, 200, 1}, nil, "damaged"},
 		{"a key longer than the header", join, []byte{1, 1, 0, 1, 1, 99, 'a'}, nil, "damaged"},
@@ -190,6 +194,8 @@ func FuzzRestore(f *testing.F) {
 		f.Add(uint8(i), []byte(nil), "abc", int64(0))
 		f.Add(uint8(i), []byte{1, 1, 1, 2}, "ab", int64(1_700_000_000))
 		f.Add(uint8(i), []byte{1, 9, 1, 0, 1, 2, 1, 'x', 1, 'a'}, "a", int64(-1))
+		f.Add(uint8(i), []byte{2, 3, 1, 2, 3}, "xyz", int64(60))
+		f.Add(uint8(i), []byte{2, 3, 0, 1, 2, 1, 1, 'x'}, "xyz", int64(60))
 	}
 	f.Fuzz(func(t *testing.T, which uint8, header []byte, keys string, seconds int64) {
 		if len(keys) > 1000 {
@@ -214,6 +220,7 @@ func FuzzRestore(f *testing.F) {
 			{Kind: triggers.StageDone, Now: now},
 			{Kind: triggers.Tick, Now: now.Add(time.Hour)},
 		} {
+			ev.Limit = triggers.Limit{Objects: 2, Firings: 1}
 			out := m.Step(ev)
 			for _, p := range out.Drop {
 				if _, ok := o.items[p]; !ok {

@@ -60,7 +60,7 @@ func (c *column) deleteAll(app spec.AppName) {
 	}
 	for o, err := range c.client.List(c.ctx, app, "in", client.ListOptions{}) {
 		if err == nil {
-			err = c.client.Delete(c.ctx, app, "in", o.Key, client.DeleteOptions{})
+			_, err = c.client.Delete(c.ctx, app, "in", o.Key, client.DeleteOptions{})
 		}
 		if err != nil {
 			c.t.Fatalf("delete the objects of %s: %v", app, err)
