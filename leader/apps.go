@@ -119,9 +119,13 @@ func (t *tx) goOn(name machineName, tr *spec.Trigger, rec *store.TriggerState) e
 		return nil
 	}
 	t.forgetMachine(name, rec.Timer)
-	m, err := triggers.New(tr)
-	t.machines[name] = &machine{Machine: m, spec: tr} // the store still has the old one
-	return err
+	m := &machine{spec: tr, name: name}
+	var err error
+	if m.Machine, err = triggers.New(tr); err != nil {
+		t.stall(m, err)
+	}
+	t.machines[name] = m // the store still has the old one
+	return nil
 }
 
 // startWindows ticks the triggers of scope bucket that live on this shard: windows
@@ -184,17 +188,15 @@ func (t *tx) drop(app spec.AppName) {
 func (t *tx) dropMail(app spec.AppName) {
 	lower, upper := store.Bounds(store.AppendOutboxPrefix(nil, t.shard()))
 	t.scan(lower, upper, func(k, v []byte) error {
-		sequence, err := store.DecodeOutboxKey(k)
-		if err != nil {
-			return err
-		}
 		m, err := store.DecodeMail(v)
 		if err == nil && m.App == app {
 			t.erase(k)
-			t.onApplied(func() { t.outbox.acknowledged(sequence) })
+			t.mailN.Add(-1)
 		}
 		return err
 	})
+	last := t.counters.Mail
+	t.onApplied(func() { t.outbox.drop(app, last) })
 }
 
 // errEnough ends a scan before its end.

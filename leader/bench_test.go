@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // chainManifest is a chain of no-op functions f0 … f9.
@@ -60,4 +62,29 @@ func BenchmarkChainOf10With64InFlight(b *testing.B) {
 	}
 	clients.Wait()
 	b.ReportMetric(float64(10*b.N)/b.Elapsed().Seconds(), "steps/s")
+}
+
+// BenchmarkMail takes an object to a trigger on another shard and back to a
+// session that has ended.
+func BenchmarkMail(b *testing.B) {
+	for _, clients := range []int{1, 256} {
+		b.Run(fmt.Sprint(clients, " in flight"), func(b *testing.B) {
+			w := newWorld(b, 2, oneTrigger("{name: x, primitive: by_batch_size, count: 100, target: fire}"), map[string]function{"fire": fired})
+			away := 3 - w.ShardOf(spec.BucketSlot("demo", "in"))
+			var next atomic.Int64
+			var all sync.WaitGroup
+			b.ResetTimer()
+			for range clients {
+				all.Go(func() {
+					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+						id := w.sessionOn(away, int(i))
+						w.into(string(id), "in", fmt.Sprint("k", i), "v")
+						w.result(id)
+					}
+				})
+			}
+			all.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+		})
+	}
 }

@@ -40,6 +40,16 @@ func (w *world) home(session spec.SessionID) *leader.Leader {
 	return w.of(spec.SessionSlot("demo", session))
 }
 
+// sessionOn names the n-th session of a shard.
+func (w *world) sessionOn(shard spec.ShardID, n int) spec.SessionID {
+	for i := 0; ; i++ {
+		id := spec.SessionID(fmt.Sprintf("run-%d-%d-%d", shard, n, i))
+		if w.ShardOf(spec.SessionSlot("demo", id)) == shard {
+			return id
+		}
+	}
+}
+
 func (w *world) homeOf(bucket, key string) *leader.Leader {
 	return w.of(spec.KeySlot("demo", spec.BucketName(bucket), spec.Key(key)))
 }

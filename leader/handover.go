@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
@@ -17,13 +18,13 @@ type emission struct {
 // name a set or start a child session.
 func (e *emission) puts() bool { return e.JoinTrigger == "" && e.Child == nil }
 
-// roomEvery is how often a full disk is looked at again.
+// roomEvery is how often a full disk, or a full outbox, is looked at again.
 const roomEvery = 250 * time.Millisecond
 
-// waitForRoom holds up what an attempt puts while the disk is full. The attempt
-// waits with it, until its time is over.
-func (r *reign) waitForRoom() {
-	for r.leader.cfg.DB.Writable() != nil {
+// waitForRoom holds up what an attempt puts while the disk is full, or what would
+// add to an outbox that is. The attempt waits with it, until its time is over.
+func (r *reign) waitForRoom(task *exec.Task, emissions []exec.Emission) {
+	for r.leader.cfg.DB.Writable() != nil || r.outboxFull() && r.leader.mailsAny(task, emissions) {
 		select {
 		case <-time.After(roomEvery):
 		case <-r.ctx.Done():
@@ -32,11 +33,17 @@ func (r *reign) waitForRoom() {
 	}
 }
 
+// mailsAny tells whether an emission of an attempt goes to a trigger on another shard.
+func (l *Leader) mailsAny(task *exec.Task, emissions []exec.Emission) bool {
+	app, _, ok := l.cfg.Apps.App(task.App, task.Version)
+	return ok && slices.ContainsFunc(emissions, func(e exec.Emission) bool { return l.mails(app, e.Bucket) })
+}
+
 // hand stages what is large and passes the command to the loop, waiting while
 // the loop has too much waiting.
 func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emission) command) error {
 	if len(emissions) > 0 {
-		r.waitForRoom()
+		r.waitForRoom(task, emissions)
 	}
 	puts := make([]emission, len(emissions))
 	h := &handed{leader: r.leader, app: task.App, emissions: puts}

@@ -342,3 +342,14 @@ func (l *Leader) Status() (epoch uint64, pending int, leading bool) {
 	}
 	return l.mu.reign.term.Epoch(), int(l.mu.reign.pendingN.Load()), true
 }
+
+// Outbox tells how many messages of the shard wait for other shards, 0 where it is
+// not led.
+func (l *Leader) Outbox() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.reign == nil {
+		return 0
+	}
+	return int(l.mu.reign.mailN.Load())
+}

@@ -65,6 +65,8 @@ type Config struct {
 	// if it is 0.
 	ChangesKept     int
 	ChangeBytesKept int64
+	// Mail bounds what is kept of messages to other shards.
+	Mail MailBounds
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	Log *slog.Logger
@@ -100,6 +102,7 @@ func New(cfg Config) *Leader {
 	if cfg.ChangeBytesKept == 0 {
 		cfg.ChangeBytesKept = defaultChangeBytesKept
 	}
+	cfg.Mail = cfg.Mail.withDefaults()
 	if cfg.Tell == nil {
 		cfg.Tell = func(exec.LogRecord) {}
 	}

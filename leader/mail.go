@@ -3,8 +3,7 @@ package leader
 import (
 	"context"
 	"fmt"
-	"sync"
-	"time"
+	"slices"
 
 	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
@@ -16,8 +15,8 @@ import (
 type Mail struct {
 	From     spec.ShardID
 	Sequence uint64
-	// Unacknowledged is the lowest sequence number of From that is not acknowledged:
-	// the receiver needs no marks below it.
+	// Unacknowledged is the lowest sequence number of a message of From to this
+	// receiver that is not acknowledged: the receiver needs no marks below it.
 	Unacknowledged uint64
 	store.Mail
 }
@@ -41,133 +40,41 @@ func (t *tx) postSet(s *session, to spec.ShardID, bucket spec.BucketName, trigge
 	})
 }
 
+// send writes a message of a session into the outbox. Its slot, which says where
+// it goes also after a restart, is one of the shard to; a blob of its object is
+// the message's own reference.
 func (t *tx) send(s *session, to spec.ShardID, m *store.Mail) {
 	t.steps.Pass(failpoint.Posted, m.App)
 	t.counters.Mail++
 	sequence := t.counters.Mail
-	t.write(store.AppendOutboxKey(nil, t.shard(), sequence), store.AppendMail(nil, m))
+	rec := store.AppendMail(nil, m)
+	t.write(store.AppendOutboxKey(nil, t.shard(), sequence), rec)
+	t.mailN.Add(1)
 	s.rec.Mail++
 	t.touch(s)
-	t.onApplied(func() { t.outbox.add(sequence, m) })
-}
-
-// outbox sends what waits for its receiver. It is shared by the loop's effects
-// and its own goroutines.
-type outbox struct {
-	reign  *reign
-	ctx    context.Context
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	gate   chan struct{} // bounds the messages on their way
-
-	mu struct {
-		sync.Mutex
-		stopped bool // nothing more is sent
-		waiting map[uint64]bool
-		first   uint64 // nothing below it waits
-		last    uint64 // nothing above it does
-	}
-}
-
-const (
-	outboxFlights  = 64 // messages on their way at once
-	mailRetryFirst = 20 * time.Millisecond
-	mailRetryMax   = 2 * time.Second
-)
-
-func newOutbox(r *reign) *outbox {
-	o := &outbox{reign: r, gate: make(chan struct{}, outboxFlights)}
-	o.ctx, o.cancel = context.WithCancel(context.Background())
-	o.mu.waiting = make(map[uint64]bool)
-	return o
-}
-
-func (o *outbox) stop() {
-	o.mu.Lock()
-	o.mu.stopped = true
-	o.mu.Unlock()
-	o.cancel()
-	o.done.Wait()
-}
-
-// add sends a message, and again until it is acknowledged or the reign is over.
-func (o *outbox) add(sequence uint64, m *store.Mail) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.stopped || o.mu.waiting[sequence] {
-		return // a message that recovering has written is found in the store as well
-	}
-	if len(o.mu.waiting) == 0 {
-		o.mu.first, o.mu.last = sequence, sequence
-	}
-	o.mu.waiting[sequence] = true
-	o.mu.first, o.mu.last = min(o.mu.first, sequence), max(o.mu.last, sequence)
-	o.done.Go(func() {
-		for wait := mailRetryFirst; ; wait = min(2*wait, mailRetryMax) {
-			if !o.waits(sequence) {
-				return // its app has been deleted
-			}
-			failpoint.At(failpoint.Sending, m.App)
-			err := o.deliver(sequence, m)
-			if err == nil {
-				failpoint.At(failpoint.Sent, m.App)
-				break
-			}
-			select {
-			case <-o.ctx.Done():
-				return
-			case <-time.After(wait):
-				o.reign.leader.cfg.Log.Debug("mail not delivered yet", "sequence", sequence, "error", err)
-			}
-		}
-		_ = o.reign.intake.offer(o.ctx, &request{command: &mailed{sequence, m}})
-	})
-}
-
-func (o *outbox) waits(sequence uint64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.mu.waiting[sequence]
-}
-
-func (o *outbox) deliver(sequence uint64, m *store.Mail) error {
-	select {
-	case o.gate <- struct{}{}:
-		defer func() { <-o.gate }()
-	case <-o.ctx.Done():
-		return o.ctx.Err()
-	}
-	cfg := &o.reign.leader.cfg
-	return cfg.Router.Deliver(o.ctx, cfg.Router.ShardOf(m.Slot), Mail{
-		From: cfg.Shard, Sequence: sequence, Unacknowledged: o.lowest(), Mail: *m,
-	})
-}
-
-// lowest returns the number below which nothing waits.
-func (o *outbox) lowest() uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.mu.first
-}
-
-func (o *outbox) acknowledged(sequence uint64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.mu.waiting, sequence)
-	for o.mu.first < o.mu.last && !o.mu.waiting[o.mu.first] {
-		o.mu.first++
-	}
+	t.onApplied(func() { t.outbox.add(sequence, to, m, len(rec)) })
 }
 
 // mailed is the command for a message that its receiver has.
 type mailed struct {
-	sequence uint64
-	mail     *store.Mail
+	route  *route
+	letter *letter
+	mail   *store.Mail
 }
 
 func (c *mailed) evaluate(t *tx) error {
+	key := store.AppendOutboxKey(nil, t.shard(), c.letter.sequence)
+	there, err := t.leader.cfg.DB.Has(key)
+	if err != nil {
+		t.broken(err)
+		return err
+	}
+	if !there { // its app has been deleted
+		return nil
+	}
 	t.steps.Pass(failpoint.Acknowledged, c.mail.App)
-	t.erase(store.AppendOutboxKey(nil, t.shard(), c.sequence))
+	t.erase(key)
+	t.mailN.Add(-1)
 	if b := c.mail.Object.Blob; b != nil {
 		t.release(c.mail.App, b)
 	}
@@ -175,8 +82,26 @@ func (c *mailed) evaluate(t *tx) error {
 		s.rec.Mail--
 		t.touch(s)
 	}
-	t.onApplied(func() { t.outbox.acknowledged(c.sequence) })
+	t.onApplied(func() { t.outbox.acknowledged(c.route, c.letter) })
 	return nil
+}
+
+// mails tells whether what is put into a bucket goes to a trigger on another shard.
+func (l *Leader) mails(app *spec.App, bucket spec.BucketName) bool {
+	b, ok := app.Bucket(bucket)
+	return ok && l.cfg.Router.ShardOf(spec.BucketSlot(app.Name, bucket)) != l.cfg.Shard &&
+		slices.ContainsFunc(b.Triggers, func(tr *spec.Trigger) bool { return tr.Scope == spec.ScopeBucket })
+}
+
+// outboxFull tells whether more messages wait than may be added to from outside.
+func (r *reign) outboxFull() bool { return r.mailN.Load() > int64(r.leader.cfg.Mail.Outbox) }
+
+// roomInOutbox refuses a put from outside that would add to an outbox that is full.
+func (t *tx) roomInOutbox(app *spec.App, bucket spec.BucketName) error {
+	if !t.outboxFull() || !t.leader.mails(app, bucket) {
+		return nil
+	}
+	return spec.Errorf(spec.CodeOverloaded, "%d messages of shard %d wait for triggers on other shards, and bucket %q has such a trigger", t.mailN.Load(), t.shard(), bucket)
 }
 
 // TakeMail takes a message of another shard. It returns once its effect is
@@ -222,6 +147,10 @@ func (c *take) evaluate(t *tx) error {
 	if err := t.staged(m.App, c.payload); err != nil {
 		return err
 	}
+	if m.Kind == 0 || m.Kind > store.MailCancel { // of a newer version: it waits at its sender until this one knows it
+		t.leader.cfg.Log.Warn("message of an unknown kind refused", "from", uint64(m.From), "sequence", m.Sequence, "kind", uint8(m.Kind))
+		return spec.Errorf(spec.CodeInternal, "shard %d does not know messages of kind %d", t.shard(), m.Kind)
+	}
 	if m.Kind == store.MailSet { // before the mark: one that is refused is sent again
 		if err := t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys); err != nil {
 			return err
@@ -242,8 +171,6 @@ func (c *take) evaluate(t *tx) error {
 	case store.MailSet: // taken above
 	case store.MailStart, store.MailEnd, store.MailCancel:
 		t.takeForSession(&m.Mail)
-	default:
-		t.leader.cfg.Log.Error("a message of an unknown kind is dropped", "kind", m.Kind, "from", m.From)
 	}
 	return nil
 }

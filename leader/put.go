@@ -124,6 +124,9 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 	if err != nil {
 		return err
 	}
+	if err := t.roomInOutbox(p.app, c.Bucket); err != nil {
+		return err
+	}
 	if over != nil { // its timer comes too late, and finds that
 		t.deleteKV(store.EventExpire, c.App, c.Bucket, c.Key, over)
 	}
@@ -198,6 +201,9 @@ func (c *put) intoSession(t *tx, p *plan) error {
 			c.result = PutResult{Revision: existing.Revision, Session: c.Session, Key: c.Key, Existed: true}
 			return nil
 		}
+		if err := t.roomInOutbox(p.app, c.Bucket); err != nil {
+			return err
+		}
 		if limit := p.app.Limits.MaxSessionObjects; limit > 0 && s.rec.Objects >= uint64(limit) {
 			return spec.Errorf(spec.CodeOverloaded, "session %s has %d objects, which is the app's limit (limits.max_session_objects)", c.Session, limit)
 		}
@@ -205,6 +211,9 @@ func (c *put) intoSession(t *tx, p *plan) error {
 			return err
 		}
 	} else {
+		if err := t.roomInOutbox(p.app, c.Bucket); err != nil {
+			return err
+		}
 		origin := c.Origin
 		if !c.New {
 			origin = store.Origin{Kind: store.OriginSession, Bucket: c.Bucket, Key: c.Key}

@@ -1,7 +1,6 @@
 package leader
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -137,23 +136,12 @@ func (t *tx) restore(key, value []byte) error {
 	return nil
 }
 
+// recoverOutbox counts the messages that wait and has them sent.
 func (r *reign) recoverOutbox() error {
-	lower, upper := store.Bounds(store.AppendOutboxPrefix(nil, r.leader.cfg.Shard))
-	var damaged error
-	err := r.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
-		sequence, err := store.DecodeOutboxKey(k)
-		if err == nil {
-			var m store.Mail
-			if m, err = store.DecodeMail(bytes.Clone(v)); err == nil { // the message outlives the scan
-				r.outbox.add(sequence, &m)
-				return true
-			}
-		}
-		damaged = err
-		return false
-	})
-	if err = errors.Join(err, damaged); err != nil {
-		return fmt.Errorf("load the outbox: %w", err)
+	n, err := r.outbox.load()
+	if err != nil {
+		return err
 	}
+	r.mailN.Store(int64(n))
 	return nil
 }

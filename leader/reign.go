@@ -66,6 +66,7 @@ type reign struct {
 	starts   starts
 	loading  sync.WaitGroup // reads of large inputs, begun by effects
 	pendingN atomic.Int64   // for status
+	mailN    atomic.Int64   // messages in the outbox, as evaluated
 }
 
 type sessionName struct {

@@ -35,6 +35,8 @@ type world struct {
 	kept    int          // changes that the change log reaches back; 0: the default
 	bytes   int64        // bytes that those have at most; 0: the default
 	clock   func() time.Time
+	mail    leader.MailBounds
+	network leader.Router // nil: mail is delivered at once
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
@@ -67,6 +69,10 @@ func (w *world) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop = cancel
+	var network leader.Router = w
+	if w.network != nil {
+		network = w.network
+	}
 	w.leaders, w.raft = map[spec.ShardID]*leader.Leader{}, map[spec.ShardID]*shard.Shard{}
 	for i := range w.shards {
 		id := spec.ShardID(i + 1)
@@ -75,7 +81,10 @@ func (w *world) start() {
 			w.t.Fatalf("start shard %d: %v", id, err)
 		}
 		w.raft[id] = s
-		w.leaders[id] = leader.New(leader.Config{Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: w, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing, ChangesKept: w.kept, ChangeBytesKept: w.bytes, Now: w.clock, Log: w.log})
+		w.leaders[id] = leader.New(leader.Config{
+			Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: network, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing,
+			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Now: w.clock, Log: w.log,
+		})
 	}
 	for _, l := range w.leaders {
 		w.done.Go(func() {

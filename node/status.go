@@ -96,6 +96,7 @@ var (
 
 	leadingDesc  = prometheus.NewDesc("pheromone_shard_leading", "Whether this node leads the shard and takes commands.", shardLabels, nil)
 	pendingDesc  = prometheus.NewDesc("pheromone_shard_pending_invocations", "Invocations of the shard that have not ended.", shardLabels, nil)
+	outboxDesc   = prometheus.NewDesc("pheromone_shard_outbox_messages", "Messages of the shard that other shards have not taken yet.", shardLabels, nil)
 	appliedDesc  = prometheus.NewDesc("pheromone_shard_applied_index", "Index of the last raft entry applied.", shardLabels, nil)
 	queuedDesc   = prometheus.NewDesc("pheromone_function_queued_attempts", "Attempts that wait for an executor.", functionLabels, nil)
 	runningDesc  = prometheus.NewDesc("pheromone_function_running_attempts", "Attempts that executors run.", functionLabels, nil)
@@ -107,7 +108,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc} {
+	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, outboxDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc} {
 		to <- d
 	}
 }
@@ -125,6 +126,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		id := strconv.FormatUint(uint64(s.Shard), 10)
 		gauge(leadingDesc, truth(s.Leader != ""), id)
 		gauge(pendingDesc, float64(s.PendingInvocations), id)
+		if l := c.node.byShard[s.Shard]; l != nil {
+			gauge(outboxDesc, float64(l.Outbox()), id)
+		}
 		gauge(appliedDesc, float64(s.Applied), id)
 	}
 	for i, l := range c.node.leaders {

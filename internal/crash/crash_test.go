@@ -66,7 +66,7 @@ func TestSessionsSurviveANodeThatIsKilledAgainAndAgain(t *testing.T) {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("crash.seed %d", *seed)
-	node := nodetest.Start(t)
+	node := nodetest.Start(t, "--shards", "4") // so that tallies go from shard to shard
 	node.CLI(0, "apply", "-f", "testdata/app/app.yaml")
 
 	jobs := make([]*job, *sessions)

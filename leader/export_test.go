@@ -1,0 +1,15 @@
+package leader
+
+// InMemory tells how many messages to other shards, and bytes of them, are in the
+// leader's memory.
+func (l *Leader) InMemory() (messages, bytes int) {
+	l.mu.Lock()
+	r := l.mu.reign
+	l.mu.Unlock()
+	if r == nil {
+		return 0, 0
+	}
+	r.outbox.mu.Lock()
+	defer r.outbox.mu.Unlock()
+	return r.outbox.mu.letters, r.outbox.mu.bytes
+}
