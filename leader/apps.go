@@ -94,7 +94,7 @@ func (t *tx) forgetReplaced(p *plan) {
 			var rec store.TriggerState
 			if rec, err = store.DecodeTriggerState(v); err == nil {
 				name := machineName{app: p.app.Name, bucket: key.Bucket, trigger: key.Trigger}
-				err = t.goOn(name, findTrigger(p.app, key.Bucket, key.Trigger), &rec)
+				t.goOn(name, findTrigger(p.app, key.Bucket, key.Trigger), &rec)
 			}
 		}
 		if err != nil {
@@ -110,22 +110,16 @@ func (t *tx) forgetReplaced(p *plan) {
 
 // goOn has a trigger of a newer version, nil if it is gone, take over the state of
 // the one that had its name before, or deletes that.
-func (t *tx) goOn(name machineName, tr *spec.Trigger, rec *store.TriggerState) error {
+func (t *tx) goOn(name machineName, tr *spec.Trigger, rec *store.TriggerState) {
 	if tr == nil || tr.Scope != spec.ScopeBucket || tr.Primitive != rec.Primitive {
 		t.forgetMachine(name, rec.Timer)
-		return nil
+		return
 	}
 	if deleted, holds := t.heldDeleted(name); !holds || counts(tr, deleted) {
-		return nil
+		return
 	}
 	t.forgetMachine(name, rec.Timer)
-	m := &machine{spec: tr, name: name}
-	var err error
-	if m.Machine, err = triggers.New(tr); err != nil {
-		t.stall(m, err)
-	}
-	t.machines[name] = m // the store still has the old one
-	return nil
+	t.machines[name] = t.newMachine(name, tr) // the store still has the old one
 }
 
 // startWindows ticks the triggers of scope bucket that live on this shard: windows

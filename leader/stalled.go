@@ -36,10 +36,8 @@ const (
 	// is taken after each step, and not only once a round.
 	retainedHeader = 4 << 10
 
-	// Bounds of what a step of a custom primitive may make of an entry, besides the
-	// inputs of its firings.
-	customHeader  = 1 << 20
-	customFirings = 10_000 // firings times targets
+	// customHeader bounds the header of a custom primitive.
+	customHeader = 1 << 20
 )
 
 // stalls names the triggers of scope bucket that are stalled, for status.
@@ -188,9 +186,13 @@ const missingMost = 100
 // sound tells what is wrong with the outcome of a custom primitive: one that asks
 // for what is not there must not be taken for a damaged store.
 func (t *tx) sound(m *machine, ev *triggers.Event, out *triggers.Outcome, header []byte) error {
-	if n := len(out.Firings) * len(m.spec.Target); n > customFirings {
-		return fmt.Errorf("one step makes %d invocations, %d are allowed: let it fire the rest at the next tick", n, customFirings)
+	if n := len(out.Firings); n > ev.Limit.Firings {
+		return fmt.Errorf("one step fires %d times, %d are allowed: let it fire the rest at the next tick", n, ev.Limit.Firings)
 	}
+	if n := len(out.Drop); n > triggers.MaxFiringObjects {
+		return fmt.Errorf("one step drops %d objects, %d are allowed: let it drop the rest at the next tick", n, triggers.MaxFiringObjects)
+	}
+	out.DropsFirst = false // what it says of others' items is not relied on
 	if len(header) > customHeader {
 		return fmt.Errorf("its header has %d bytes, %d are allowed: let it keep objects as items", len(header), customHeader)
 	}
@@ -280,7 +282,7 @@ func (t *tx) catchUp(p *plan, m *machine) {
 	defer t.markMachine(m, m.name)
 	counted := 0
 	for _, it := range items {
-		if t.batch.Len() >= entryBytes || m.stale {
+		if t.full() || m.stale {
 			break // a stale header is written first, so that a panic can't lose it
 		}
 		m.backlog = it.Position

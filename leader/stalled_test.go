@@ -261,7 +261,8 @@ func TestAnOutcomeThatCannotBeStallsTheTrigger(t *testing.T) {
 		"a firing with what is not there":   {func(o *triggers.Outcome) { o.Firings = []triggers.Firing{{Inputs: []triggers.Object{other}}} }, "fires object"},
 		"a drop of what is not kept":        {func(o *triggers.Outcome) { o.Drop = []uint64{other.Position} }, "drops object"},
 		"an item of another object":         {func(o *triggers.Outcome) { o.Keep = []triggers.Item{{Object: other}} }, "keeps something else"},
-		"more firings than one entry holds": {func(o *triggers.Outcome) { o.Firings = make([]triggers.Firing, 10_001) }, "one step makes 10001 invocations"},
+		"more firings than one entry holds": {func(o *triggers.Outcome) { o.Firings = make([]triggers.Firing, 10_001) }, "one step fires 10001 times, 5000 are allowed"},
+		"more drops than one entry holds":   {func(o *triggers.Outcome) { o.Drop = make([]uint64, 50_001) }, "one step drops 50001 objects"},
 		"a group with a long name":          {func(o *triggers.Outcome) { o.Firings = []triggers.Firing{{Group: noise(2000, 1)}} }, "name of a group"},
 		"a timer beyond all calendars":      {func(o *triggers.Outcome) { o.Timer = time.Unix(1<<40, 0) }, "timer"},
 	} {

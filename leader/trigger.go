@@ -138,24 +138,26 @@ func (t *tx) machine(s *session, name machineName, tr *spec.Trigger) *machine {
 	return m
 }
 
+// newMachine makes a machine in its first state.
+func (t *tx) newMachine(name machineName, tr *spec.Trigger) *machine {
+	m := &machine{spec: tr, name: name}
+	var err error
+	if m.Machine, err = triggers.New(tr); err != nil {
+		t.stall(m, err)
+	}
+	return m
+}
+
 // loadMachine makes a machine from what is stored of it, which is stalled if
 // that can't be done. Its errors are those of the store.
 func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machine, error) {
-	make := func() (*machine, error) {
-		m := &machine{spec: tr, name: name}
-		var err error
-		if m.Machine, err = triggers.New(tr); err != nil {
-			t.stall(m, err)
-		}
-		return m, nil
-	}
 	// Across a bucket also a stateless one may have stalled, and have a backlog.
 	if s != nil && (s.fresh || s.rec.Machines == 0 || triggers.Stateless(tr.Primitive)) {
-		return make()
+		return t.newMachine(name, tr), nil
 	}
 	value, err := t.leader.cfg.DB.Get(store.AppendTriggerStateKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
 	if errors.Is(err, store.ErrNotFound) {
-		return make()
+		return t.newMachine(name, tr), nil
 	}
 	if err != nil {
 		return nil, err
@@ -171,7 +173,7 @@ func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machi
 		if s != nil && rec.Timer != 0 {
 			s.rec.Timers--
 		}
-		return make()
+		return t.newMachine(name, tr), nil
 	}
 	m := &machine{spec: tr, name: name, timer: rec.Timer, known: true, backlog: rec.Stalled}
 	if m.retains() {

@@ -27,8 +27,9 @@ func init() {
 	})
 }
 
-// maxFirings bounds the firings of one step, which become durable together. What
-// else is due fires in the next one: a timer that is in the past goes off at once.
+// maxFirings bounds the firings of one step, which become durable together, as
+// does Event.Limit. What else is due fires in the next one: a timer that is in the
+// past goes off at once.
 const maxFirings = 256
 
 // machine is one trigger. What survives of it are two items for each key that
@@ -63,10 +64,18 @@ func create(t *spec.Trigger) (*machine, error) {
 // Step takes an event. Objects that are overtaken are let go of at once.
 func (m *machine) Step(ev triggers.Event) triggers.Outcome {
 	var out triggers.Outcome
-	for len(m.due) > 0 && len(out.Firings) < maxFirings && !m.due[0].deadline.After(ev.Now) {
+	most := maxFirings
+	if ev.Limit.Firings > 0 {
+		most = min(most, ev.Limit.Firings)
+	}
+	arrived := ev.Kind == triggers.ObjectArrived && ev.Object.Position > m.last
+	if w := m.keys[ev.Object.Key]; arrived && w != nil && !w.deadline.After(ev.Now) {
+		m.fire(w, &out) // first of all, or the object would join a burst that is over
+	}
+	for len(m.due) > 0 && len(out.Firings) < most && !m.due[0].deadline.After(ev.Now) {
 		m.fire(m.due[0], &out)
 	}
-	if ev.Kind == triggers.ObjectArrived && ev.Object.Position > m.last {
+	if arrived {
 		m.last = ev.Object.Position
 		m.take(ev, &out)
 	}
@@ -84,12 +93,8 @@ func (m *machine) Step(ev triggers.Event) triggers.Outcome {
 func (m *machine) take(ev triggers.Event, out *triggers.Outcome) {
 	// Stores count in microseconds: what is restored must be what was in memory.
 	item := triggers.Item{Object: ev.Object, Time: ev.Now.Truncate(time.Microsecond)}
-	w := m.keys[ev.Object.Key]
-	if w != nil && !w.deadline.After(ev.Now) { // due, and beyond what one step fires
-		m.fire(w, out)
-		w = nil
-	}
 	out.Keep = append(out.Keep, item)
+	w := m.keys[ev.Object.Key]
 	if w == nil {
 		m.wait(&waiting{first: item, newest: item})
 		return

@@ -76,11 +76,12 @@ func TestARestartAtAnyPointChangesNoOutcome(t *testing.T) {
 		now, position := epoch, uint64(0)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.Int64Range(-1_000_000, 4_000_000).Draw(t, "passed")) * time.Microsecond)
-			ev := triggers.Event{Kind: triggers.Tick, Now: now}
+			limit := triggers.Limit{Firings: rapid.IntRange(0, 2).Draw(t, "limit")}
+			ev := triggers.Event{Kind: triggers.Tick, Now: now, Limit: limit}
 			if rapid.IntRange(0, 3).Draw(t, "arrives") > 0 {
 				position += uint64(rapid.IntRange(1, 3).Draw(t, "further"))
 				key := spec.Key(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key"))
-				ev = triggers.Event{Kind: triggers.ObjectArrived, Now: now, Object: triggers.Object{Position: position, Key: key}}
+				ev = triggers.Event{Kind: triggers.ObjectArrived, Now: now, Limit: limit, Object: triggers.Object{Position: position, Key: key}}
 			}
 			if rapid.Bool().Draw(t, "restart") {
 				if err := restarted.restart(tr); err != nil {
@@ -90,8 +91,12 @@ func TestARestartAtAnyPointChangesNoOutcome(t *testing.T) {
 			if got, want := restarted.machine.Waiting(), steady.machine.Waiting(); !reflect.DeepEqual(got, want) {
 				t.Fatalf("after a restart it waits with %+v, without with %+v", got, want)
 			}
-			if got, want := restarted.step(ev), steady.step(ev); !reflect.DeepEqual(got, want) {
+			got, want := restarted.step(ev), steady.step(ev)
+			if !reflect.DeepEqual(got, want) {
 				t.Fatalf("after a restart: %+v\nwithout:         %+v", got, want)
+			}
+			if limit.Firings > 0 && len(got.Firings) > limit.Firings {
+				t.Fatalf("it fires %d times, %d are allowed", len(got.Firings), limit.Firings)
 			}
 			if !reflect.DeepEqual(restarted.items, steady.items) || string(restarted.header) != string(steady.header) {
 				t.Fatalf("what is stored differs")
