@@ -35,7 +35,7 @@ func TestWhatIsStalledIsShown(t *testing.T) {
 		t.Errorf("cluster status: %+v", o)
 	}
 	o := s.run("session", "show", "a", "s1")
-	for _, line := range []string{"error: trigger: trigger \"t\" (acme.x) on bucket \"b\" can't go on: version 2", "b/t  acme.x  stalled: version 2"} {
+	for _, line := range []string{"error: trigger: trigger \"t\" (acme.x) on bucket \"b\" can't go on: version 2", "b/t  acme.x  has 0, stalled: version 2"} {
 		if !strings.Contains(o.stdout, line) {
 			t.Errorf("%q is not in\n%s", line, o.stdout)
 		}

@@ -112,9 +112,6 @@ func (s *sessionTree) waiting(waiting []wire.Waiting) {
 	s.t.linef("triggers that wait")
 	for _, w := range waiting {
 		line := fmt.Sprintf("%s/%s  %s  has %d", w.Bucket, w.Trigger, w.Primitive, w.Have)
-		if w.Stalled != "" {
-			line = fmt.Sprintf("%s/%s  %s  stalled: %s", w.Bucket, w.Trigger, w.Primitive, w.Stalled)
-		}
 		if w.Need > 0 {
 			line += fmt.Sprintf(", needs %d more", w.Need)
 		}
