@@ -177,7 +177,9 @@ func (t *tx) deliver(name sessionName, bucket spec.BucketName, key spec.Key, due
 	t.put(at, store.AppendObject(nil, &rec))
 	s.rec.Timers--
 	t.touch(s)
-	t.count(s, bucket, key, &rec)
+	counted := rec
+	counted.Revision = t.revision() // triggers are given objects in the order in which these are counted
+	t.count(s, bucket, key, &counted)
 }
 
 // counts tells whether a trigger is for objects that are put, or for those that

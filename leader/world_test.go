@@ -112,7 +112,7 @@ func (w *world) close() {
 	w.stop = nil
 	most := leader.MaxEntryBytes
 	if w.firing > 0 {
-		most = w.firing + w.firing/3 + 1<<20 // and what a round takes besides its firings
+		most = w.firing + w.firing/3 + 2<<20 // and what a round takes besides its firings
 	}
 	for id, l := range w.leaders {
 		if n := l.LargestEntry(); n > most {
