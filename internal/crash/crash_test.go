@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	sessions = flag.Int("crash.sessions", 500, "sessions to run, half of them chains")
+	sessions = flag.Int("crash.sessions", 1000, "sessions to run, half of them chains")
 	kills    = flag.Int("crash.kills", 20, "how often the node is killed")
 	seed     = flag.Uint64("crash.seed", 0, "seed of the moments of the kills; 0 takes a new one")
 )
