@@ -186,7 +186,8 @@ func (c *Context) Join(bucket, trigger string, keys ...string) error {
 }
 
 // Get reads an object of the session, or an error that wraps ErrNotFound. It
-// sees what this attempt has put before.
+// sees what this attempt has put before, but for a function with emit: atomic, whose
+// objects are there only once it has succeeded.
 func (c *Context) Get(bucket, key string) (Object, error) {
 	if c.ended.Load() {
 		return Object{}, ErrEnded
