@@ -149,7 +149,7 @@ func (c *take) evaluate(t *tx) error {
 	}
 	if m.Kind == 0 || m.Kind > store.MailCancel { // of a newer version: it waits at its sender until this one knows it
 		t.leader.cfg.Log.Warn("message of an unknown kind refused", "from", uint64(m.From), "sequence", m.Sequence, "kind", uint8(m.Kind))
-		return spec.Errorf(spec.CodeInternal, "shard %d does not know messages of kind %d", t.shard(), m.Kind)
+		return spec.Errorf(spec.CodeUnsupported, "shard %d does not know messages of kind %d", t.shard(), m.Kind)
 	}
 	if m.Kind == store.MailSet { // before the mark: one that is refused is sent again
 		if err := t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys); err != nil {

@@ -191,7 +191,8 @@ func (o *outbox) deliver(l *route, x *letter, m *Mail) {
 func (o *outbox) landed(l *route, x *letter, err error) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err == nil {
+	answered := err == nil || refused(err)
+	if answered {
 		l.failures = 0
 	}
 	if x.state != letterFlies {
@@ -207,11 +208,18 @@ func (o *outbox) landed(l *route, x *letter, err error) bool {
 	x.tries++
 	now := time.Now()
 	x.due = now.Add(backoff(mailRetry, x.tries))
-	if l.failures == 0 || !now.Before(l.retry) { // those that were sent together fail together
+	if !answered && (l.failures == 0 || !now.Before(l.retry)) { // those that were sent together fail together
 		l.failures++
 		l.retry = now.Add(backoff(mailRetry, l.failures))
 	}
 	return false
+}
+
+// refused tells whether a receiver is there and does not take this one message: a
+// stalled trigger does not take sets. The others to it need not wait.
+func refused(err error) bool {
+	code := spec.CodeOf(err)
+	return code == spec.CodeConflict || code == spec.CodeUnsupported
 }
 
 // unload lets go of a letter's message.

@@ -175,6 +175,52 @@ func TestAReceiverThatDoesNotAnswerHoldsUpNoOther(t *testing.T) {
 	}
 }
 
+func TestAMessageThatIsRefusedHoldsUpNoOther(t *testing.T) {
+	const good, bad = 5, 10
+	var tries, flying atomic.Int64
+	var mended atomic.Bool
+	together := make(chan struct{})
+	w, got := newMailWorld(t, leader.MailBounds{}, func(w *world, ctx context.Context, to spec.ShardID, m leader.Mail) error {
+		if string(m.Object.Inline) == "bad" {
+			if tries.Add(1); !mended.Load() {
+				return spec.Errorf(spec.CodeConflict, "not this one")
+			}
+			return w.Deliver(ctx, to, m)
+		}
+		if flying.Add(1) == good {
+			close(together)
+		}
+		select {
+		case <-together:
+			return w.Deliver(ctx, to, m)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	for i := range bad {
+		if err := w.from(1, i, w.bucketOf(2), "bad"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all have been refused", func() bool { return tries.Load() >= bad })
+	for i := range good {
+		if err := w.from(1, bad+i, w.bucketOf(2), "good"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range good {
+		w.completed(w.sessionOn(1, bad+i))
+	}
+	if n := flying.Load(); n != good {
+		t.Errorf("%d deliveries of %d messages: they were not sent together", n, good)
+	}
+	mended.Store(true)
+	w.quiet()
+	if counts := got.counts(); len(counts) != good+bad || !once(counts) {
+		t.Errorf("%d objects were counted, or some more than once: %v", len(counts), counts)
+	}
+}
+
 func TestAFullOutboxHoldsUpWhatWouldAddToIt(t *testing.T) {
 	const most = 20
 	var down atomic.Bool
@@ -284,7 +330,7 @@ func TestAMessageOfAnUnknownKindIsRefusedAndChangesNothing(t *testing.T) {
 	})
 	before := w.left()
 	err := w.leaders[1].TakeMail(t.Context(), leader.Mail{From: 2, Sequence: 7, Unacknowledged: 7, Mail: store.Mail{Kind: 200, App: "demo"}})
-	wantCode(t, err, spec.CodeInternal, "kind 200")
+	wantCode(t, err, spec.CodeUnsupported, "kind 200")
 	if after := w.left(); !slices.Equal(before, after) {
 		t.Errorf("the store holds %q, and held %q", after, before)
 	}

@@ -12,7 +12,8 @@ import (
 type MailBounds struct {
 	// Messages and Bytes bound what is in memory; each receiver may have one message
 	// beyond them. Defaults 1024 and 16 MiB. A receiver keeps marks of at most half as
-	// many messages of one sender.
+	// many messages of each sender, and as many again for each term that ends while
+	// the same message is not acknowledged.
 	Messages, Bytes int
 	// Outbox is how many messages may wait in the store before what would add to them
 	// is held up. Default 100,000.

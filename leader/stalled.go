@@ -319,7 +319,7 @@ func (t *tx) backlogItems(m *machine) ([]triggers.Item, error) {
 
 // errStalled answers what can't wait in a stalled trigger's backlog.
 func errStalled(bucket spec.BucketName, trigger spec.TriggerName) error {
-	return spec.Errorf(spec.CodeUnavailable, "trigger %q on bucket %q is stalled", trigger, bucket)
+	return spec.Errorf(spec.CodeConflict, "trigger %q on bucket %q is stalled", trigger, bucket)
 }
 
 // headerOf returns the header to be written for a machine.
