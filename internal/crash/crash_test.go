@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +26,10 @@ var (
 	seed     = flag.Uint64("crash.seed", 0, "seed of the moments of the kills; 0 takes a new one")
 )
 
-const app spec.AppName = "crash"
+const (
+	app    spec.AppName = "crash"
+	shards              = 4
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -66,7 +71,7 @@ func TestSessionsSurviveANodeThatIsKilledAgainAndAgain(t *testing.T) {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("crash.seed %d", *seed)
-	node := nodetest.Start(t, "--shards", "4") // so that tallies go from shard to shard
+	node := nodetest.Start(t, "--shards", strconv.Itoa(shards)) // so that tallies go from shard to shard
 	node.CLI(0, "apply", "-f", "testdata/app/app.yaml")
 
 	jobs := make([]*job, *sessions)
@@ -199,10 +204,15 @@ func checkJob(t *testing.T, c *client.Client, j *job) {
 func checkTally(t *testing.T, c *client.Client, jobs []*job) {
 	t.Helper()
 	chains := 0
+	var onShard [shards]int // slots are spread evenly, in order
 	for _, j := range jobs {
 		if j.chain() {
 			chains++
+			onShard[int(spec.SessionSlot(app, j.session))*shards/spec.Slots]++
 		}
+	}
+	if slices.Contains(onShard[:], 0) {
+		t.Errorf("the chains are spread as %v over the shards: none tallies from afar there", onShard)
 	}
 	seen := map[string]int{}
 	batches := func() int {
