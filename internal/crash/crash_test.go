@@ -154,7 +154,7 @@ func killAtRandom(t *testing.T, node *nodetest.Node, finished <-chan error) {
 				t.Fatal(err)
 			}
 			t.Fatalf("all sessions ended after %d of %d kills: run more sessions", n, *kills)
-		case <-time.After(time.Duration(moments.IntN(400)) * time.Millisecond): // a moment, not a wait for something
+		case <-time.After(time.Duration(moments.IntN(200)) * time.Millisecond): // a moment, not a wait for something
 		}
 		node.Kill()
 		node.Restart()
