@@ -26,10 +26,9 @@ var (
 	seed     = flag.Uint64("crash.seed", 0, "seed of the moments of the kills; 0 takes a new one")
 )
 
-const (
-	app    spec.AppName = "crash"
-	shards              = 4
-)
+const app spec.AppName = "crash"
+
+const shards = 4
 
 func TestMain(m *testing.M) {
 	flag.Parse()
