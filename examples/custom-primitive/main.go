@@ -49,10 +49,9 @@ func run(ctx context.Context, data, listen string, serve bool, out io.Writer) (e
 	}
 	indexed := make(chan string, 16)
 	n, err := start(ctx, data, listen, func(document string) {
-		fmt.Fprintln(out, "indexed", document)
 		select {
 		case indexed <- document:
-		default: // nobody counts while it serves
+		case <-ctx.Done():
 		}
 	})
 	if err != nil {
@@ -61,8 +60,7 @@ func run(ctx context.Context, data, listen string, serve bool, out io.Writer) (e
 	defer func() { err = errors.Join(err, n.Close()) }()
 	if serve {
 		fmt.Fprintln(out, "ready at", n.URL())
-		<-ctx.Done()
-		return nil
+		return report(ctx, out, indexed, nil)
 	}
 	c, err := client.New(n.URL())
 	if err != nil {
@@ -75,10 +73,21 @@ func run(ctx context.Context, data, listen string, serve bool, out io.Writer) (e
 			return err
 		}
 	}
-	for range 2 {
+	return report(ctx, out, indexed, map[string]bool{"essay: On nature": true, "poem: O wild west wind": true})
+}
+
+// report prints what is indexed until all that is awaited was, or ctx ends.
+func report(ctx context.Context, out io.Writer, indexed <-chan string, awaited map[string]bool) error {
+	serving := len(awaited) == 0
+	for serving || len(awaited) > 0 {
 		select {
-		case <-indexed:
+		case document := <-indexed:
+			fmt.Fprintln(out, "indexed", document)
+			delete(awaited, document)
 		case <-ctx.Done():
+			if serving {
+				return nil
+			}
 			return ctx.Err()
 		}
 	}

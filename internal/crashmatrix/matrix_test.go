@@ -194,6 +194,9 @@ func (c *column) reference() *cell {
 			c.reached = recorded(c.lines(ref.app))
 			return quiet(c.reached)
 		})
+		if !c.scenario.emits {
+			delete(c.reached, failpoint.Emitting.String())
+		}
 		c.node.Kill()
 		return ref
 	}

@@ -93,6 +93,9 @@ func Steps() []string   { return slices.Clone(stepNames[:]) }
 func Moments() []string { return slices.Clone(momentNames[:]) }
 func Places() []string  { return slices.Clone(placeNames[:]) }
 
+// String returns the name under which a place is armed.
+func (p Place) String() string { return placeNames[p] }
+
 func name(s Step, m Moment) string { return stepNames[s] + "/" + momentNames[m] }
 
 func known(point string) bool { return slices.Contains(Points(), point) }
