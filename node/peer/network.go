@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -61,6 +62,8 @@ const (
 	// greeting bounds the connections that have not been greeted yet.
 	greetings = 256
 	keepAlive = 15 * time.Second
+	// refusalWait bounds how long a refusal waits to be read.
+	refusalWait = 200 * time.Millisecond
 )
 
 // Listen opens the node's address.
@@ -177,7 +180,10 @@ func (n *Network) greet(raw net.Conn) {
 	if err != nil {
 		var refusal *Refusal
 		if errors.As(err, &refusal) {
-			_ = refusal.write(conn)
+			// What is not read yet would make the system drop the answer.
+			if refusal.write(conn) == nil && raw.SetDeadline(time.Now().Add(refusalWait)) == nil {
+				_, _ = io.CopyN(io.Discard, conn, textMost)
+			}
 		}
 		n.cfg.Log.Warn("a connection of another node was refused", "from", raw.RemoteAddr().String(), "node", g.node, "reason", err)
 		_ = conn.Close()
