@@ -99,6 +99,23 @@ func (n *Network) Address() string { return n.listener.Addr().String() }
 // Channel returns the listener of a channel. Closing it ends only that channel.
 func (n *Network) Channel(ch Channel) net.Listener { return n.incoming[ch] }
 
+// On returns the network as a part sees it that has a channel to itself.
+func (n *Network) On(ch Channel) ChannelNetwork { return ChannelNetwork{n, ch} }
+
+// ChannelNetwork is one channel of a Network.
+type ChannelNetwork struct {
+	network *Network
+	channel Channel
+}
+
+// Listener is where connections of other nodes come in on the channel.
+func (c ChannelNetwork) Listener() net.Listener { return c.network.Channel(c.channel) }
+
+// Dial connects to the node at an address on the channel.
+func (c ChannelNetwork) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return c.network.Dial(ctx, c.channel, address)
+}
+
 // Dial opens a connection on a channel of the node at an address. A *Refusal says
 // why that node does not take it.
 func (n *Network) Dial(ctx context.Context, ch Channel, address string) (net.Conn, error) {

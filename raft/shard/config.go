@@ -15,10 +15,12 @@ type HostConfig struct {
 	// Dir holds the raft logs. It belongs to the store that Open is given: neither
 	// works without the other.
 	Dir string
-	// Address is the host:port that other hosts reach this one at, and where it
-	// listens. Empty makes a host that listens nowhere and holds only shards with
-	// a single member. It may change from one start to the next.
+	// Address is the host:port that other hosts reach this one at. Empty makes a host
+	// that listens nowhere and holds only shards with a single member. It may change
+	// from one start to the next.
 	Address string
+	// Network connects the host to others; needed with Address.
+	Network Network
 	// Cluster separates clusters: hosts with different numbers drop each other's
 	// messages. It can't be changed later. Default 1.
 	Cluster uint64
@@ -99,6 +101,9 @@ func (c HostConfig) Validate() error {
 	if c.Address != "" {
 		if host, port, err := net.SplitHostPort(c.Address); err != nil || host == "" || port == "" || port == "0" {
 			errs = append(errs, fmt.Errorf("address %q is not host:port with a fixed port", c.Address))
+		}
+		if c.Network == nil {
+			errs = append(errs, errors.New("an address without a network: the host needs one to reach others"))
 		}
 	}
 	if c.RTT < time.Millisecond || c.RTT > time.Second {

@@ -102,7 +102,9 @@ func (h *Host) nodeConfig() config.NodeHostConfig {
 	if h.cfg.Address == "" {
 		c.RaftAddress = "none"
 		c.Expert.TransportFactory = noTransport{}
+		return c
 	}
+	c.Expert.TransportFactory = transportFactory{network: h.cfg.Network, log: h.cfg.Log}
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -26,6 +27,7 @@ type node struct {
 	cfg  shard.HostConfig
 	db   *store.DB
 	host *shard.Host
+	net  *peer.Network // nil of a node without an address
 }
 
 func newNode(t testing.TB, address string) *node {
@@ -44,6 +46,14 @@ func newNode(t testing.TB, address string) *node {
 func (n *node) open() {
 	n.t.Helper()
 	n.db = openStore(n.t, filepath.Join(n.dir, "store"))
+	n.cfg.Network, n.net = nil, nil
+	if n.cfg.Address != "" {
+		var err error
+		if n.net, err = peer.Listen(peer.Config{Address: n.cfg.Address, Node: n.dir, Cluster: func() string { return "test" }}); err != nil {
+			n.t.Fatal(err)
+		}
+		n.cfg.Network = n.net.On(peer.Shards)
+	}
 	host, err := shard.Open(n.cfg, n.db)
 	if err != nil {
 		n.t.Fatalf("open host: %v", err)
@@ -67,6 +77,11 @@ func (n *node) close() {
 	}
 	if err := errors.Join(n.host.Close(), n.db.Close()); err != nil {
 		n.t.Errorf("close node: %v", err)
+	}
+	if n.net != nil {
+		if err := n.net.Close(); err != nil {
+			n.t.Errorf("close the network: %v", err)
+		}
 	}
 	n.host = nil
 }
