@@ -127,9 +127,9 @@ func (n *Node) checkPlacement() error {
 		if len(s.Replicas) != 1 {
 			return fmt.Errorf("shard %d has %d replicas: the data belongs to a cluster, and this version runs one node", id, len(s.Replicas))
 		}
-		for _, name := range s.Replicas {
-			if name != n.cfg.Name {
-				return fmt.Errorf("shard %d lives on node %q, this node is %q: start it with the name the data was made with", id, name, n.cfg.Name)
+		for _, r := range s.Replicas {
+			if r.Node != n.cfg.Name {
+				return fmt.Errorf("shard %d lives on node %q, this node is %q: start it with the name the data was made with", id, r.Node, n.cfg.Name)
 			}
 		}
 	}

@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"encoding/hex"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -18,39 +17,67 @@ const (
 	maxSettings     = 10_000
 	maxSettingBytes = 64 << 10
 	maxShards       = 1024
-	maxNodes        = 1024
+	// recentKept is far more than are under way when a leader is lost.
+	recentKept = 256
 )
 
 // change makes the State after c from s, and leaves s alone. On an error nothing
-// changed. It depends on nothing but its arguments: all nodes run it.
-func (s *State) change(index uint64, c Command) (*State, Result, error) {
+// changed. It depends on nothing but its arguments: all nodes run it. A change
+// with an id is made once, however often it comes.
+func (s *State) change(index uint64, id string, c Command) (*State, Result, error) {
+	if id != "" {
+		i := slices.IndexFunc(s.Recent, func(r Recent) bool { return r.ID == id })
+		if i >= 0 {
+			return s, s.Recent[i].Result, nil
+		}
+	}
 	next := *s
 	next.Index = index
 	r := Result{Index: index}
-	var err error
-	switch c := c.(type) {
-	case *ApplyApp:
-		err = next.applyApp(c, &r)
-	case *DeleteApp:
-		err = next.deleteApp(c, &r)
-	case *RollbackApp:
-		err = next.rollbackApp(c, &r)
-	case *PutArtifact:
-		err = next.putArtifact(c, &r)
-	case *DeleteArtifact:
-		err = next.deleteArtifact(c, &r)
-	case *Set:
-		err = next.set(c, &r)
-	case *InitPlacement:
-		err = next.initPlacement(c, &r)
-	default:
-		err = fmt.Errorf("no change is known for command %T", c)
-	}
+	err := next.make(c, &r)
 	if err != nil || !r.Changed {
 		r.Index = s.Index
 		return s, r, err
 	}
+	if id != "" {
+		kept := s.Recent[max(0, len(s.Recent)+1-recentKept):]
+		next.Recent = append(slices.Clone(kept), Recent{id, r})
+	}
 	return &next, r, nil
+}
+
+func (s *State) make(c Command, r *Result) error {
+	switch c := c.(type) {
+	case *ApplyApp:
+		return s.applyApp(c, r)
+	case *DeleteApp:
+		return s.deleteApp(c, r)
+	case *RollbackApp:
+		return s.rollbackApp(c, r)
+	case *PutArtifact:
+		return s.putArtifact(c, r)
+	case *DeleteArtifact:
+		return s.deleteArtifact(c, r)
+	case *Set:
+		return s.set(c, r)
+	case *InitPlacement:
+		return s.initPlacement(c, r)
+	case *SetCluster:
+		return s.setCluster(c, r)
+	case *PutMember:
+		return s.putMember(c, r)
+	case *RemoveMember:
+		return s.removeMember(c, r)
+	case *SetDraining:
+		return s.setDraining(c, r)
+	case *AddReplica:
+		return s.addReplica(c, r)
+	case *ReplicaJoined:
+		return s.replicaJoined(c, r)
+	case *RemoveReplica:
+		return s.removeReplica(c, r)
+	}
+	return spec.Errorf(spec.CodeInvalid, "command %s is no change", c.kind())
 }
 
 func (s *State) applyApp(c *ApplyApp, r *Result) error {
@@ -208,32 +235,6 @@ func (s *State) set(c *Set, r *Result) error {
 	if c.Value == "" {
 		delete(s.Settings, c.Key)
 	}
-	r.Changed = true
-	return nil
-}
-
-func (s *State) initPlacement(c *InitPlacement, r *Result) error {
-	if len(s.Placement.Slots) > 0 {
-		return nil
-	}
-	if c.Shards < 1 || c.Shards > maxShards {
-		return spec.Errorf(spec.CodeInvalid, "%d shards: 1 to %d are possible", c.Shards, maxShards).WithField("shards")
-	}
-	if len(c.Nodes) < 1 || len(c.Nodes) > maxNodes {
-		return spec.Errorf(spec.CodeInvalid, "shards on %d nodes: 1 to %d are possible", len(c.Nodes), maxNodes).WithField("nodes")
-	}
-	p := Placement{Slots: make([]spec.ShardID, spec.Slots), Shards: make(map[spec.ShardID]Shard, c.Shards)}
-	for slot := range p.Slots {
-		p.Slots[slot] = spec.ShardID(1 + slot*c.Shards/spec.Slots)
-	}
-	for i := range c.Shards {
-		replicas := make(map[uint64]string, len(c.Nodes))
-		for n, node := range c.Nodes {
-			replicas[uint64(n+1)] = node
-		}
-		p.Shards[spec.ShardID(i+1)] = Shard{Replicas: replicas}
-	}
-	s.Placement = p
 	r.Changed = true
 	return nil
 }

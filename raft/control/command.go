@@ -60,11 +60,59 @@ type Set struct {
 }
 
 // InitPlacement spreads the slots evenly over new shards, in contiguous ranges,
-// and puts a replica of each shard on every node. It does nothing if there is a
-// placement.
+// and puts each shard's replicas on different nodes: as many as asked for, or one
+// on every node if there are fewer. The first replicas are spread evenly. It does
+// nothing if there is a placement.
 type InitPlacement struct {
-	Shards int      `json:"shards"`
-	Nodes  []string `json:"nodes"`
+	Shards   int      `json:"shards"`
+	Nodes    []string `json:"nodes"`
+	Replicas int      `json:"replicas,omitempty"` // default 3
+}
+
+// SetCluster gives the cluster its id, once.
+type SetCluster struct {
+	ID string `json:"id"`
+}
+
+// PutMember makes a node a member, or updates what is known of it. A member keeps
+// its JoinedAt and Draining. A node with another Install than the member of its
+// name is refused.
+type PutMember struct {
+	Member Member `json:"member"`
+}
+
+// RemoveMember makes a node a member no more. It is refused while shards have
+// replicas there, unless Force says so: then they stay in the placement, and who
+// forces it moves them.
+type RemoveMember struct {
+	Name  string `json:"name"`
+	Force bool   `json:"force,omitempty"`
+}
+
+// SetDraining says whether a member is to be rid of its replicas.
+type SetDraining struct {
+	Name     string `json:"name"`
+	Draining bool   `json:"draining"`
+}
+
+// AddReplica gives a shard one more replica, which joins: its number is in the
+// Result. If one on that node joins already, that is it.
+type AddReplica struct {
+	Shard spec.ShardID `json:"shard"`
+	Node  string       `json:"node"`
+}
+
+// ReplicaJoined says that a replica has all of its shard's data.
+type ReplicaJoined struct {
+	Shard   spec.ShardID `json:"shard"`
+	Replica uint64       `json:"replica"`
+}
+
+// RemoveReplica takes a replica out of the placement, but never the last one that
+// has the data.
+type RemoveReplica struct {
+	Shard   spec.ShardID `json:"shard"`
+	Replica uint64       `json:"replica"`
 }
 
 func (*ApplyApp) kind() string       { return "apply_app" }
@@ -74,15 +122,23 @@ func (*PutArtifact) kind() string    { return "put_artifact" }
 func (*DeleteArtifact) kind() string { return "delete_artifact" }
 func (*Set) kind() string            { return "set" }
 func (*InitPlacement) kind() string  { return "init_placement" }
+func (*SetCluster) kind() string     { return "set_cluster" }
+func (*PutMember) kind() string      { return "put_member" }
+func (*RemoveMember) kind() string   { return "remove_member" }
+func (*SetDraining) kind() string    { return "set_draining" }
+func (*AddReplica) kind() string     { return "add_replica" }
+func (*ReplicaJoined) kind() string  { return "replica_joined" }
+func (*RemoveReplica) kind() string  { return "remove_replica" }
 
 // Result is what a change did.
 type Result struct {
-	Index   uint64 // of the State after it, on any node
-	Version uint64 // of the app
-	Changed bool   // false if all was so already
+	Index   uint64 `json:"index"`             // of the State after it, on any node
+	Version uint64 `json:"version,omitempty"` // of the app
+	Replica uint64 `json:"replica,omitempty"` // its number
+	Changed bool   `json:"changed"`           // false if all was so already
 }
 
-// A command in the log is one byte of version and a JSON object of kind and
+// A command in the log is one byte of version and a JSON object of kind, id and
 // body. A node refuses a version or kind that it does not know, so a new one is
 // proposed only once all nodes know it.
 const commandVersion = 1
@@ -91,16 +147,18 @@ const commandVersion = 1
 const maxCommandBytes = 4 << 20
 
 type envelope struct {
-	Kind string          `json:"kind"`
+	Kind string `json:"kind"`
+	// ID, if set, is drawn for each change, and the same when that is tried again.
+	ID   string          `json:"id,omitempty"`
 	Body json.RawMessage `json:"body"`
 }
 
-func encodeCommand(c Command) ([]byte, error) {
+func encodeCommand(c Command, id string) ([]byte, error) {
 	body, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode command %s: %w", c.kind(), err)
 	}
-	wrapped, err := json.Marshal(envelope{Kind: c.kind(), Body: body})
+	wrapped, err := json.Marshal(envelope{Kind: c.kind(), ID: id, Body: body})
 	if err != nil {
 		return nil, fmt.Errorf("encode command %s: %w", c.kind(), err)
 	}
@@ -110,26 +168,31 @@ func encodeCommand(c Command) ([]byte, error) {
 	return append([]byte{commandVersion}, wrapped...), nil
 }
 
-func decodeCommand(b []byte) (Command, error) {
+func decodeCommand(b []byte) (c Command, id string, err error) {
 	if len(b) == 0 || b[0] != commandVersion {
-		return nil, fmt.Errorf("a command of a version that is not known here: %.1x", b)
+		return nil, "", fmt.Errorf("a command of a version that is not known here: %.1x", b)
 	}
 	var e envelope
 	if err := decodeStrict(b[1:], &e); err != nil {
-		return nil, fmt.Errorf("a command that can't be read: %w", err)
+		return nil, "", fmt.Errorf("a command that can't be read: %w", err)
+	}
+	if len(e.ID) > maxIDBytes {
+		return nil, "", fmt.Errorf("a command with an id of %d bytes, %d are allowed", len(e.ID), maxIDBytes)
 	}
 	for _, c := range []Command{
-		new(ApplyApp), new(DeleteApp), new(RollbackApp), new(PutArtifact), new(DeleteArtifact), new(Set), new(InitPlacement),
+		new(ApplyApp), new(DeleteApp), new(RollbackApp), new(PutArtifact), new(DeleteArtifact), new(Set),
+		new(InitPlacement), new(SetCluster), new(PutMember), new(RemoveMember), new(SetDraining),
+		new(AddReplica), new(ReplicaJoined), new(RemoveReplica),
 	} {
 		if c.kind() != e.Kind {
 			continue
 		}
 		if err := decodeStrict(e.Body, c); err != nil {
-			return nil, fmt.Errorf("a command %s that can't be read: %w", e.Kind, err)
+			return nil, "", fmt.Errorf("a command %s that can't be read: %w", e.Kind, err)
 		}
-		return c, nil
+		return c, e.ID, nil
 	}
-	return nil, fmt.Errorf("a command of a kind that is not known here: %q", e.Kind)
+	return nil, "", fmt.Errorf("a command of a kind that is not known here: %q", e.Kind)
 }
 
 // decodeStrict refuses what it does not know: it would be lost on this node.

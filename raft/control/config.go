@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
 
@@ -83,7 +84,7 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("peers without an address: give this node one, or leave the peers out"))
 	}
 	if !c.sole() {
-		errs = append(errs, checkAddress(c.Address))
+		errs = append(errs, checkLoopback(c.Address))
 		if _, ok := c.Peers[c.Node]; !ok {
 			errs = append(errs, fmt.Errorf("node %q is not among the peers", c.Node))
 		}
@@ -91,13 +92,27 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func checkAddress(address string) error {
+func checkLoopback(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" || port == "0" {
 		return fmt.Errorf("address %q is not host:port with a fixed port", address)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return fmt.Errorf("address %q is not on the loopback: the control group's protocol has no protection of its own", address)
+	}
+	return nil
+}
+
+// maxAddressBytes is a host name of 253 bytes, a colon and a port.
+const maxAddressBytes = 253 + 1 + 5
+
+func checkAddress(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || port == "" || port == "0" || len(address) > maxAddressBytes {
+		return spec.Errorf(spec.CodeInvalid, "address %.300q is not host:port with a fixed port", address).WithField("address")
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return spec.Errorf(spec.CodeInvalid, "address %s is that of no machine: name the one that other nodes reach", address).WithField("address")
 	}
 	return nil
 }

@@ -41,12 +41,12 @@ type outcome struct {
 // Apply makes the next State. What it can't read or must refuse changes nothing,
 // on any node.
 func (f *fsm) Apply(entry *raft.Log) any {
-	c, err := decodeCommand(entry.Data)
+	c, id, err := decodeCommand(entry.Data)
 	if err != nil {
 		return outcome{err: spec.Errorf(spec.CodeInvalid, "control group: %w", err)}
 	}
 	before := f.state.Load()
-	next, result, err := before.change(entry.Index, c)
+	next, result, err := before.change(entry.Index, id, c)
 	if next != before {
 		f.publish(next)
 	}
@@ -68,8 +68,12 @@ func (f *fsm) watch() <-chan struct{} {
 	return f.mu.changed
 }
 
-// A snapshot is a JSON object of its format and the State.
-const snapshotFormat = 1
+// A snapshot is a JSON object of its format and the State. Format 1 is that of
+// versions for one node, whose shards had no more than names of nodes.
+const (
+	snapshotFormat = 2
+	oldestSnapshot = 1
+)
 
 // maxSnapshotBytes bounds what Restore reads.
 const maxSnapshotBytes = 4 << 30
@@ -89,8 +93,8 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err := json.NewDecoder(io.LimitReader(r, maxSnapshotBytes)).Decode(&file); err != nil {
 		return fmt.Errorf("read the control group's snapshot: %w", err)
 	}
-	if file.Format != snapshotFormat || file.State == nil {
-		return fmt.Errorf("read the control group's snapshot: format %d is not %d", file.Format, snapshotFormat)
+	if file.Format < oldestSnapshot || file.Format > snapshotFormat || file.State == nil {
+		return fmt.Errorf("read the control group's snapshot: format %d is not one of %d to %d", file.Format, oldestSnapshot, snapshotFormat)
 	}
 	if err := file.State.check(); err != nil {
 		return fmt.Errorf("read the control group's snapshot: %w", err)
@@ -111,10 +115,12 @@ func (s *State) check() error {
 			}
 		}
 	}
-	if n := len(s.Placement.Slots); n != 0 && n != spec.Slots {
-		return fmt.Errorf("the placement has %d slots, not %d", n, spec.Slots)
+	for name, m := range s.Members {
+		if m.Name != name {
+			return fmt.Errorf("the record of member %.80q is not its own", name)
+		}
 	}
-	return nil
+	return s.Placement.check()
 }
 
 type snapshot struct{ state *State }

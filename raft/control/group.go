@@ -171,7 +171,7 @@ func (g *Group) Apply(ctx context.Context, c Command) (Result, error) {
 			return Result{}, spec.Errorf(spec.CodeInvalid, "apply app %s: its spec can't be read: %w", a.Name, err)
 		}
 	}
-	command, err := encodeCommand(c)
+	command, err := encodeCommand(c, "")
 	if err != nil {
 		return Result{}, err
 	}

@@ -238,7 +238,7 @@ func TestSlotsAreSpreadEvenlyAndInRanges(t *testing.T) {
 				t.Errorf("%d shards have slots, %d are placed", len(counts), len(p.Shards))
 			}
 			for id, slots := range counts {
-				if even := spec.Slots / shards; slots < even || slots > even+1 || p.Shards[id].Replicas[1] != "n1" {
+				if even := spec.Slots / shards; slots < even || slots > even+1 || p.Shards[id].Replicas[1] != (control.Replica{Node: "n1"}) {
 					t.Errorf("shard %d has %d slots and replicas %v", id, slots, p.Shards[id].Replicas)
 				}
 			}

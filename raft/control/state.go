@@ -11,11 +11,23 @@ import (
 // State is what the group agrees on at one point. It and all it refers to never
 // change; the next State shares what stayed.
 type State struct {
-	Index     uint64                      `json:"index"` // of the last change
+	Index uint64 `json:"index"` // of the last change
+	// Cluster is the cluster's id, once it has one; it never changes then.
+	Cluster   string                      `json:"cluster,omitempty"`
+	Members   map[string]Member           `json:"members,omitempty"` // by name
 	Apps      map[spec.AppName]*AppRecord `json:"apps"`
 	Artifacts map[string]Artifact         `json:"artifacts"` // by SHA-256, hex
 	Placement Placement                   `json:"placement"`
 	Settings  map[string]string           `json:"settings"`
+	// Recent are the newest changes that came with an id, oldest first, at most
+	// recentKept: what comes again is answered as it was the first time.
+	Recent []Recent `json:"recent,omitempty"`
+}
+
+// Recent is a change that was made, and its result.
+type Recent struct {
+	ID     string `json:"id"`
+	Result Result `json:"result"`
 }
 
 // AppRecord is an app with its versions.
@@ -66,27 +78,6 @@ func (v *AppVersion) App() (*spec.App, error) {
 type Artifact struct {
 	Size    int64     `json:"size"`
 	Created time.Time `json:"created"`
-}
-
-// Placement says where everything is. It is empty until InitPlacement.
-type Placement struct {
-	// Slots maps each slot to the shard that owns it: spec.Slots of them, or none.
-	Slots  []spec.ShardID         `json:"slots,omitempty"`
-	Shards map[spec.ShardID]Shard `json:"shards,omitempty"`
-}
-
-// Shard is where a shard's replicas are: their numbers, never used twice, and
-// the nodes' names.
-type Shard struct {
-	Replicas map[uint64]string `json:"replicas"`
-}
-
-// ShardOf returns the shard that owns a slot, 0 before there is a placement.
-func (p Placement) ShardOf(slot spec.Slot) spec.ShardID {
-	if int(slot) >= len(p.Slots) {
-		return 0
-	}
-	return p.Slots[slot]
 }
 
 // Current returns the newest version of a deployed app.
