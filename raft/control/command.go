@@ -115,6 +115,10 @@ type RemoveReplica struct {
 	Replica uint64       `json:"replica"`
 }
 
+// readBarrier asks the leader for its State's index once it is sure to lead. It
+// is a request of one node to another and never in the log.
+type readBarrier struct{}
+
 func (*ApplyApp) kind() string       { return "apply_app" }
 func (*DeleteApp) kind() string      { return "delete_app" }
 func (*RollbackApp) kind() string    { return "rollback_app" }
@@ -129,6 +133,7 @@ func (*SetDraining) kind() string    { return "set_draining" }
 func (*AddReplica) kind() string     { return "add_replica" }
 func (*ReplicaJoined) kind() string  { return "replica_joined" }
 func (*RemoveReplica) kind() string  { return "remove_replica" }
+func (*readBarrier) kind() string    { return "read_barrier" }
 
 // Result is what a change did.
 type Result struct {
@@ -151,6 +156,25 @@ type envelope struct {
 	// ID, if set, is drawn for each change, and the same when that is tried again.
 	ID   string          `json:"id,omitempty"`
 	Body json.RawMessage `json:"body"`
+}
+
+// commands makes an empty command of each kind.
+var commands = map[string]func() Command{
+	"apply_app":       func() Command { return new(ApplyApp) },
+	"delete_app":      func() Command { return new(DeleteApp) },
+	"rollback_app":    func() Command { return new(RollbackApp) },
+	"put_artifact":    func() Command { return new(PutArtifact) },
+	"delete_artifact": func() Command { return new(DeleteArtifact) },
+	"set":             func() Command { return new(Set) },
+	"init_placement":  func() Command { return new(InitPlacement) },
+	"set_cluster":     func() Command { return new(SetCluster) },
+	"put_member":      func() Command { return new(PutMember) },
+	"remove_member":   func() Command { return new(RemoveMember) },
+	"set_draining":    func() Command { return new(SetDraining) },
+	"add_replica":     func() Command { return new(AddReplica) },
+	"replica_joined":  func() Command { return new(ReplicaJoined) },
+	"remove_replica":  func() Command { return new(RemoveReplica) },
+	"read_barrier":    func() Command { return new(readBarrier) },
 }
 
 func encodeCommand(c Command, id string) ([]byte, error) {
@@ -179,20 +203,15 @@ func decodeCommand(b []byte) (c Command, id string, err error) {
 	if len(e.ID) > maxIDBytes {
 		return nil, "", fmt.Errorf("a command with an id of %d bytes, %d are allowed", len(e.ID), maxIDBytes)
 	}
-	for _, c := range []Command{
-		new(ApplyApp), new(DeleteApp), new(RollbackApp), new(PutArtifact), new(DeleteArtifact), new(Set),
-		new(InitPlacement), new(SetCluster), new(PutMember), new(RemoveMember), new(SetDraining),
-		new(AddReplica), new(ReplicaJoined), new(RemoveReplica),
-	} {
-		if c.kind() != e.Kind {
-			continue
-		}
-		if err := decodeStrict(e.Body, c); err != nil {
-			return nil, "", fmt.Errorf("a command %s that can't be read: %w", e.Kind, err)
-		}
-		return c, e.ID, nil
+	empty, ok := commands[e.Kind]
+	if !ok {
+		return nil, "", fmt.Errorf("a command of a kind that is not known here: %q", e.Kind)
 	}
-	return nil, "", fmt.Errorf("a command of a kind that is not known here: %q", e.Kind)
+	c = empty()
+	if err := decodeStrict(e.Body, c); err != nil {
+		return nil, "", fmt.Errorf("a command %s that can't be read: %w", e.Kind, err)
+	}
+	return c, e.ID, nil
 }
 
 // decodeStrict refuses what it does not know: it would be lost on this node.

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,16 +18,25 @@ type Config struct {
 	Node string
 	// Dir holds the snapshots.
 	Dir string
-	// DB holds the log. It must stay open until the group is closed.
+	// DB holds the log. It must stay open until the group is closed. A write of it
+	// that fails ends the node, by the DB's own Fatal.
 	DB *store.DB
-	// Address is the loopback host:port that the other voters reach this node at.
-	// Empty makes a group of this node alone, which listens nowhere. The protocol
-	// believes whoever connects, so it does not leave the machine.
+	// Address is the host:port that other nodes reach this one at. Empty makes a
+	// group of this node alone, which talks to nobody.
 	Address string
-	// Peers are the voters and where they are, this node included; needed with
-	// Address. The first Open makes a group of them, and then they must be the same
-	// on every node; later ones only tell the addresses.
-	Peers map[string]string
+	// Listener accepts the other members' connections and Dial opens one to the
+	// node at an address; both are needed with Address. The protocol believes who
+	// comes through them, so they must authenticate. The group closes the listener.
+	Listener net.Listener
+	Dial     func(ctx context.Context, address string) (net.Conn, error)
+	// Voters are the voters that make the group at its first Open and where they
+	// are, this node included: the same on all of them. Later ones only tell
+	// addresses to try. Without any, a node with an Address waits until the leader
+	// of a group adds it.
+	Voters map[string]string
+	// Forward passes a request to the node of that name, which answers by
+	// Group.ApplyEncoded. Without it only the leader makes changes.
+	Forward func(ctx context.Context, leader string, request []byte) ([]byte, error)
 	// Election is how long a voter waits without a leader before it stands for
 	// election. Default 1 s, and 50 ms without Address.
 	Election time.Duration
@@ -36,10 +46,10 @@ type Config struct {
 	Log             *slog.Logger // default: nowhere
 }
 
-// trailingEntries is how much of the log stays for voters that lag a little.
+// trailingEntries is how much of the log stays for members that lag a little.
 const trailingEntries = 256
 
-// commitInterval is how long voters may not know of a change that is committed.
+// commitInterval is how long members may not know of a change that is committed.
 const commitInterval = 5 * time.Millisecond
 
 func (c Config) withDefaults() Config {
@@ -80,27 +90,29 @@ func (c Config) Validate() error {
 	if c.SnapshotEntries < 1 {
 		errs = append(errs, fmt.Errorf("snapshot entries %d is below 1", c.SnapshotEntries))
 	}
-	if c.sole() && len(c.Peers) > 0 {
-		errs = append(errs, errors.New("peers without an address: give this node one, or leave the peers out"))
+	if c.sole() && len(c.Voters) > 0 {
+		errs = append(errs, errors.New("voters without an address: give this node one, or leave the voters out"))
 	}
 	if !c.sole() {
-		errs = append(errs, checkLoopback(c.Address))
-		if _, ok := c.Peers[c.Node]; !ok {
-			errs = append(errs, fmt.Errorf("node %q is not among the peers", c.Node))
-		}
+		errs = append(errs, c.validateNetwork()...)
 	}
 	return errors.Join(errs...)
 }
 
-func checkLoopback(address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || port == "" || port == "0" {
-		return fmt.Errorf("address %q is not host:port with a fixed port", address)
+func (c Config) validateNetwork() []error {
+	errs := []error{checkAddress(c.Address)}
+	if c.Listener == nil || c.Dial == nil {
+		errs = append(errs, errors.New("an address without a listener and a way to dial"))
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("address %q is not on the loopback: the control group's protocol has no protection of its own", address)
+	if _, ok := c.Voters[c.Node]; len(c.Voters) > 0 && !ok {
+		errs = append(errs, fmt.Errorf("node %q is not among the voters", c.Node))
 	}
-	return nil
+	for node, address := range c.Voters {
+		if err := checkAddress(address); err != nil {
+			errs = append(errs, fmt.Errorf("voter %q: %w", node, err))
+		}
+	}
+	return errs
 }
 
 // maxAddressBytes is a host name of 253 bytes, a colon and a port.

@@ -222,7 +222,7 @@ func FuzzTheStateMachineTakesAnyBytes(f *testing.F) {
 		&ApplyApp{Name: "a", Spec: []byte("s")}, &DeleteApp{Name: "a"}, &RollbackApp{Name: "a", Version: 1},
 		&PutArtifact{Sum: "00"}, &DeleteArtifact{Sum: "00"}, &Set{Key: "k", Value: "v"}, &InitPlacement{Shards: 3, Nodes: []string{"n"}},
 		&SetCluster{ID: "c"}, &PutMember{Member: Member{Name: "n", Install: "i", Address: "n:1"}}, &RemoveMember{Name: "n"}, &SetDraining{Name: "n"},
-		&AddReplica{Shard: 1, Node: "n"}, &ReplicaJoined{Shard: 1, Replica: 1}, &RemoveReplica{Shard: 1, Replica: 1},
+		&AddReplica{Shard: 1, Node: "n"}, &ReplicaJoined{Shard: 1, Replica: 1}, &RemoveReplica{Shard: 1, Replica: 1}, &readBarrier{},
 	} {
 		data, err := encodeCommand(c, "")
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,24 +17,30 @@ import (
 
 // Group is this node's member of the control group.
 type Group struct {
-	cfg       Config
-	raft      *raft.Raft
-	fsm       *fsm
-	transport raft.Transport
+	cfg        Config
+	raft       *raft.Raft
+	fsm        *fsm
+	stream     *stream // nil in a group of one node
+	transport  raft.Transport
+	leadership leadership
+	started    chan struct{} // closed once raft is set
+	ended      chan struct{} // closed by Close
+	once       sync.Once
 }
 
 // Bounds of the network.
 const (
-	connections    = 3 // kept to each peer
+	connections    = 3 // kept to each member
 	networkTimeout = 5 * time.Second
 	acceptTimeout  = 5 * time.Second // for a command to be taken by the leader's own loop
 	poll           = 2 * time.Millisecond
 	snapshotsKept  = 2
 )
 
-// Open starts the node's member, and makes the group if there is none. A group
-// of one is ready when Open returns: it leads, and State has all that was
-// applied before. Of several, Ready says when that is so.
+// Open starts the node's member, and makes the group if there is none and the
+// configuration tells of whom. A group of one is ready when Open returns: it
+// leads, and State has all that was applied before. Of several, Ready says when
+// that is so.
 func Open(ctx context.Context, cfg Config) (*Group, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -50,9 +57,13 @@ func Open(ctx context.Context, cfg Config) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control group: open the snapshots in %s: %w", cfg.Dir, err)
 	}
-	g := &Group{cfg: cfg, fsm: newFSM()}
-	if g.transport, err = openTransport(cfg); err != nil {
-		return nil, err
+	g := &Group{cfg: cfg, fsm: newFSM(), started: make(chan struct{}), ended: make(chan struct{})}
+	g.leadership.init()
+	if cfg.sole() {
+		_, g.transport = raft.NewInmemTransport("local")
+	} else {
+		g.stream = openStream(cfg, g.places)
+		g.transport = g.stream.transport()
 	}
 	if err := g.start(log, snapshots); err != nil {
 		return nil, errors.Join(err, closeTransport(g.transport))
@@ -78,8 +89,14 @@ func (g *Group) start(log *logStore, snapshots raft.SnapshotStore) error {
 	if err != nil {
 		return fmt.Errorf("control group: %w", err)
 	}
-	if known {
+	close(g.started)
+	g.raft.RegisterObserver(raft.NewObserver(nil, false, g.leadership.observe))
+	g.leadership.tell() // of what was so before it looked
+	if known || !g.cfg.sole() && len(g.cfg.Voters) == 0 {
 		return nil
+	}
+	if at := g.cfg.Voters[g.cfg.Node]; at != g.cfg.Address {
+		return errors.Join(spec.Errorf(spec.CodeInvalid, "make the control group: the voters tell of node %s at %s, it is at %s", g.cfg.Node, at, g.cfg.Address), g.raft.Shutdown().Error())
 	}
 	err = g.raft.BootstrapCluster(g.voters()).Error()
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
@@ -100,6 +117,8 @@ func (g *Group) raftConfig() *raft.Config {
 	// this timer sends one, and watches wait for it.
 	c.CommitTimeout = commitInterval
 	c.BatchApplyCh = true
+	// A member that is removed ends when its node closes it, not by itself.
+	c.ShutdownOnRemove = false
 	c.SnapshotThreshold = uint64(g.cfg.SnapshotEntries)
 	c.TrailingLogs = trailingEntries
 	c.Logger = hashicorpLog(g.cfg.Log, g.cfg.sole())
@@ -115,8 +134,8 @@ func (g *Group) voters() raft.Configuration {
 		}}}
 	}
 	var c raft.Configuration
-	for _, node := range slices.Sorted(maps.Keys(g.cfg.Peers)) {
-		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(node), Address: raft.ServerAddress(g.cfg.Peers[node])})
+	for _, node := range slices.Sorted(maps.Keys(g.cfg.Voters)) {
+		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(node), Address: raft.ServerAddress(g.cfg.Voters[node])})
 	}
 	return c
 }
@@ -128,24 +147,18 @@ func (g *Group) State() *State { return g.fsm.state.Load() }
 // none, call it first and State then.
 func (g *Group) Changed() <-chan struct{} { return g.fsm.watch() }
 
-// Leader returns the name of the node that leads, if one does.
-func (g *Group) Leader() (node string, ok bool) {
-	_, id := g.raft.LeaderWithID()
-	return string(id), id != ""
-}
-
 // Ready waits until there is a leader and this node has applied everything that
-// was committed when Ready was called, as far as this node is told.
+// was committed when Ready was called: without a way to ask the leader, as far as
+// this node is told. A node that is in no group waits until one takes it.
 func (g *Group) Ready(ctx context.Context) error {
-	return g.waitFor(ctx, "control group is not ready", func() bool {
-		switch _, led := g.Leader(); {
-		case !led:
-			return false
-		case g.raft.State() == raft.Leader:
-			return g.raft.Barrier(acceptTimeout).Error() == nil
-		}
-		return g.raft.CommitIndex() > 0 && g.raft.AppliedIndex() >= g.raft.CommitIndex()
+	err := g.waitFor(ctx, "control group is not ready", func() bool {
+		_, led := g.Leader()
+		return led && (g.IsLeader() || g.raft.CommitIndex() > 0 && g.raft.AppliedIndex() >= g.raft.CommitIndex())
 	})
+	if err != nil || !g.IsLeader() && g.cfg.Forward == nil {
+		return err
+	}
+	return g.ReadBarrier(ctx)
 }
 
 func (g *Group) waitFor(ctx context.Context, what string, done func() bool) error {
@@ -161,74 +174,6 @@ func (g *Group) waitFor(ctx context.Context, what string, done func() bool) erro
 	return nil
 }
 
-// Apply makes a change and waits until it is applied here. It waits for an
-// election to end; on a node that does not lead it answers unavailable and names
-// the leader. If ctx ends first, the change may still be made.
-func (g *Group) Apply(ctx context.Context, c Command) (Result, error) {
-	if a, ok := c.(*ApplyApp); ok {
-		// The state machine takes the spec as it is: nobody could read it later.
-		if _, _, err := spec.Parse(string(a.Name), a.Spec, spec.FormatJSON); err != nil {
-			return Result{}, spec.Errorf(spec.CodeInvalid, "apply app %s: its spec can't be read: %w", a.Name, err)
-		}
-	}
-	command, err := encodeCommand(c, "")
-	if err != nil {
-		return Result{}, err
-	}
-	for {
-		result, err := g.propose(ctx, command)
-		if !errors.Is(err, raft.ErrNotLeader) {
-			return result, err
-		}
-		if err := g.waitTurn(ctx); err != nil {
-			return Result{}, err
-		}
-	}
-}
-
-// waitTurn waits while no one leads. It returns nil if this node does.
-func (g *Group) waitTurn(ctx context.Context) error {
-	var leader string
-	err := g.waitFor(ctx, "the control group has no leader", func() bool {
-		leader, _ = g.Leader()
-		return leader != "" && (leader != g.cfg.Node || g.raft.State() == raft.Leader) || g.raft.State() == raft.Shutdown
-	})
-	switch {
-	case err != nil:
-		return err
-	case g.raft.State() == raft.Shutdown:
-		return spec.Errorf(spec.CodeUnavailable, "the control group's member is closed")
-	case leader != g.cfg.Node:
-		return spec.Errorf(spec.CodeUnavailable, "node %s leads the control group", leader).WithHint(leader)
-	}
-	return nil
-}
-
-func (g *Group) propose(ctx context.Context, command []byte) (Result, error) {
-	future := g.raft.Apply(command, acceptTimeout)
-	done := make(chan error, 1)
-	go func() { done <- future.Error() }() // ends with the future, at the latest when raft shuts down
-	var err error
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		return Result{}, spec.Errorf(spec.CodeTimeout, "the change was handed over and its outcome is not known: %w", ctx.Err())
-	}
-	switch {
-	case errors.Is(err, raft.ErrNotLeader):
-		return Result{}, err
-	case errors.Is(err, raft.ErrEnqueueTimeout):
-		return Result{}, spec.Errorf(spec.CodeOverloaded, "the control group takes no more just now: %w", err)
-	case err != nil:
-		return Result{}, spec.Errorf(spec.CodeUnavailable, "the outcome of the change is not known: %w", err)
-	}
-	o, ok := future.Response().(outcome)
-	if !ok {
-		return Result{}, spec.Errorf(spec.CodeInternal, "the control group answered %T", future.Response())
-	}
-	return o.result, o.err
-}
-
 // Snapshot writes the State down and cuts the log now, not when it is due.
 func (g *Group) Snapshot() error {
 	if err := g.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
@@ -239,9 +184,19 @@ func (g *Group) Snapshot() error {
 
 // Close stops this node's member. The store stays open.
 func (g *Group) Close() error {
-	err := g.raft.Shutdown().Error()
-	if err := errors.Join(err, closeTransport(g.transport)); err != nil {
+	g.once.Do(func() { close(g.ended) })
+	stopped := g.raft.Shutdown()
+	// First, so that nothing waits for a node that does not answer.
+	err := closeTransport(g.transport)
+	if err := errors.Join(err, stopped.Error()); err != nil {
 		return fmt.Errorf("close the control group: %w", err)
+	}
+	return nil
+}
+
+func closeTransport(t raft.Transport) error {
+	if c, ok := t.(raft.WithClose); ok {
+		return c.Close()
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,7 +19,12 @@ import (
 	"github.com/pheromone-run/pheromone/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(failingDisk); dir != "" {
+		writeUntilTheDiskFails(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // node is a store and a member of the group in one folder.
 type node struct {
@@ -50,6 +56,11 @@ func (n *node) open() {
 		n.t.Fatalf("open store: %v", err)
 	}
 	n.db, n.cfg.DB = db, db
+	if n.cfg.Address != "" {
+		if n.cfg.Listener, err = net.Listen("tcp", n.cfg.Address); err != nil {
+			n.t.Fatalf("listen: %v", err)
+		}
+	}
 	if n.group, err = control.Open(withTimeout(n.t), n.cfg); err != nil {
 		n.t.Fatalf("open group: %v", err)
 	}
@@ -349,8 +360,12 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 		want string
 	}{
 		{"nothing set", control.Config{}, "node is empty"},
-		{"an address that others reach", control.Config{Node: "a", Dir: "d", Address: "0.0.0.0:1", Peers: map[string]string{"a": ""}}, "not on the loopback"},
-		{"peers without this node", control.Config{Node: "a", Dir: "d", Address: "127.0.0.1:1"}, "not among the peers"},
+		{"an address of no machine", control.Config{Node: "a", Dir: "d", Address: "0.0.0.0:1"}, "is that of no machine"},
+		{"an address without a port", control.Config{Node: "a", Dir: "d", Address: "host"}, "not host:port"},
+		{"an address and no network", control.Config{Node: "a", Dir: "d", Address: "127.0.0.1:1"}, "without a listener"},
+		{"voters without this node", control.Config{Node: "a", Dir: "d", Address: "127.0.0.1:1", Voters: map[string]string{"b": "b:1"}}, "not among the voters"},
+		{"a voter nowhere", control.Config{Node: "a", Dir: "d", Address: "127.0.0.1:1", Voters: map[string]string{"a": "a:1", "b": "b"}}, "voter \"b\""},
+		{"voters of a node alone", control.Config{Node: "a", Dir: "d", Voters: map[string]string{"a": "a:1"}}, "without an address"},
 		{"an election that never ends", control.Config{Node: "a", Dir: "d", Election: time.Hour}, "not between"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -359,83 +374,4 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func TestThreeVotersAgreeAndOutliveTheirLeader(t *testing.T) {
-	peers := map[string]string{"a": freeAddress(t), "b": freeAddress(t), "c": freeAddress(t)}
-	nodes := map[string]*node{}
-	for name, address := range peers {
-		nodes[name] = newNode(t, control.Config{Node: name, Address: address, Peers: peers, Election: 300 * time.Millisecond})
-	}
-	ctx := withTimeout(t)
-	leader := func() *node {
-		t.Helper()
-		for _, n := range nodes {
-			if err := n.group.Ready(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if name, ok := n.group.Leader(); ok && nodes[name] != nil {
-				return nodes[name]
-			}
-		}
-		t.Fatal("no leader")
-		return nil
-	}
-	first := leader()
-	for i := range 20 {
-		first.apply(&control.Set{Key: "n", Value: fmt.Sprint(i)})
-	}
-	wait := func(value string) {
-		t.Helper()
-		for name, n := range nodes {
-			for {
-				changed := n.group.Changed()
-				if n.group.State().Settings["n"] == value {
-					break
-				}
-				select {
-				case <-changed:
-				case <-ctx.Done():
-					t.Fatalf("node %s never saw %s", name, value)
-				}
-			}
-		}
-	}
-	wait("19")
-	for name, n := range nodes {
-		if n == first {
-			continue
-		}
-		_, err := n.group.Apply(ctx, &control.Set{Key: "n", Value: "from a follower"})
-		if spec.CodeOf(err) != spec.CodeUnavailable || !strings.Contains(err.Error(), first.cfg.Node) {
-			t.Errorf("apply on %s: %v, want unavailable and the leader's name", name, err)
-		}
-	}
-	gone := first.cfg.Node
-	first.close()
-	delete(nodes, gone)
-	for done := false; !done; {
-		for _, n := range nodes {
-			if _, err := n.group.Apply(ctx, &control.Set{Key: "n", Value: "without the first"}); err == nil {
-				done = true
-			} else if ctx.Err() != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	wait("without the first")
-
-	first.open() // behind, and catches up
-	nodes[gone] = first
-	wait("without the first")
 }

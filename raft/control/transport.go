@@ -1,8 +1,10 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -10,64 +12,125 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// stream is the network as raft uses it. It remembers its connections to close
-// them: raft's transport leaves those that it accepted and those in its pool
-// open when it is closed, each with a goroutine that reads.
+// stream is the network as raft uses it. Raft calls a server by its name here,
+// and stream looks up where it is at each new connection: it may have moved.
+//
+// A connection begins with the name of the server that is meant, which answers
+// with a byte. Raft itself would take the answers of a node that has the address
+// of another now for those of the other, and count its copy twice.
+//
+// It remembers its connections to close them: raft's transport leaves those that
+// it accepted and those in its pool open when it is closed, each with a goroutine
+// that reads.
 type stream struct {
 	net.Listener
+	cfg    Config
+	find   func(server string) []string // where a server may be, likeliest first
+	ctx    context.Context              // ends when the stream is closed
+	cancel context.CancelFunc
+
 	mu struct {
 		sync.Mutex
 		open   map[net.Conn]struct{}
+		heard  map[string]time.Time // when a server last answered
 		closed bool
 	}
 }
 
-var _ raft.StreamLayer = (*stream)(nil)
+var (
+	_ raft.StreamLayer           = (*stream)(nil)
+	_ raft.ServerAddressProvider = (*stream)(nil)
+)
 
-func openTransport(cfg Config) (raft.Transport, error) {
-	if cfg.sole() {
-		_, t := raft.NewInmemTransport("local")
-		return t, nil
-	}
-	listener, err := net.Listen("tcp", cfg.Address)
-	if err != nil {
-		return nil, fmt.Errorf("control group: listen on %s: %w", cfg.Address, err)
-	}
-	s := &stream{Listener: listener}
-	s.mu.open = make(map[net.Conn]struct{})
+func openStream(cfg Config, find func(string) []string) *stream {
+	s := &stream{Listener: cfg.Listener, cfg: cfg, find: find}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.mu.open, s.mu.heard = make(map[net.Conn]struct{}), make(map[string]time.Time)
+	return s
+}
+
+func (s *stream) transport() raft.Transport {
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: peers(cfg.Peers),
-		Logger:                hashicorpLog(cfg.Log, cfg.sole()),
+		ServerAddressProvider: s,
+		Logger:                hashicorpLog(s.cfg.Log, false),
 		Stream:                s,
 		MaxPool:               connections,
 		Timeout:               networkTimeout,
-	}), nil
+	})
 }
 
-func closeTransport(t raft.Transport) error {
-	if c, ok := t.(raft.WithClose); ok {
-		return c.Close()
-	}
-	return nil
+// ServerAddr has raft call a server by its name.
+func (s *stream) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	return raft.ServerAddress(id), nil
 }
+
+// Addr is where others reach this node, which the listener may not know.
+func (s *stream) Addr() net.Addr { return advertised(s.cfg.Address) }
+
+type advertised string
+
+func (advertised) Network() string  { return "tcp" }
+func (a advertised) String() string { return string(a) }
 
 func (s *stream) Accept() (net.Conn, error) {
-	c, err := s.Listener.Accept()
+	raw, err := s.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return s.keep(c)
+	if err := s.keep(raw); err != nil {
+		return nil, err
+	}
+	return &accepted{Conn: raw, stream: s}, nil
 }
 
-func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	c, err := net.DialTimeout("tcp", string(address), timeout)
+// Dial connects to a server, given by its name.
+func (s *stream) Dial(server raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	places := s.find(string(server))
+	if len(places) == 0 {
+		return nil, fmt.Errorf("no address is known of node %s", server)
+	}
+	var errs []error
+	for i, address := range places {
+		conn, err := s.dial(ctx, string(server), address, len(places)-i)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// dial tries one address with its part of the time that is left for so many.
+func (s *stream) dial(ctx context.Context, server, address string, left int) (net.Conn, error) {
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
+		defer cancel()
+	}
+	raw, err := s.cfg.Dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	return s.keep(c)
+	if err := s.keep(raw); err != nil {
+		return nil, err
+	}
+	conn := &dialled{Conn: raw, stream: s, server: server}
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	err = conn.greet()
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("node %s is not at %s: %w", server, address, err), conn.Close())
+	}
+	return conn, nil
 }
 
+// Close ends the stream and every connection of it.
 func (s *stream) Close() error {
+	s.cancel()
 	s.mu.Lock()
 	s.mu.closed = true
 	open := s.mu.open
@@ -75,40 +138,116 @@ func (s *stream) Close() error {
 	s.mu.Unlock()
 	err := s.Listener.Close()
 	for c := range open {
-		err = errors.Join(err, c.Close())
+		_ = c.Close()
 	}
 	return err
 }
 
-func (s *stream) keep(c net.Conn) (net.Conn, error) {
+func (s *stream) keep(c net.Conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.closed {
-		return nil, errors.Join(net.ErrClosed, c.Close())
+		return errors.Join(net.ErrClosed, c.Close())
 	}
 	s.mu.open[c] = struct{}{}
-	return &connection{Conn: c, stream: s}, nil
+	return nil
 }
 
-// connection is forgotten by its stream when it is closed.
-type connection struct {
+func (s *stream) forget(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.open, c)
+}
+
+func (s *stream) heard(server string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.heard[server] = time.Now()
+}
+
+// lastHeard returns when a server last answered this node, zero if it never did.
+func (s *stream) lastHeard(server string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.heard[server]
+}
+
+// taken is the answer of the server that is meant.
+const taken = 1
+
+// dialled is a connection to a server: what it answers is the sign that it lives.
+type dialled struct {
 	net.Conn
 	stream *stream
+	server string
 }
 
-func (c *connection) Close() error {
-	c.stream.mu.Lock()
-	delete(c.stream.mu.open, c.Conn)
-	c.stream.mu.Unlock()
+func (c *dialled) greet() error {
+	if len(c.server) > 255 {
+		return fmt.Errorf("the name has %d bytes, 255 are possible", len(c.server))
+	}
+	if _, err := c.Conn.Write(append([]byte{byte(len(c.server))}, c.server...)); err != nil {
+		return err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(c.Conn, answer[:]); err != nil {
+		return fmt.Errorf("it did not take the connection: %w", err)
+	}
+	if answer[0] != taken {
+		return fmt.Errorf("it answered %d", answer[0])
+	}
+	return nil
+}
+
+func (c *dialled) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.stream.heard(c.server)
+	}
+	return n, err
+}
+
+func (c *dialled) Close() error {
+	c.stream.forget(c.Conn)
 	return c.Conn.Close()
 }
 
-// peers tells where voters are, whatever the log says: they may have moved.
-type peers map[string]string
+// accepted is a connection from another member. Its greeting is read by the
+// first Read, on the goroutine that raft has for it.
+type accepted struct {
+	net.Conn
+	stream *stream
+	met    bool
+}
 
-func (p peers) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if address, ok := p[string(id)]; ok {
-		return raft.ServerAddress(address), nil
+func (c *accepted) Read(b []byte) (int, error) {
+	if !c.met {
+		if err := c.meet(); err != nil {
+			return 0, err
+		}
+		c.met = true
 	}
-	return "", fmt.Errorf("no address is known of node %s", id)
+	return c.Conn.Read(b)
+}
+
+func (c *accepted) meet() error {
+	var size [1]byte
+	if _, err := io.ReadFull(c.Conn, size[:]); err != nil {
+		return err
+	}
+	name := make([]byte, size[0])
+	if _, err := io.ReadFull(c.Conn, name); err != nil {
+		return err
+	}
+	if string(name) != c.stream.cfg.Node {
+		_ = c.Close() // which tells the caller
+		return io.EOF // raft logs other errors for each attempt
+	}
+	_, err := c.Conn.Write([]byte{taken})
+	return err
+}
+
+func (c *accepted) Close() error {
+	c.stream.forget(c.Conn)
+	return c.Conn.Close()
 }
