@@ -27,7 +27,13 @@ const (
 type Replica interface {
 	Lead(ctx context.Context) (*shard.Term, error)
 	ReadIndex(ctx context.Context) error
+	Led() (here, known bool, changed <-chan struct{})
+	Applied() <-chan struct{}
 }
+
+// ErrNotTaken says that a command was not evaluated and never will be: whoever
+// leads the shard can be asked for it again.
+var ErrNotTaken = errors.New("the command was not taken")
 
 // Apps answers what is deployed; the node's copy of the control state is one.
 type Apps interface {
@@ -164,7 +170,7 @@ func (l *Leader) Leading() bool {
 // bytes. It stays below MaxEntryBytes.
 func (l *Leader) LargestEntry() int { return int(l.largest.Load()) }
 
-// current waits for a reign.
+// current waits for a reign. It does not wait while another replica leads.
 func (l *Leader) current(ctx context.Context) (*reign, error) {
 	for {
 		l.mu.Lock()
@@ -173,10 +179,15 @@ func (l *Leader) current(ctx context.Context) (*reign, error) {
 		if r != nil {
 			return r, nil
 		}
+		here, known, moved := l.cfg.Replica.Led()
+		if known && !here {
+			return nil, spec.Errorf(spec.CodeUnavailable, "shard %d is led by another replica: %w", l.cfg.Shard, ErrNotTaken)
+		}
 		select {
 		case <-changed:
+		case <-moved:
 		case <-ctx.Done():
-			return nil, spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now", l.cfg.Shard)
+			return nil, spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now: %w", l.cfg.Shard, ErrNotTaken)
 		}
 	}
 }
@@ -200,7 +211,7 @@ func (l *Leader) do(ctx context.Context, c command, size int) error {
 	req := &request{command: c, answer: make(chan error, 1)}
 	if !r.offer(admission, req) {
 		if r.ctx.Err() != nil {
-			return errTermOver(l.cfg.Shard)
+			return errNotTaken(l.cfg.Shard)
 		}
 		return spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
 	}
@@ -218,6 +229,10 @@ func (l *Leader) do(ctx context.Context, c command, size int) error {
 			return errTermOver(l.cfg.Shard)
 		}
 	}
+}
+
+func errNotTaken(id spec.ShardID) error {
+	return spec.Errorf(spec.CodeUnavailable, "shard %d changed its leader: %w", id, ErrNotTaken)
 }
 
 func errTermOver(id spec.ShardID) error {

@@ -25,7 +25,7 @@ type Put struct {
 	Origin      store.Origin // of a new session
 	Bucket      spec.BucketName
 	Key         spec.Key
-	Body        io.Reader
+	Body        io.Reader `json:"-"`
 	ContentType string
 	Meta        map[string]string
 	TTL         time.Duration
@@ -62,6 +62,9 @@ func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	}
 	if err := l.cfg.DB.Writable(); err != nil {
 		return PutResult{}, err
+	}
+	if here, known, _ := l.cfg.Replica.Led(); known && !here {
+		return PutResult{}, errNotTaken(l.cfg.Shard) // before its bytes are read
 	}
 	body, err := l.stage(ctx, p.App, p.Body, app.Limits.MaxObjectBytes)
 	if err != nil {

@@ -64,6 +64,8 @@ func (l *Leader) GetSession(ctx context.Context, app spec.AppName, session spec.
 // linearizable waits until the local store holds all that was acknowledged
 // before the call.
 func (l *Leader) linearizable(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, admissionWait)
+	defer cancel()
 	if err := l.cfg.Replica.ReadIndex(ctx); err != nil {
 		return spec.Errorf(spec.CodeUnavailable, "shard %d can't confirm its newest state just now: %w", l.cfg.Shard, err)
 	}
@@ -183,7 +185,7 @@ func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string
 	}
 	var events []wire.WatchEvent
 	var damaged error
-	last := counters.Revision
+	last := max(counters.Revision, after) // a replica may lag behind the one that was read before
 	lower := store.AppendEventKey(nil, l.cfg.Shard, after+1)
 	_, upper := store.Bounds(store.AppendEventsPrefix(nil, l.cfg.Shard))
 	err = snap.Scan(lower, upper, func(_, v []byte) bool {
@@ -216,8 +218,14 @@ func wireEvent(e *store.Event) wire.WatchEvent {
 	return wire.WatchEvent{Type: kind, Object: o}
 }
 
-// Changed returns a channel that is closed by the next change of a key-value object.
-func (l *Leader) Changed() <-chan struct{} { return l.hub.changes() }
+// Changed returns a channel that is closed by the next change of a key-value
+// object, and where the shard is not led by any change.
+func (l *Leader) Changed() <-chan struct{} {
+	if here, _, _ := l.cfg.Replica.Led(); here {
+		return l.hub.changes()
+	}
+	return l.cfg.Replica.Applied()
+}
 
 // Revision returns the revision of the newest object, everything acknowledged
 // before the call included.
@@ -241,17 +249,25 @@ func readCounters(from interface{ Get([]byte) ([]byte, error) }, shard spec.Shar
 }
 
 // Result waits up to wait for the session's end, or with untilOutput for its first
-// output, and returns what there is then.
+// output, and returns what there is then. Those who wait are woken where the shard
+// is led, so elsewhere it is ErrNotTaken.
 func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID, wait time.Duration, untilOutput bool) (wire.Result, error) {
 	name := sessionName{app, id}
 	woken, stop := l.hub.wait(name)
 	defer stop()
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
-	if err := l.linearizable(ctx); err != nil {
-		return wire.Result{}, err
-	}
-	for {
+	here, known, moved := l.cfg.Replica.Led()
+	for confirmed := false; ; {
+		if known && !here && wait > 0 {
+			return wire.Result{}, errNotTaken(l.cfg.Shard)
+		}
+		if !confirmed {
+			if err := l.linearizable(ctx); err != nil {
+				return wire.Result{}, err
+			}
+			confirmed = true
+		}
 		rec, err := l.sessionRecord(app, id)
 		if err != nil {
 			return wire.Result{}, err
@@ -261,6 +277,9 @@ func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID
 		}
 		select {
 		case <-woken:
+		case <-moved: // nobody was woken by what another leader did since
+			here, known, moved = l.cfg.Replica.Led()
+			confirmed = false
 		case <-deadline.C:
 			wait = 0
 		case <-ctx.Done():

@@ -340,7 +340,7 @@ func (r *reign) refuse(req *request) {
 		h.refuse()
 	}
 	if req.answer != nil {
-		req.answer <- errTermOver(r.leader.cfg.Shard)
+		req.answer <- errNotTaken(r.leader.cfg.Shard)
 	}
 }
 

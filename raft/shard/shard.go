@@ -276,6 +276,14 @@ func (s *Shard) tellApplied() {
 	}
 }
 
+// Led tells whether this replica leads the shard in raft, whether the leader is
+// known, and returns a channel that is closed when either may have changed.
+func (s *Shard) Led() (here, known bool, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.leader == s.replica, s.mu.leader != 0, s.mu.changed
+}
+
 // Status is where a replica stands.
 type Status struct {
 	Shard    spec.ShardID
