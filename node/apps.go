@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pheromone-run/pheromone/api"
+	"github.com/pheromone-run/pheromone/leader"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
@@ -101,13 +102,48 @@ func (n *Node) extractable(ctx context.Context, sum string) error {
 	return nil
 }
 
-// appsChanged has every leader take over what is deployed.
+// appsChanged has every leader take over what is deployed, wherever it is.
 func (n *Node) appsChanged(ctx context.Context) error {
+	args := appsArgs{Index: n.control.State().Index}
 	var group errgroup.Group
-	for _, l := range n.leaders {
-		group.Go(func() error { return l.AppsChanged(ctx) })
+	for _, id := range n.shardIDs() {
+		group.Go(func() error {
+			_, _, err := ask(ctx, n, &n.questions.appsChanged, id, args, nil)
+			return err
+		})
 	}
 	return group.Wait()
+}
+
+// appsChangedHere has the leaders of this node take over what is deployed.
+func (n *Node) appsChangedHere(ctx context.Context) error {
+	var group errgroup.Group
+	for _, l := range n.localShards() {
+		if l.leader.Leading() { // one that begins to lead reads what is deployed
+			group.Go(func() error {
+				if err := l.leader.AppsChanged(ctx); !errors.Is(err, leader.ErrNotTaken) {
+					return err
+				}
+				return nil
+			})
+		}
+	}
+	return group.Wait()
+}
+
+// awaitControl waits until this node's copy of the control state has a change.
+func (n *Node) awaitControl(ctx context.Context, index uint64) error {
+	for {
+		changed := n.control.Changed()
+		if n.control.State().Index >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return spec.Errorf(spec.CodeUnavailable, "node %s does not know the newest apps yet: %w", n.cfg.Name, ctx.Err())
+		}
+	}
 }
 
 // takeOverAgain is how long a leader that could not take over a change is left alone.
@@ -119,7 +155,7 @@ func (n *Node) followApps() {
 	for {
 		changed := n.control.Changed()
 		var again <-chan time.Time
-		if err := n.appsChanged(n.ctx); err != nil {
+		if err := n.appsChangedHere(n.ctx); err != nil {
 			n.cfg.Log.Warn("a change of the apps is not taken over yet and tried again", "error", err)
 			again = time.After(takeOverAgain)
 		}

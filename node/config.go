@@ -19,6 +19,10 @@ type Config struct {
 	DataDir string
 	// Listen is the address of the API. Default 127.0.0.1:7070; port 0 takes a free one.
 	Listen string
+	// PeerListen is the host:port on which other nodes reach this one, and
+	// PeerAdvertise what they are told of it, if it is another. Without it the node
+	// is alone.
+	PeerListen, PeerAdvertise string
 	// Insecure lets the API listen beyond loopback, without TLS and tokens.
 	Insecure bool
 	// Shards is the number of raft groups that a new data folder is laid out with.

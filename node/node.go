@@ -19,7 +19,7 @@ import (
 	"github.com/pheromone-run/pheromone/exec/artifact"
 	"github.com/pheromone-run/pheromone/exec/logs"
 	"github.com/pheromone-run/pheromone/exec/process"
-	"github.com/pheromone-run/pheromone/leader"
+	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
@@ -40,10 +40,14 @@ type Node struct {
 	server    *api.Server
 	listener  net.Listener
 
-	shards   []spec.ShardID // led here, in order
-	replicas []*shard.Shard
-	leaders  []*leader.Leader // leaders[i] leads shards[i]
-	byShard  map[spec.ShardID]*leader.Leader
+	// Other nodes; nil for a node that is alone.
+	network *peer.Network
+	caller  *peer.Caller
+	methods map[string]peer.Handler // what others may ask
+
+	locals    locals
+	hints     hints
+	questions *questions
 
 	ready  atomic.Bool
 	ctx    context.Context // ends when the node stops
@@ -61,7 +65,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	n := &Node{cfg: cfg, started: time.Now(), byShard: map[spec.ShardID]*leader.Leader{}, ended: make(chan struct{})}
+	n := &Node{cfg: cfg, started: time.Now(), methods: map[string]peer.Handler{}, ended: make(chan struct{})}
+	n.locals.all.Store(&map[spec.ShardID]*local{})
+	n.questions = newQuestions(n)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -91,6 +97,9 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.tasks.Go(n.followApps)
+	if n.network != nil {
+		n.tasks.Go(n.followPlacement)
+	}
 	n.ready.Store(true)
 	return n.serve()
 }
@@ -158,48 +167,20 @@ func (n *Node) startExecutors() error {
 	return nil
 }
 
-// startShards starts the raft group and the leader of each shard that is here.
-func (n *Node) startShards() error {
-	var err error
-	if n.host, err = shard.Open(shard.HostConfig{Dir: n.path(raftFolder), Log: n.cfg.Log, Fatal: n.fatal}, n.db); err != nil {
-		return fmt.Errorf("open the raft logs: %w", err)
-	}
-	placed := n.control.State().Placement.Shards
-	for _, id := range sortedShards(placed) {
-		for replica := range placed[id].Replicas {
-			s, err := n.host.Start(id, replica, map[uint64]string{replica: ""})
-			if err != nil {
-				return fmt.Errorf("start shard %d: %w", id, err)
-			}
-			l := leader.New(leader.Config{
-				Shard: id, Node: n.cfg.Name, DB: n.db, Replica: s, Apps: n, Router: n, Runtime: n.pool, Tell: n.logs.Append, Log: n.cfg.Log,
-			})
-			n.shards = append(n.shards, id)
-			n.replicas = append(n.replicas, s)
-			n.leaders = append(n.leaders, l)
-			n.byShard[id] = l
-		}
-	}
-	// Mail between shards needs all of them to be known before the first one leads.
-	for _, l := range n.leaders {
-		n.tasks.Go(func() {
-			if err := l.Run(n.ctx); err != nil && n.ctx.Err() == nil {
-				n.fatal(err)
-			}
-		})
-	}
-	return nil
-}
-
 // leadWait bounds how long a start waits for its shards.
 const leadWait = time.Minute
 
+// waitLeaders waits until this node's shards take commands. In a cluster they are
+// led elsewhere, too, and may have to wait for other nodes: Ready tells of that.
 func (n *Node) waitLeaders(ctx context.Context) error {
+	if n.network != nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, leadWait)
 	defer cancel()
-	for i, l := range n.leaders {
-		if err := l.WaitLeading(ctx); err != nil {
-			return fmt.Errorf("shard %d does not take commands: %w", n.shards[i], err)
+	for _, l := range n.localShards() {
+		if err := l.leader.WaitLeading(ctx); err != nil {
+			return fmt.Errorf("shard %d does not take commands: %w", l.id, err)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -22,11 +23,11 @@ func (n *Node) Put(ctx context.Context, p api.Put) (wire.PutResult, error) {
 		}
 		slot = spec.SessionSlot(p.App, p.Session)
 	}
-	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
-		App: p.App, Session: p.Session, Bucket: p.Bucket, Key: p.Key, Body: p.Body, ContentType: p.ContentType,
+	res, _, err := ask(ctx, n, &n.questions.put, n.ShardOf(slot), leader.Put{
+		App: p.App, Session: p.Session, Bucket: p.Bucket, Key: p.Key, ContentType: p.ContentType,
 		Meta: p.Meta, TTL: p.TTL, DeliverAfter: p.DeliverAfter, IfRevision: p.IfRevision, IfExists: p.IfExists,
 		SessionTimeout: p.SessionTimeout, Request: p.IdempotencyKey, Traceparent: p.Traceparent,
-	})
+	}, p.Body)
 	return putResult(p.Bucket, res), err
 }
 
@@ -39,29 +40,30 @@ func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
 	if err := n.knows(g.App, g.Bucket); err != nil {
 		return api.Object{}, err
 	}
-	var o leader.Object
-	var err error
+	slot := spec.KeySlot(g.App, g.Bucket, g.Key)
 	if g.Session != "" {
-		o, err = n.leaderOf(spec.SessionSlot(g.App, g.Session)).GetSession(ctx, g.App, g.Session, g.Bucket, g.Key)
-	} else {
-		o, err = n.leaderOf(spec.KeySlot(g.App, g.Bucket, g.Key)).GetKV(ctx, g.App, g.Bucket, g.Key, g.Stale)
+		slot = spec.SessionSlot(g.App, g.Session)
 	}
+	o, body, err := ask(ctx, n, &n.questions.get, n.ShardOf(slot), getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale}, nil)
 	if err != nil {
 		return api.Object{}, err
 	}
-	if g.HeadOnly {
-		_ = o.Body.Close()
-		o.Body = nil
+	if body == nil { // it came without any
+		body = http.NoBody
 	}
-	return api.Object{Object: o.Object, Body: o.Body}, nil
+	if g.HeadOnly {
+		_ = body.Close()
+		body = nil
+	}
+	return api.Object{Object: o, Body: body}, nil
 }
 
 // Delete implements api.Objects.
 func (n *Node) Delete(ctx context.Context, d api.Delete) (wire.PutResult, error) {
-	res, err := n.leaderOf(spec.KeySlot(d.App, d.Bucket, d.Key)).Delete(ctx, leader.Delete{
+	res, _, err := ask(ctx, n, &n.questions.remove, n.ShardOf(spec.KeySlot(d.App, d.Bucket, d.Key)), leader.Delete{
 		App: d.App, Bucket: d.Bucket, Key: d.Key, IfRevision: d.IfRevision, Request: d.IdempotencyKey,
 		Traceparent: d.Traceparent,
-	})
+	}, nil)
 	return putResult(d.Bucket, res), err
 }
 
@@ -70,19 +72,13 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 	if err := n.knows(l.App, l.Bucket); err != nil {
 		return wire.ObjectList{}, err
 	}
-	leaders := n.leaders
+	shards := n.shardIDs()
 	if l.Session != "" {
-		leaders = []*leader.Leader{n.leaderOf(spec.SessionSlot(l.App, l.Session))}
+		shards = []spec.ShardID{n.ShardOf(spec.SessionSlot(l.App, l.Session))}
 	}
 	items := []wire.Object{}
-	for _, ld := range leaders {
-		var page []wire.Object
-		var err error
-		if l.Session != "" {
-			page, err = ld.ListSession(ctx, l.App, l.Session, l.Bucket, l.Prefix, l.After, l.Limit+1)
-		} else {
-			page, err = ld.ListKV(ctx, l.App, l.Bucket, l.Prefix, l.After, l.Limit+1)
-		}
+	for _, id := range shards {
+		page, _, err := ask(ctx, n, &n.questions.list, id, listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1}, nil)
 		if err != nil {
 			return wire.ObjectList{}, err
 		}
@@ -107,11 +103,6 @@ func (n *Node) knows(app spec.AppName, bucket spec.BucketName) error {
 		return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q", app, bucket)
 	}
 	return nil
-}
-
-// open opens an object so that it can be put again elsewhere.
-func (n *Node) open(ctx context.Context, app spec.AppName, session spec.SessionID, bucket spec.BucketName, key spec.Key) (leader.Object, error) {
-	return n.leaderOf(spec.SessionSlot(app, session)).GetSession(ctx, app, session, bucket, key)
 }
 
 // now is the node's clock.

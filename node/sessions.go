@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -33,12 +34,12 @@ func (n *Node) Invoke(ctx context.Context, i api.Invoke) (wire.PutResult, error)
 	if i.IdempotencyKey != "" {
 		slot = spec.KeySlot(i.App, spec.Inbox(i.Function), spec.Key(i.IdempotencyKey))
 	}
-	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
+	res, _, err := ask(ctx, n, &n.questions.put, n.ShardOf(slot), leader.Put{
 		App: i.App, Session: spec.NewSessionID(slot, n.now()), New: true,
 		Origin: store.Origin{Kind: store.OriginInvoke, Bucket: spec.Inbox(i.Function), Key: inputKey},
-		Bucket: spec.Inbox(i.Function), Key: inputKey, Body: i.Body, ContentType: i.ContentType, Meta: i.Meta,
+		Bucket: spec.Inbox(i.Function), Key: inputKey, ContentType: i.ContentType, Meta: i.Meta,
 		SessionTimeout: i.SessionTimeout, Request: i.IdempotencyKey, Traceparent: i.Traceparent,
-	})
+	}, i.Body)
 	return putResult(spec.Inbox(i.Function), res), err
 }
 
@@ -63,8 +64,8 @@ func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.Sessi
 	}
 	items := []wire.Session{}
 	var cut sessionPosition // the newest session that a shard's page ends at
-	for _, ld := range n.leaders {
-		page, err := ld.Sessions(ctx, l.App, l.Status, l.Function, before, beforeID, l.Limit)
+	for _, id := range n.shardIDs() {
+		page, _, err := ask(ctx, n, &n.questions.sessions, id, sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit}, nil)
 		if err != nil {
 			return wire.SessionList{}, err
 		}
@@ -126,8 +127,12 @@ func parsePosition(after string) (store.Micros, spec.SessionID, error) {
 
 // GetSession implements api.Sessions.
 func (n *Node) GetSession(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
-	s, err := n.leaderOf(spec.SessionSlot(app, id)).Session(ctx, app, id)
+	s, _, err := ask(ctx, n, &n.questions.session, n.shardOfSession(app, id), sessionArgs{app, id}, nil)
 	return s, n.orNoApp(app, err)
+}
+
+func (n *Node) shardOfSession(app spec.AppName, id spec.SessionID) spec.ShardID {
+	return n.ShardOf(spec.SessionSlot(app, id))
 }
 
 // orNoApp says that it is the app that is not there, if that is why something of
@@ -143,19 +148,25 @@ func (n *Node) orNoApp(app spec.AppName, err error) error {
 
 // Result implements api.Sessions.
 func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, wait time.Duration, untilOutput bool) (wire.Result, error) {
-	r, err := n.leaderOf(spec.SessionSlot(app, id)).Result(ctx, app, id, wait, untilOutput)
-	return r, n.orNoApp(app, err)
+	deadline := time.Now().Add(wait)
+	for {
+		args := resultArgs{sessionArgs{app, id}, max(time.Until(deadline), 0), untilOutput}
+		r, _, err := ask(ctx, n, &n.questions.result, n.shardOfSession(app, id), args, nil)
+		if !errors.Is(err, leader.ErrNotTaken) || wait <= 0 || !time.Now().Before(deadline) || ctx.Err() != nil {
+			return r, n.orNoApp(app, err)
+		}
+	}
 }
 
 // History implements api.Sessions.
 func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
-	h, err := n.leaderOf(spec.SessionSlot(app, id)).History(ctx, app, id, after, limit)
+	h, _, err := ask(ctx, n, &n.questions.history, n.shardOfSession(app, id), historyArgs{sessionArgs{app, id}, after, limit}, nil)
 	return h, n.orNoApp(app, err)
 }
 
 // Cancel implements api.Sessions.
 func (n *Node) Cancel(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
-	if err := n.leaderOf(spec.SessionSlot(app, id)).Cancel(ctx, app, id); err != nil {
+	if _, _, err := ask(ctx, n, &n.questions.cancel, n.shardOfSession(app, id), sessionArgs{app, id}, nil); err != nil {
 		return wire.Session{}, n.orNoApp(app, err)
 	}
 	return n.GetSession(ctx, app, id)
@@ -163,7 +174,8 @@ func (n *Node) Cancel(ctx context.Context, app spec.AppName, id spec.SessionID) 
 
 // Purge implements api.Sessions.
 func (n *Node) Purge(ctx context.Context, app spec.AppName, id spec.SessionID) error {
-	return n.orNoApp(app, n.leaderOf(spec.SessionSlot(app, id)).Purge(ctx, app, id))
+	_, _, err := ask(ctx, n, &n.questions.purge, n.shardOfSession(app, id), sessionArgs{app, id}, nil)
+	return n.orNoApp(app, err)
 }
 
 // Rerun implements api.Sessions: it puts a copy of a stored object into a new
@@ -181,22 +193,22 @@ func (n *Node) Rerun(ctx context.Context, app spec.AppName, id spec.SessionID, f
 		}
 		bucket, key = spec.BucketName(b), spec.Key(k)
 	} else if session.Origin.Trigger != "" { // by a firing of scope bucket, or the rerun of one
-		again, err := n.leaderOf(spec.SessionSlot(app, id)).Refire(ctx, app, id)
+		again, _, err := ask(ctx, n, &n.questions.refire, n.shardOfSession(app, id), sessionArgs{app, id}, nil)
 		return wire.PutResult{Bucket: bucket, Session: again}, err
 	}
 	if err := n.knows(app, bucket); err != nil {
 		return wire.PutResult{}, err
 	}
-	o, err := n.open(ctx, app, id, bucket, key)
+	o, err := n.Get(ctx, api.Get{App: app, Session: id, Bucket: bucket, Key: key})
 	if err != nil {
 		return wire.PutResult{}, err
 	}
 	defer func() { _ = o.Body.Close() }()
 	slot := spec.Slot(rand.IntN(spec.Slots))
-	res, err := n.leaderOf(slot).Put(ctx, leader.Put{
+	res, _, err := ask(ctx, n, &n.questions.put, n.ShardOf(slot), leader.Put{
 		App: app, Session: spec.NewSessionID(slot, n.now()), New: true,
 		Origin: store.Origin{Kind: store.OriginRerun, Bucket: bucket, Key: key, Session: id},
-		Bucket: bucket, Key: key, Body: o.Body, ContentType: o.ContentType, Meta: o.Meta, Deleted: o.Deleted,
-	})
+		Bucket: bucket, Key: key, ContentType: o.ContentType, Meta: o.Meta, Deleted: o.Deleted,
+	}, o.Body)
 	return putResult(bucket, res), err
 }

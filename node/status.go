@@ -19,9 +19,9 @@ func (n *Node) Ready() error {
 		return spec.Errorf(spec.CodeUnavailable, "the node is starting or stopping")
 	}
 	var errs []error
-	for i, l := range n.leaders {
-		if !l.Leading() {
-			errs = append(errs, spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now", n.shards[i]))
+	for _, l := range n.localShards() {
+		if _, known, _ := l.replica.Led(); !known || n.network == nil && !l.leader.Leading() {
+			errs = append(errs, spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now", l.id))
 		}
 	}
 	return errors.Join(append(errs, n.db.Writable())...)
@@ -37,10 +37,11 @@ func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
 	for _, id := range n.control.State().Placement.Slots {
 		slots[id]++
 	}
-	for i, l := range n.leaders {
+	for _, local := range n.localShards() {
+		l := local.leader
 		_, pending, leading := l.Status()
-		status := n.replicas[i].Status()
-		s := wire.Shard{Shard: n.shards[i], Epoch: status.Epoch, Applied: status.Applied, PendingInvocations: pending, Slots: slots[n.shards[i]]}
+		status := local.replica.Status()
+		s := wire.Shard{Shard: local.id, Epoch: status.Epoch, Applied: status.Applied, PendingInvocations: pending, Slots: slots[local.id]}
 		if leading {
 			s.Leader = n.cfg.Name
 		}
@@ -126,13 +127,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		id := strconv.FormatUint(uint64(s.Shard), 10)
 		gauge(leadingDesc, truth(s.Leader != ""), id)
 		gauge(pendingDesc, float64(s.PendingInvocations), id)
-		if l := c.node.byShard[s.Shard]; l != nil {
-			gauge(outboxDesc, float64(l.Outbox()), id)
+		if l := c.node.local(s.Shard); l != nil {
+			gauge(outboxDesc, float64(l.leader.Outbox()), id)
 		}
 		gauge(appliedDesc, float64(s.Applied), id)
 	}
-	for i, l := range c.node.leaders {
-		gauge(stalledDesc, float64(len(l.Stalled())), strconv.FormatUint(uint64(c.node.shards[i]), 10))
+	for _, l := range c.node.localShards() {
+		gauge(stalledDesc, float64(len(l.leader.Stalled())), strconv.FormatUint(uint64(l.id), 10))
 	}
 	stats := c.node.pool.Stats()
 	for _, f := range stats.Functions {

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pheromone-run/pheromone/api"
-	"github.com/pheromone-run/pheromone/leader"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
@@ -79,7 +77,7 @@ func (n *Node) Watch(ctx context.Context, w api.Watch, emit func(wire.WatchEvent
 		return err
 	}
 	if w.From != "" {
-		if at, err = n.resume(w, at); err != nil {
+		if at, err = n.resume(ctx, w, at); err != nil {
 			return err
 		}
 	}
@@ -92,12 +90,12 @@ func (n *Node) Watch(ctx context.Context, w api.Watch, emit func(wire.WatchEvent
 // newestPosition is behind everything that was acknowledged before the call.
 func (n *Node) newestPosition(ctx context.Context) (position, error) {
 	at := position{}
-	for i, ld := range n.leaders {
-		revision, err := ld.Revision(ctx)
+	for _, id := range n.shardIDs() {
+		revision, _, err := ask(ctx, n, &n.questions.revision, id, nothing{}, nil)
 		if err != nil {
 			return nil, err
 		}
-		at[n.shards[i]] = revision
+		at[id] = revision
 	}
 	return at, nil
 }
@@ -105,23 +103,25 @@ func (n *Node) newestPosition(ctx context.Context) (position, error) {
 // resume returns the position that a watch asks for, for shards that it does not
 // name the newest one. One that can't be gone on from is refused here, before the
 // stream begins.
-func (n *Node) resume(w api.Watch, newest position) (position, error) {
+func (n *Node) resume(ctx context.Context, w api.Watch, newest position) (position, error) {
 	from, err := parseWatchPosition(w.From)
 	if err != nil {
 		return nil, err
 	}
 	at := maps.Clone(newest)
 	for id, revision := range from {
-		ld := n.byShard[id]
-		if ld == nil {
+		if _, ok := newest[id]; !ok {
 			return nil, badPosition(w.From)
 		}
 		if revision > newest[id] { // as after an older state was restored
 			return nil, gone(newest)
 		}
-		_, _, err := ld.Changes(w.App, w.Bucket, "", revision, 1)
+		since, _, err := ask(ctx, n, &n.questions.changes, id, changesArgs{App: w.App, Bucket: w.Bucket, After: revision, Limit: 1}, nil)
+		if since.Deleted {
+			return nil, goneWithApp(w.App, newest)
+		}
 		if spec.CodeOf(err) == spec.CodeGone {
-			return nil, goneBy(err, w.App, newest)
+			return nil, gone(newest)
 		}
 		if err != nil {
 			return nil, err
@@ -138,11 +138,8 @@ func gone(newest position) error {
 		WithHint(newest.String())
 }
 
-// goneBy is gone for the reason that a shard's leader has.
-func goneBy(reason error, app spec.AppName, newest position) error {
-	if !errors.Is(reason, leader.ErrAppDeleted) {
-		return gone(newest)
-	}
+// goneWithApp is gone for the reason that the app was deleted.
+func goneWithApp(app spec.AppName, newest position) error {
 	return spec.Errorf(spec.CodeGone, "the app was deleted: if %q is there again, list the bucket, then watch from the position in the hint", app).
 		WithHint(newest.String())
 }
@@ -152,22 +149,20 @@ type page struct {
 	shard   spec.ShardID
 	events  []wire.WatchEvent
 	last    spec.Revision
-	deleted error // the app was deleted: the reader's last page
+	deleted bool // the app was deleted: the reader's last page
 }
 
 func (n *Node) follow(ctx context.Context, w api.Watch, at position, emit func(wire.WatchEvent) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	pages := make(chan page) // unbuffered: a slow client slows its readers
-	for i, ld := range n.leaders {
-		id := n.shards[i]
-		from := at[id]
-		group.Go(func() error { return n.readChanges(ctx, w, id, ld, from, pages) })
+	for id, from := range at {
+		group.Go(func() error { return n.readChanges(ctx, w, id, from, pages) })
 	}
 	group.Go(func() error {
 		for {
 			select {
 			case p := <-pages:
-				if p.deleted != nil {
+				if p.deleted {
 					return n.awaitDeletion(ctx, w.App, at, &p, pages)
 				}
 				if err := p.emit(at, emit); err != nil {
@@ -188,11 +183,11 @@ func (n *Node) awaitDeletion(ctx context.Context, app spec.AppName, at position,
 	at[first.shard] = first.last
 	patience := time.NewTimer(deletedWait)
 	defer patience.Stop()
-	for left := len(n.leaders) - 1; left > 0; {
+	for left := len(at) - 1; left > 0; {
 		select {
 		case p := <-pages:
 			at[p.shard] = p.last
-			if p.deleted != nil {
+			if p.deleted {
 				left--
 			}
 		case <-patience.C:
@@ -201,7 +196,7 @@ func (n *Node) awaitDeletion(ctx context.Context, app spec.AppName, at position,
 			return ctx.Err()
 		}
 	}
-	return goneBy(first.deleted, app, at)
+	return goneWithApp(app, at)
 }
 
 // emit sends the page's events, each with the position behind it, and moves the
@@ -224,16 +219,15 @@ func (p *page) emit(at position, emit func(wire.WatchEvent) error) error {
 	return emit(wire.WatchEvent{Position: at.String()})
 }
 
-func (n *Node) readChanges(ctx context.Context, w api.Watch, id spec.ShardID, ld *leader.Leader, from spec.Revision, pages chan<- page) error {
-	refresh := time.NewTicker(watchRefresh)
-	defer refresh.Stop()
+func (n *Node) readChanges(ctx context.Context, w api.Watch, id spec.ShardID, from spec.Revision, pages chan<- page) error {
 	told := from
 	for {
-		changed := ld.Changed()
-		events, last, err := ld.Changes(w.App, w.Bucket, w.Prefix, from, watchPage)
-		if errors.Is(err, leader.ErrAppDeleted) {
+		args := changesArgs{App: w.App, Bucket: w.Bucket, Prefix: []byte(w.Prefix), After: from, Limit: watchPage, Wait: watchRefresh}
+		found, _, err := ask(ctx, n, &n.questions.changes, id, args, nil)
+		events, last := found.Events, found.Last
+		if found.Deleted {
 			select {
-			case pages <- page{shard: id, last: last, deleted: err}:
+			case pages <- page{shard: id, last: last, deleted: true}:
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
@@ -257,15 +251,6 @@ func (n *Node) readChanges(ctx context.Context, w api.Watch, id spec.ShardID, ld
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-		}
-		if len(events) == watchPage {
-			continue
-		}
-		select {
-		case <-changed:
-		case <-refresh.C:
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }

@@ -1,0 +1,256 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/pheromone-run/pheromone/leader"
+	"github.com/pheromone-run/pheromone/node/peer"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// question is something that a shard is asked: its name between nodes, who may
+// answer it, and how the leader object of a replica does.
+type question[A, R any] struct {
+	method string
+	// anywhere says that any replica may answer, because it makes sure by itself
+	// that it knows what was acknowledged before; else the leader's has to.
+	anywhere bool
+	// again tells whether asking again is harmless when it is not known whether the
+	// first one was carried out; nil is never.
+	again func(A) bool
+	// on asks a replica. body is what goes with the question; the answer's, if there
+	// is one, is closed by who asks.
+	on func(ctx context.Context, l *leader.Leader, args A, body io.Reader) (R, io.ReadCloser, error)
+}
+
+const (
+	// leaderWait bounds how long a question waits for a leader that takes it. It is
+	// longer than an election and a new leader's start take on a busy machine.
+	leaderWait = 10 * time.Second
+	// askAgain is how long the nodes are left alone after one did not take a question.
+	askAgain     = 20 * time.Millisecond
+	askAgainMost = 250 * time.Millisecond
+)
+
+// ask has a shard answer a question, here or on another node. It tries again while
+// the question was not taken by anyone, or is harmless to repeat.
+func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.ShardID, args A, body io.Reader) (R, io.ReadCloser, error) {
+	var none R
+	if n.network == nil { // there is nobody else to ask
+		l := n.local(shard)
+		if l == nil {
+			return none, nil, errNotHere(shard, n.cfg.Name)
+		}
+		return q.on(ctx, l.leader, args, body)
+	}
+	deadline := time.Now().Add(leaderWait)
+	again := newReplay(body)
+	wait := askAgain
+	var avoid string // the node that did not take it
+	for {
+		node, err := n.place(shard, q.anywhere, avoid)
+		var r R
+		var answer io.ReadCloser
+		if err == nil {
+			var moved <-chan struct{}
+			if l := n.local(shard); l != nil {
+				_, _, moved = l.replica.Led()
+			}
+			content, whole := again.reader()
+			if !whole {
+				return none, nil, spec.Errorf(spec.CodeUnavailable, "shard %d changed its leader while the object was sent: send it again", shard)
+			}
+			r, answer, err = askAt(ctx, n, q, node, shard, args, content)
+			if err == nil {
+				return r, answer, nil
+			}
+			taken := !errors.Is(err, leader.ErrNotTaken) && !errors.Is(err, peer.ErrNotSent)
+			if taken && !(unknown(err) && (q.anywhere || q.again != nil && q.again(args))) {
+				return none, nil, err
+			}
+			avoid = node
+			n.waitMoved(ctx, moved, wait)
+		} else {
+			n.waitMoved(ctx, nil, wait)
+		}
+		wait = min(2*wait, askAgainMost)
+		switch {
+		case ctx.Err() != nil:
+			return none, nil, spec.Errorf(spec.CodeTimeout, "%v: %w", err, ctx.Err())
+		case time.Now().After(deadline):
+			return none, nil, spec.Errorf(spec.CodeUnavailable, "%w", err)
+		}
+	}
+}
+
+// unknown tells whether an error leaves open what became of a question.
+func unknown(err error) bool {
+	code := spec.CodeOf(err)
+	return code == spec.CodeUnavailable || code == spec.CodeTimeout
+}
+
+// waitMoved waits a moment, or until the shard has another leader.
+func (n *Node) waitMoved(ctx context.Context, moved <-chan struct{}, wait time.Duration) {
+	pause := time.NewTimer(wait/2 + rand.N(wait/2))
+	defer pause.Stop()
+	select {
+	case <-moved:
+	case <-pause.C:
+	case <-ctx.Done():
+	}
+}
+
+// place tells which node is asked: for a leader's question the one that leads as
+// far as is known here, else this one if it has a replica. A node to avoid is asked
+// only if there is no other to be tried.
+func (n *Node) place(shard spec.ShardID, anywhere bool, avoid string) (string, error) {
+	l := n.local(shard)
+	if anywhere && l != nil && !l.joining && avoid != n.cfg.Name {
+		return n.cfg.Name, nil
+	}
+	placed, ok := n.control.State().Placement.Shards[shard]
+	if !ok {
+		return "", spec.Errorf(spec.CodeUnavailable, "the cluster has no shard %d yet: %w", shard, leader.ErrNotTaken)
+	}
+	if l != nil {
+		if replica, ok := l.replica.Leader(); ok {
+			if r, ok := placed.Replicas[replica]; ok && (r.Node != avoid || r.Node == n.cfg.Name) {
+				return r.Node, nil
+			}
+		}
+	}
+	if hint := n.hints.get(shard); hint != "" && hint != avoid {
+		return hint, nil
+	}
+	var others []string
+	for _, r := range placed.Replicas {
+		if !r.Joining && r.Node != avoid && r.Node != n.cfg.Name {
+			others = append(others, r.Node)
+		}
+	}
+	switch {
+	case len(others) > 0 && (l == nil || anywhere):
+		return others[rand.IntN(len(others))], nil
+	case l != nil:
+		return n.cfg.Name, nil // it waits for the election's outcome
+	case len(placed.Replicas) == 1:
+		for _, r := range placed.Replicas {
+			return r.Node, nil
+		}
+	}
+	return "", spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now: %w", shard, leader.ErrNotTaken)
+}
+
+// askAt asks one node.
+func askAt[A, R any](ctx context.Context, n *Node, q *question[A, R], node string, shard spec.ShardID, args A, body io.Reader) (R, io.ReadCloser, error) {
+	var result R
+	if node == n.cfg.Name {
+		l := n.local(shard)
+		if l == nil {
+			return result, nil, errNotHere(shard, n.cfg.Name)
+		}
+		return q.on(ctx, l.leader, args, body)
+	}
+	var a shardAnswer
+	answer, err := n.call(ctx, node, q.method, shardQuestion[A]{shard, args}, body, &a)
+	if err != nil {
+		return result, nil, err
+	}
+	if a.Leader != "" {
+		n.hints.set(shard, a.Leader)
+	}
+	if a.NotTaken != "" {
+		return result, nil, spec.Errorf(spec.CodeUnavailable, "node %s: %s%w", node, strings.TrimSuffix(a.NotTaken, leader.ErrNotTaken.Error()), leader.ErrNotTaken)
+	}
+	if !q.anywhere {
+		n.hints.set(shard, node)
+	}
+	if a.Long {
+		defer func() { _ = answer.Close() }()
+		a.Result, err = io.ReadAll(answer)
+		if err != nil {
+			return result, nil, spec.Errorf(spec.CodeUnavailable, "the answer of node %s broke off: %w", node, err)
+		}
+		answer = nil
+	}
+	if err := json.Unmarshal(a.Result, &result); err != nil {
+		return result, nil, spec.Errorf(spec.CodeInternal, "the answer of node %s to %s can't be read: %w", node, q.method, err)
+	}
+	return result, answer, nil
+}
+
+func errNotHere(shard spec.ShardID, node string) error {
+	return spec.Errorf(spec.CodeUnavailable, "shard %d has no replica on node %s: %w", shard, node, leader.ErrNotTaken)
+}
+
+// shardQuestion is a question on its way to another node.
+type shardQuestion[A any] struct {
+	Shard spec.ShardID `json:"shard"`
+	Args  A            `json:"args"`
+}
+
+// shardAnswer is its answer.
+type shardAnswer struct {
+	Result json.RawMessage `json:"result,omitempty"`
+	Long   bool            `json:"long,omitempty"` // the result is the body
+	// NotTaken says why the question was not taken, and Leader where it may be.
+	NotTaken string `json:"not_taken,omitempty"`
+	Leader   string `json:"leader,omitempty"`
+}
+
+// shortResult is up to which size a result goes with the answer's header.
+const shortResult = 64 << 10
+
+// answers has this node answer a question of others.
+func answers[A, R any](n *Node, q *question[A, R]) {
+	n.handle(q.method, func(ctx context.Context, c *peer.Call) (peer.Answer, error) {
+		var asked shardQuestion[A]
+		if err := c.Args(&asked); err != nil {
+			return peer.Answer{}, err
+		}
+		l := n.local(asked.Shard)
+		if l == nil {
+			return n.refusal(asked.Shard, errNotHere(asked.Shard, n.cfg.Name))
+		}
+		result, body, err := q.on(ctx, l.leader, asked.Args, c.Body)
+		if err != nil {
+			return n.refusal(asked.Shard, err)
+		}
+		raw, err := json.Marshal(result)
+		if err != nil {
+			return peer.Answer{Body: body}, err
+		}
+		if len(raw) > shortResult && body == nil {
+			return peer.Answer{Result: shardAnswer{Long: true}, Body: io.NopCloser(bytes.NewReader(raw))}, nil
+		}
+		return peer.Answer{Result: shardAnswer{Result: raw}, Body: body}, nil
+	})
+}
+
+// refusal is the answer for an error.
+func (n *Node) refusal(shard spec.ShardID, err error) (peer.Answer, error) {
+	if errors.Is(err, leader.ErrNotTaken) {
+		return peer.Answer{Result: shardAnswer{NotTaken: err.Error(), Leader: n.leads(shard)}}, nil
+	}
+	return peer.Answer{}, err
+}
+
+// leads returns the node that leads a shard as far as the replica here knows.
+func (n *Node) leads(shard spec.ShardID) string {
+	l := n.local(shard)
+	if l == nil {
+		return ""
+	}
+	replica, ok := l.replica.Leader()
+	if !ok {
+		return ""
+	}
+	return n.control.State().Placement.Shards[shard].Replicas[replica].Node
+}

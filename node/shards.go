@@ -1,0 +1,236 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pheromone-run/pheromone/leader"
+	"github.com/pheromone-run/pheromone/node/peer"
+	"github.com/pheromone-run/pheromone/raft/control"
+	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// local is a replica that is on this node, with the leader that works whenever it
+// is elected.
+type local struct {
+	id      spec.ShardID
+	number  uint64
+	joining bool // it may lack what was written before it came
+	replica *shard.Shard
+	leader  *leader.Leader
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when the leader has stopped
+}
+
+// locals are the replicas on this node. They follow the placement.
+type locals struct {
+	all atomic.Pointer[map[spec.ShardID]*local] // never changed, only replaced
+}
+
+// local returns the replica of a shard that is on this node, nil if there is none.
+func (n *Node) local(id spec.ShardID) *local { return (*n.locals.all.Load())[id] }
+
+// localShards returns the replicas on this node in the order of their shards.
+func (n *Node) localShards() []*local {
+	all := *n.locals.all.Load()
+	list := make([]*local, 0, len(all))
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[id])
+	}
+	return list
+}
+
+// replaceLocal changes what local answers; only startShards and followPlacement do.
+func (n *Node) replaceLocal(id spec.ShardID, l *local) {
+	all := maps.Clone(*n.locals.all.Load())
+	if l == nil {
+		delete(all, id)
+	} else {
+		all[id] = l
+	}
+	n.locals.all.Store(&all)
+}
+
+// shardIDs lists the shards of the cluster.
+func (n *Node) shardIDs() []spec.ShardID { return sortedShards(n.control.State().Placement.Shards) }
+
+// startShards opens the raft logs and starts the replicas that are placed here.
+func (n *Node) startShards() error {
+	cfg := shard.HostConfig{Dir: n.path(raftFolder), Log: n.cfg.Log, Fatal: n.fatal}
+	if n.network != nil {
+		cfg.Address = n.cfg.PeerAdvertise
+		cfg.Network = n.network.On(peer.Shards)
+	}
+	var err error
+	if n.host, err = shard.Open(cfg, n.db); err != nil {
+		return fmt.Errorf("open the raft logs: %w", err)
+	}
+	if err := n.reconcile(); err != nil {
+		return err
+	}
+	// Mail between shards needs all of them to be known before the first one leads.
+	for _, l := range n.localShards() {
+		n.lead(l)
+	}
+	return nil
+}
+
+// reconcile starts the replicas that are placed here and not running, and ends
+// those that are not placed here any more. It does not have them led.
+func (n *Node) reconcile() error {
+	state := n.control.State()
+	var errs []error
+	for _, id := range sortedShards(state.Placement.Shards) {
+		placed := state.Placement.Shards[id]
+		number, here := replicaOn(placed, n.cfg.Name)
+		l := n.local(id)
+		if l != nil && (!here || l.number != number) {
+			errs = append(errs, n.end(l))
+			l = nil
+		}
+		switch {
+		case !here:
+		case l == nil:
+			errs = append(errs, n.begin(id, number, placed, state))
+		default:
+			n.addresses(id, placed, state)
+			if l.joining && !placed.Replicas[number].Joining {
+				joined := *l
+				joined.joining = false
+				n.replaceLocal(id, &joined)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func replicaOn(s control.Shard, node string) (number uint64, ok bool) {
+	for number, r := range s.Replicas {
+		if r.Node == node {
+			return number, true
+		}
+	}
+	return 0, false
+}
+
+// members tells where the replicas of a shard are.
+func (n *Node) members(placed control.Shard, state *control.State) map[uint64]string {
+	members := map[uint64]string{}
+	for number, r := range placed.Replicas {
+		members[number] = state.Members[r.Node].Address
+	}
+	return members
+}
+
+// addresses tells the raft group where its replicas are now.
+func (n *Node) addresses(id spec.ShardID, placed control.Shard, state *control.State) {
+	for number, address := range n.members(placed, state) {
+		n.host.SetAddress(id, number, address)
+	}
+}
+
+// begin starts a replica.
+func (n *Node) begin(id spec.ShardID, number uint64, placed control.Shard, state *control.State) error {
+	members := n.members(placed, state)
+	joining := placed.Replicas[number].Joining
+	start := n.host.Start
+	if joining {
+		delete(members, number)
+		start = n.host.Join
+	}
+	s, err := start(id, number, members)
+	if err != nil {
+		return fmt.Errorf("start shard %d: %w", id, err)
+	}
+	n.replaceLocal(id, &local{
+		id: id, number: number, joining: joining, replica: s, ended: make(chan struct{}),
+		leader: leader.New(leader.Config{
+			Shard: id, Node: n.cfg.Name, DB: n.db, Replica: s, Apps: n, Router: n, Runtime: n.pool, Tell: n.logs.Append, Log: n.cfg.Log,
+		}),
+	})
+	return nil
+}
+
+// lead has a replica's leader work until the replica ends.
+func (n *Node) lead(l *local) {
+	ctx, cancel := context.WithCancel(n.ctx)
+	l.cancel = cancel
+	n.tasks.Go(func() {
+		defer close(l.ended)
+		if err := l.leader.Run(ctx); err != nil && ctx.Err() == nil {
+			n.fatal(err)
+		}
+	})
+}
+
+// end stops a replica and removes what it has.
+func (n *Node) end(l *local) error {
+	n.replaceLocal(l.id, nil)
+	if l.cancel != nil {
+		l.cancel()
+		<-l.ended
+	}
+	if err := l.replica.Close(); err != nil {
+		return fmt.Errorf("stop replica %d of shard %d: %w", l.number, l.id, err)
+	}
+	return nil
+}
+
+// reconcileAgain is how long a placement that could not be followed is left alone.
+const reconcileAgain = time.Second
+
+// followPlacement keeps the replicas here as the placement has them.
+func (n *Node) followPlacement() {
+	for {
+		changed := n.control.Changed()
+		running := *n.locals.all.Load()
+		var again <-chan time.Time
+		if err := n.reconcile(); err != nil && n.ctx.Err() == nil {
+			n.cfg.Log.Warn("the placement is not followed yet and tried again", "error", err)
+			again = time.After(reconcileAgain)
+		}
+		for _, l := range n.localShards() {
+			if old := running[l.id]; old == nil || old.number != l.number {
+				n.lead(l)
+			}
+		}
+		select {
+		case <-changed:
+		case <-again:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// hints remembers which node led a shard that has no replica here.
+type hints struct {
+	mu    sync.Mutex
+	nodes map[spec.ShardID]string
+}
+
+func (h *hints) get(id spec.ShardID) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.nodes[id]
+}
+
+func (h *hints) set(id spec.ShardID, node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.nodes == nil {
+		h.nodes = map[spec.ShardID]string{}
+	}
+	h.nodes[id] = node
+}
+
+func sortedShards(placed map[spec.ShardID]control.Shard) []spec.ShardID {
+	return slices.Sorted(maps.Keys(placed))
+}
