@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pheromone-run/pheromone/api"
+	"github.com/pheromone-run/pheromone/exec/artifact"
 	"github.com/pheromone-run/pheromone/leader"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
@@ -35,6 +36,44 @@ func (n *Node) App(name spec.AppName, version uint64) (*spec.App, uint64, bool) 
 // Names implements leader.Apps.
 func (n *Node) Names() []spec.AppName { return n.control.State().Names() }
 
+// catchUpWait bounds how long a request waits for what other nodes have deployed.
+const catchUpWait = 3 * time.Second
+
+// catchUp waits until this node knows all that was deployed before the call, on
+// any node.
+func (n *Node) catchUp(ctx context.Context) error {
+	if n.network == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
+	defer cancel()
+	if err := n.control.ReadBarrier(ctx); err != nil {
+		return spec.Errorf(spec.CodeUnavailable, "what is deployed can't be confirmed just now: %w", err)
+	}
+	return nil
+}
+
+// deployed returns the newest version of an app that is known here. One that is
+// not known is looked for once more after catching up.
+func (n *Node) deployed(ctx context.Context, name spec.AppName) (*spec.App, error) {
+	if app, _, ok := n.App(name, 0); ok {
+		return app, nil
+	}
+	return n.newest(ctx, name)
+}
+
+// newest is deployed after catching up.
+func (n *Node) newest(ctx context.Context, name spec.AppName) (*spec.App, error) {
+	if err := n.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	app, _, ok := n.App(name, 0)
+	if !ok {
+		return nil, spec.NoApp(name, n.Names())
+	}
+	return app, nil
+}
+
 // Apply implements api.Apps.
 func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o api.ApplyOptions) (wire.ApplyResult, error) {
 	app, warnings, err := spec.ParseChecked(string(name), manifest, spec.FormatYAML, triggers.Check)
@@ -45,6 +84,9 @@ func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o 
 		return wire.ApplyResult{}, spec.Errorf(spec.CodeInvalid, "the manifest is of app %q, the request's path says %q", app.Name, name).WithField("app")
 	}
 	if err := n.runnable(ctx, app, o); err != nil {
+		return wire.ApplyResult{}, err
+	}
+	if err := n.catchUp(ctx); err != nil {
 		return wire.ApplyResult{}, err
 	}
 	app.Artifact = o.Artifact
@@ -89,6 +131,9 @@ func (n *Node) runnable(ctx context.Context, app *spec.App, o api.ApplyOptions) 
 // extractable extracts an artifact, so that one that is none is refused here and
 // not by the first attempt.
 func (n *Node) extractable(ctx context.Context, sum string) error {
+	if err := n.artifacts.Get(ctx, sum); err != nil {
+		return spec.Errorf(spec.CodeOf(err), "get artifact %s from another node: %w", sum, err).WithField("artifact")
+	}
 	if !n.artifacts.Has(sum) {
 		return spec.Errorf(spec.CodeNotFound, "artifact %s is not here: upload it first", sum).WithField("artifact")
 	}
@@ -154,6 +199,7 @@ const takeOverAgain = time.Second
 func (n *Node) followApps() {
 	for {
 		changed := n.control.Changed()
+		n.removeLogs()
 		var again <-chan time.Time
 		if err := n.appsChangedHere(n.ctx); err != nil {
 			n.cfg.Log.Warn("a change of the apps is not taken over yet and tried again", "error", err)
@@ -168,8 +214,23 @@ func (n *Node) followApps() {
 	}
 }
 
+// removeLogs removes what functions of deleted apps printed here.
+func (n *Node) removeLogs() {
+	for name, record := range n.control.State().Apps {
+		if !record.Deleted {
+			continue
+		}
+		if err := n.logs.Remove(name); err != nil {
+			n.cfg.Log.Warn("the log of a deleted app is not removed", "app", name, "error", err)
+		}
+	}
+}
+
 // ListApps implements api.Apps.
-func (n *Node) ListApps(context.Context) ([]wire.App, error) {
+func (n *Node) ListApps(ctx context.Context) ([]wire.App, error) {
+	if err := n.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	state := n.control.State()
 	apps := []wire.App{}
 	for _, name := range state.Names() {
@@ -181,7 +242,10 @@ func (n *Node) ListApps(context.Context) ([]wire.App, error) {
 }
 
 // GetApp implements api.Apps.
-func (n *Node) GetApp(_ context.Context, name spec.AppName, version uint64) (wire.App, error) {
+func (n *Node) GetApp(ctx context.Context, name spec.AppName, version uint64) (wire.App, error) {
+	if err := n.catchUp(ctx); err != nil {
+		return wire.App{}, err
+	}
 	v, ok := n.control.State().Version(name, version)
 	if !ok || version != 0 && v.Version != version {
 		if version == 0 {
@@ -197,7 +261,10 @@ func wireApp(v *control.AppVersion) wire.App {
 }
 
 // AppVersions implements api.Apps.
-func (n *Node) AppVersions(_ context.Context, name spec.AppName) ([]wire.App, error) {
+func (n *Node) AppVersions(ctx context.Context, name spec.AppName) ([]wire.App, error) {
+	if err := n.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	record := n.control.State().Apps[name]
 	if record == nil || record.Deleted {
 		return nil, spec.NoApp(name, n.Names())
@@ -212,6 +279,9 @@ func (n *Node) AppVersions(_ context.Context, name spec.AppName) ([]wire.App, er
 
 // Rollback implements api.Apps: a new version with the content of an old one.
 func (n *Node) Rollback(ctx context.Context, name spec.AppName, version uint64) (wire.ApplyResult, error) {
+	if err := n.catchUp(ctx); err != nil {
+		return wire.ApplyResult{}, err
+	}
 	old, current, ok := n.App(name, 0)
 	if !ok {
 		return wire.ApplyResult{}, spec.NoApp(name, n.Names())
@@ -264,15 +334,20 @@ func (n *Node) PutArtifact(ctx context.Context, _ spec.AppName, sum string, body
 		return false, err
 	}
 	counted := &countingReader{from: body}
-	existed, err := n.artifacts.Put(ctx, sum, counted, maxArtifactBytes)
-	if err != nil || existed {
-		return existed, err
+	existed, err := n.artifacts.Put(ctx, sum, counted, artifact.MaxBytes)
+	if err != nil {
+		return false, err
+	}
+	// Also if it existed: who sent it before may have been told of a failure.
+	if err := n.spreadArtifact(ctx, sum); err != nil {
+		return false, err
+	}
+	if existed {
+		return true, nil
 	}
 	_, err = n.control.Apply(ctx, &control.PutArtifact{Sum: sum, Size: counted.n, At: n.now()})
 	return false, err
 }
-
-const maxArtifactBytes = 256 << 20
 
 type countingReader struct {
 	from io.Reader

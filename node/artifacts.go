@@ -2,10 +2,15 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
+	"github.com/pheromone-run/pheromone/exec/artifact"
+	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/control"
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // artifactGrace is how long an uploaded folder is kept that no app uses: it comes
@@ -37,4 +42,89 @@ func (n *Node) removeArtifacts(ctx context.Context) error {
 		return fmt.Errorf("remove artifacts that no app uses: %w", err)
 	}
 	return nil
+}
+
+// artifactArgs name an artifact between nodes.
+type artifactArgs struct {
+	Sum string `json:"sum"`
+}
+
+const (
+	artifactGet = "artifact.get"
+	artifactPut = "artifact.put"
+)
+
+// artifactsBetweenNodes has the node answer others that lack an artifact, or have one for it.
+func (n *Node) artifactsBetweenNodes() {
+	n.handle(artifactGet, func(_ context.Context, c *peer.Call) (peer.Answer, error) {
+		var a artifactArgs
+		if err := c.Args(&a); err != nil {
+			return peer.Answer{}, err
+		}
+		body, err := n.artifacts.Open(a.Sum)
+		return peer.Answer{Body: body}, err
+	})
+	n.handle(artifactPut, func(ctx context.Context, c *peer.Call) (peer.Answer, error) {
+		var a artifactArgs
+		if err := c.Args(&a); err != nil {
+			return peer.Answer{}, err
+		}
+		if err := n.db.Writable(); err != nil {
+			return peer.Answer{}, err
+		}
+		_, err := n.artifacts.Put(ctx, a.Sum, c.Body, artifact.MaxBytes)
+		return peer.Answer{}, err
+	})
+}
+
+// fetchArtifact implements artifact.Fetch: it asks the other nodes one by one.
+func (n *Node) fetchArtifact(ctx context.Context, sum string) (io.ReadCloser, error) {
+	errs := []error{spec.Errorf(spec.CodeNotFound, "artifact %s is on no node: upload it first", sum)}
+	for _, name := range n.others() {
+		body, err := n.call(ctx, name, artifactGet, artifactArgs{sum}, nil, nil)
+		if err == nil {
+			return body, nil
+		}
+		if spec.CodeOf(err) != spec.CodeNotFound {
+			errs = append([]error{err}, errs...)
+		}
+	}
+	return nil, errs[0]
+}
+
+// artifactSpread bounds how long another node may take for an artifact.
+const artifactSpread = time.Minute
+
+// spreadArtifact has a majority of the members store an artifact, so that it is
+// there when nodes are gone. Those that are not reached fetch it when they need it.
+func (n *Node) spreadArtifact(ctx context.Context, sum string) error {
+	others := n.others()
+	ctx, cancel := context.WithTimeout(ctx, artifactSpread)
+	defer cancel()
+	stored := make(chan error, len(others))
+	for _, name := range others {
+		n.tasks.Go(func() { stored <- n.sendArtifact(ctx, name, sum) })
+	}
+	have, failed := 1, []error(nil)
+	for range others {
+		if err := <-stored; err != nil {
+			failed = append(failed, err)
+		} else {
+			have++
+		}
+	}
+	if have <= (len(others)+1)/2 {
+		return spec.Errorf(spec.CodeUnavailable, "the artifact is on %d of %d nodes, which is no majority: %w", have, len(others)+1, errors.Join(failed...))
+	}
+	return nil
+}
+
+func (n *Node) sendArtifact(ctx context.Context, node, sum string) error {
+	r, err := n.artifacts.Open(sum)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	_, err = n.call(ctx, node, artifactPut, artifactArgs{sum}, r, nil)
+	return err
 }

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/spec"
@@ -40,4 +42,34 @@ func (n *Node) call(ctx context.Context, node, method string, args any, body io.
 
 func errNoMember(node string) error {
 	return spec.Errorf(spec.CodeUnavailable, "node %q is not a member of the cluster: %w", node, peer.ErrNotSent)
+}
+
+// others lists the other members of the cluster in order; none for a node alone.
+func (n *Node) others() []string {
+	if n.network == nil {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(n.control.State().Members))
+	return slices.DeleteFunc(names, func(name string) bool { return name == n.cfg.Name })
+}
+
+const controlApply = "control.apply"
+
+// forwardControl implements control.Config.Forward.
+func (n *Node) forwardControl(ctx context.Context, leader string, request []byte) ([]byte, error) {
+	var answer []byte
+	_, err := n.call(ctx, leader, controlApply, request, nil, &answer)
+	return answer, err
+}
+
+// answerControl has the node answer what others forward to the control group's leader.
+func (n *Node) answerControl() {
+	n.handle(controlApply, func(ctx context.Context, c *peer.Call) (peer.Answer, error) {
+		var request []byte
+		if err := c.Args(&request); err != nil {
+			return peer.Answer{}, err
+		}
+		answer, err := n.control.ApplyEncoded(ctx, request)
+		return peer.Answer{Result: answer}, err
+	})
 }

@@ -96,6 +96,9 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.removeArtifacts(ctx); err != nil {
 		return err
 	}
+	if n.network != nil {
+		n.serveCalls()
+	}
 	n.tasks.Go(n.followApps)
 	if n.network != nil {
 		n.tasks.Go(n.followPlacement)
@@ -147,7 +150,7 @@ func (n *Node) checkPlacement() error {
 
 func (n *Node) startExecutors() error {
 	var err error
-	if n.artifacts, err = artifact.Open(n.path(artifactsFolder)); err != nil {
+	if n.artifacts, err = artifact.Open(n.path(artifactsFolder), n.fetchArtifact); err != nil {
 		return fmt.Errorf("open the artifacts: %w", err)
 	}
 	if n.logs, err = logs.Open(n.path(logsFolder), logs.Settings{Logger: n.cfg.Log}); err != nil {

@@ -37,7 +37,7 @@ func putResult(bucket spec.BucketName, r leader.PutResult) wire.PutResult {
 
 // Get implements api.Objects.
 func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
-	if err := n.knows(g.App, g.Bucket); err != nil {
+	if err := n.knows(ctx, g.App, g.Bucket); err != nil {
 		return api.Object{}, err
 	}
 	slot := spec.KeySlot(g.App, g.Bucket, g.Key)
@@ -69,7 +69,7 @@ func (n *Node) Delete(ctx context.Context, d api.Delete) (wire.PutResult, error)
 
 // List implements api.Objects: a merge of the shards' pages in key order.
 func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
-	if err := n.knows(l.App, l.Bucket); err != nil {
+	if err := n.knows(ctx, l.App, l.Bucket); err != nil {
 		return wire.ObjectList{}, err
 	}
 	shards := n.shardIDs()
@@ -94,10 +94,16 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 }
 
 // knows answers whether an app and a bucket of it are deployed.
-func (n *Node) knows(app spec.AppName, bucket spec.BucketName) error {
-	a, _, ok := n.App(app, 0)
-	if !ok {
-		return spec.NoApp(app, n.Names())
+func (n *Node) knows(ctx context.Context, app spec.AppName, bucket spec.BucketName) error {
+	a, err := n.deployed(ctx, app)
+	if err != nil {
+		return err
+	}
+	if _, ok := a.Bucket(bucket); ok {
+		return nil
+	}
+	if a, err = n.newest(ctx, app); err != nil {
+		return err
 	}
 	if _, ok := a.Bucket(bucket); !ok {
 		return spec.Errorf(spec.CodeNotFound, "app %q has no bucket %q", app, bucket)

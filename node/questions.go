@@ -145,6 +145,9 @@ func newQuestions(n *Node) *questions {
 		},
 	}
 	q.register(n)
+	n.answerControl()
+	n.answerLogs()
+	n.artifactsBetweenNodes()
 	return q
 }
 

@@ -22,9 +22,12 @@ const inputKey spec.Key = "input"
 // Invoke implements api.Sessions: it puts the body into the function's inbox, in
 // a new session. A repeated idempotency key finds the same shard again.
 func (n *Node) Invoke(ctx context.Context, i api.Invoke) (wire.PutResult, error) {
-	app, _, ok := n.App(i.App, 0)
-	if !ok {
-		return wire.PutResult{}, spec.NoApp(i.App, n.Names())
+	app, err := n.deployed(ctx, i.App)
+	if err == nil && app.Functions[i.Function] == nil {
+		app, err = n.newest(ctx, i.App)
+	}
+	if err != nil {
+		return wire.PutResult{}, err
 	}
 	if app.Functions[i.Function] == nil {
 		return wire.PutResult{}, spec.Errorf(spec.CodeNotFound, "app %q has no function %q", i.App, i.Function).
@@ -55,8 +58,8 @@ func functionNames(app *spec.App) []string {
 // ListSessions implements api.Sessions: a merge of the shards' pages, newest
 // first. The position is the time and id of the last session of the page.
 func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.SessionList, error) {
-	if _, _, ok := n.App(l.App, 0); !ok {
-		return wire.SessionList{}, spec.NoApp(l.App, n.Names())
+	if _, err := n.deployed(ctx, l.App); err != nil {
+		return wire.SessionList{}, err
 	}
 	before, beforeID, err := parsePosition(l.After)
 	if err != nil {
@@ -128,7 +131,7 @@ func parsePosition(after string) (store.Micros, spec.SessionID, error) {
 // GetSession implements api.Sessions.
 func (n *Node) GetSession(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
 	s, _, err := ask(ctx, n, &n.questions.session, n.shardOfSession(app, id), sessionArgs{app, id}, nil)
-	return s, n.orNoApp(app, err)
+	return s, n.orNoApp(ctx, app, err)
 }
 
 func (n *Node) shardOfSession(app spec.AppName, id spec.SessionID) spec.ShardID {
@@ -137,10 +140,10 @@ func (n *Node) shardOfSession(app spec.AppName, id spec.SessionID) spec.ShardID 
 
 // orNoApp says that it is the app that is not there, if that is why something of
 // it is not found.
-func (n *Node) orNoApp(app spec.AppName, err error) error {
+func (n *Node) orNoApp(ctx context.Context, app spec.AppName, err error) error {
 	if spec.CodeOf(err) == spec.CodeNotFound {
-		if _, _, ok := n.App(app, 0); !ok {
-			return spec.NoApp(app, n.Names())
+		if _, gone := n.deployed(ctx, app); gone != nil {
+			return gone
 		}
 	}
 	return err
@@ -153,7 +156,7 @@ func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, 
 		args := resultArgs{sessionArgs{app, id}, max(time.Until(deadline), 0), untilOutput}
 		r, _, err := ask(ctx, n, &n.questions.result, n.shardOfSession(app, id), args, nil)
 		if !errors.Is(err, leader.ErrNotTaken) || wait <= 0 || !time.Now().Before(deadline) || ctx.Err() != nil {
-			return r, n.orNoApp(app, err)
+			return r, n.orNoApp(ctx, app, err)
 		}
 	}
 }
@@ -161,13 +164,13 @@ func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, 
 // History implements api.Sessions.
 func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
 	h, _, err := ask(ctx, n, &n.questions.history, n.shardOfSession(app, id), historyArgs{sessionArgs{app, id}, after, limit}, nil)
-	return h, n.orNoApp(app, err)
+	return h, n.orNoApp(ctx, app, err)
 }
 
 // Cancel implements api.Sessions.
 func (n *Node) Cancel(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
 	if _, _, err := ask(ctx, n, &n.questions.cancel, n.shardOfSession(app, id), sessionArgs{app, id}, nil); err != nil {
-		return wire.Session{}, n.orNoApp(app, err)
+		return wire.Session{}, n.orNoApp(ctx, app, err)
 	}
 	return n.GetSession(ctx, app, id)
 }
@@ -175,7 +178,7 @@ func (n *Node) Cancel(ctx context.Context, app spec.AppName, id spec.SessionID) 
 // Purge implements api.Sessions.
 func (n *Node) Purge(ctx context.Context, app spec.AppName, id spec.SessionID) error {
 	_, _, err := ask(ctx, n, &n.questions.purge, n.shardOfSession(app, id), sessionArgs{app, id}, nil)
-	return n.orNoApp(app, err)
+	return n.orNoApp(ctx, app, err)
 }
 
 // Rerun implements api.Sessions: it puts a copy of a stored object into a new
@@ -196,7 +199,7 @@ func (n *Node) Rerun(ctx context.Context, app spec.AppName, id spec.SessionID, f
 		again, _, err := ask(ctx, n, &n.questions.refire, n.shardOfSession(app, id), sessionArgs{app, id}, nil)
 		return wire.PutResult{Bucket: bucket, Session: again}, err
 	}
-	if err := n.knows(app, bucket); err != nil {
+	if err := n.knows(ctx, app, bucket); err != nil {
 		return wire.PutResult{}, err
 	}
 	o, err := n.Get(ctx, api.Get{App: app, Session: id, Bucket: bucket, Key: key})

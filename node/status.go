@@ -3,12 +3,10 @@ package node
 import (
 	"context"
 	"errors"
-	"iter"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
@@ -50,42 +48,6 @@ func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
 		c.Shards = append(c.Shards, s)
 	}
 	return c, nil
-}
-
-// Logs implements api.Sessions.
-func (n *Node) Logs(ctx context.Context, app spec.AppName, function spec.FunctionName, tail int, follow bool, emit func(wire.LogLine) error) error {
-	a, _, ok := n.App(app, 0)
-	if !ok {
-		return spec.NoApp(app, n.Names())
-	}
-	if function != "" && a.Functions[function] == nil {
-		return spec.Errorf(spec.CodeNotFound, "app %q has no function %q", app, function)
-	}
-	var live iter.Seq[exec.LogRecord]
-	if follow { // first, so that nothing falls between what is there and what comes
-		live = n.logs.Follow(ctx, app, function)
-	}
-	lines, err := n.logs.Tail(app, function, tail)
-	if err != nil {
-		return err
-	}
-	for _, r := range lines {
-		if err := emit(wire.LogLine(r)); err != nil {
-			return err
-		}
-	}
-	if !follow {
-		return nil
-	}
-	for r := range live {
-		if len(lines) > 0 && !r.Time.After(lines[len(lines)-1].Time) {
-			continue // it was among the lines already
-		}
-		if err := emit(wire.LogLine(r)); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
 }
 
 // collector reports what the node is doing to the metrics page.

@@ -69,7 +69,7 @@ const (
 // Watch implements api.Objects: one reader for each shard, merged into one stream.
 // Events of one key come in the order of their revisions.
 func (n *Node) Watch(ctx context.Context, w api.Watch, emit func(wire.WatchEvent) error) error {
-	if err := n.knows(w.App, w.Bucket); err != nil {
+	if err := n.knows(ctx, w.App, w.Bucket); err != nil {
 		return err
 	}
 	at, err := n.newestPosition(ctx)

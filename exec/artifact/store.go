@@ -18,12 +18,20 @@ import (
 
 // Store is the artifacts of a node, under one folder that belongs to it alone.
 type Store struct {
-	dir string
-	mu  struct {
+	dir   string
+	fetch Fetch
+	mu     struct {
 		sync.Mutex
 		extracting map[string]*extraction
 	}
 }
+
+// Fetch gets an archive that is not stored from elsewhere. What it gives is checked
+// against sum.
+type Fetch func(ctx context.Context, sum string) (io.ReadCloser, error)
+
+// MaxBytes bounds an archive.
+const MaxBytes = 256 << 20
 
 // extraction is under way; done is closed when err is known.
 type extraction struct {
@@ -41,9 +49,10 @@ const (
 )
 
 // Open opens the store under dir, which is made if it is not there. What an
-// earlier run left half-made is removed.
-func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir}
+// earlier run left half-made is removed. What is asked for and not stored is
+// fetched, unless fetch is nil.
+func Open(dir string, fetch Fetch) (*Store, error) {
+	s := &Store{dir: dir, fetch: fetch}
 	s.mu.extracting = make(map[string]*extraction)
 	if err := os.RemoveAll(filepath.Join(dir, making)); err != nil {
 		return nil, fmt.Errorf("open artifact store: %w", err)
@@ -141,6 +150,22 @@ func notStored(sum string) error {
 	return spec.Errorf(spec.CodeNotFound, "artifact %s is not stored on this node", sum)
 }
 
+// Get makes sure that the archive is stored: what is not is fetched.
+func (s *Store) Get(ctx context.Context, sum string) error {
+	if s.Has(sum) || s.fetch == nil {
+		return nil // who opens it says that it is not there
+	}
+	r, err := s.fetch(ctx, sum)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	if _, err := s.Put(ctx, sum, r, MaxBytes); err != nil {
+		return fmt.Errorf("fetch artifact %s: %w", sum, err)
+	}
+	return nil
+}
+
 // Dir returns the folder with the artifact's files; it is extracted by the first
 // who asks. An empty sum is an empty folder.
 func (s *Store) Dir(ctx context.Context, sum string) (string, error) {
@@ -161,7 +186,9 @@ func (s *Store) Dir(ctx context.Context, sum string) (string, error) {
 		e = &extraction{done: make(chan struct{})}
 		s.mu.extracting[sum] = e
 		s.mu.Unlock()
-		e.err = s.extract(ctx, sum, dir)
+		if e.err = s.Get(ctx, sum); e.err == nil {
+			e.err = s.extract(ctx, sum, dir)
+		}
 		s.mu.Lock()
 		delete(s.mu.extracting, sum)
 		close(e.done)

@@ -72,7 +72,7 @@ func link(name, target string) *tar.Header {
 func open(t *testing.T) (*artifact.Store, string) {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := artifact.Open(dir)
+	s, err := artifact.Open(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
