@@ -184,6 +184,9 @@ func (r *request) describe(o wire.Object) {
 	if !o.CreatedAt.IsZero() {
 		r.setHeader(wire.HeaderCreated, o.CreatedAt.UTC().Format(time.RFC3339Nano))
 	}
+	if o.Age != nil {
+		r.setHeader(wire.HeaderAge, strconv.FormatInt(*o.Age, 10))
+	}
 	if o.Producer != "" {
 		r.setHeader(wire.HeaderProducer, o.Producer)
 	}

@@ -87,6 +87,9 @@ type Leader struct {
 	room    *room
 	largest atomic.Int64 // bytes of the largest entry proposed
 
+	confirmed atomic.Pointer[time.Time] // when the local store was last known to hold everything; nil: never
+	asking    atomic.Bool
+
 	mu struct {
 		sync.Mutex
 		reign   *reign        // nil while this node does not lead the shard

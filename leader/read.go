@@ -41,6 +41,9 @@ func (l *Leader) GetKV(ctx context.Context, app spec.AppName, bucket spec.Bucket
 	}
 	o := Object{Object: wireObject(bucket, key, &rec), Body: body}
 	o.Session = rec.Session
+	if stale {
+		o.Age = l.age()
+	}
 	return o, nil
 }
 
@@ -66,10 +69,32 @@ func (l *Leader) GetSession(ctx context.Context, app spec.AppName, session spec.
 func (l *Leader) linearizable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, admissionWait)
 	defer cancel()
+	asked := time.Now()
 	if err := l.cfg.Replica.ReadIndex(ctx); err != nil {
 		return spec.Errorf(spec.CodeUnavailable, "shard %d can't confirm its newest state just now: %w", l.cfg.Shard, err)
 	}
+	l.confirmed.Store(&asked)
 	return nil
+}
+
+// ageTold is up to which age a replica is read without a look for a younger state.
+const ageTold = time.Second
+
+// age returns how many milliseconds ago the local store was known to hold
+// everything, nil if it never was. If that is long, it asks, for those who read next.
+func (l *Leader) age() *int64 {
+	at := l.confirmed.Load()
+	if (at == nil || time.Since(*at) > ageTold) && l.asking.CompareAndSwap(false, true) {
+		go func() {
+			defer l.asking.Store(false)
+			_ = l.linearizable(context.Background()) // if there is no answer, the age says so
+		}()
+	}
+	if at == nil {
+		return nil
+	}
+	age := time.Since(*at).Milliseconds()
+	return &age
 }
 
 func readObject(from interface{ Get([]byte) ([]byte, error) }, key []byte) (store.Object, error) {

@@ -20,7 +20,7 @@ import (
 type Store struct {
 	dir   string
 	fetch Fetch
-	mu     struct {
+	mu    struct {
 		sync.Mutex
 		extracting map[string]*extraction
 	}

@@ -16,6 +16,7 @@ import (
 const (
 	HeaderSession        = "Pheromone-Session"
 	HeaderRevision       = "Pheromone-Revision"
+	HeaderAge            = "Pheromone-Age" // of what ?stale=1 read, in milliseconds
 	HeaderMetaPrefix     = "Pheromone-Meta-" // object metadata, one header a field
 	HeaderProducer       = "Pheromone-Producer"
 	HeaderDeleted        = "Pheromone-Deleted" // "1" for an object that stands for a deletion
@@ -89,8 +90,11 @@ type Object struct {
 	Output      bool              `json:"output,omitempty"`
 	// Deleted says that the object, of a session, stands for the deletion of the
 	// key-value object whose bytes it has.
-	Deleted bool   `json:"deleted,omitempty"`
-	Data    []byte `json:"data,omitempty"`
+	Deleted bool `json:"deleted,omitempty"`
+	// Age is how many milliseconds ago the replica that a stale read asked was known
+	// to have everything: what was acknowledged before is in it.
+	Age  *int64 `json:"age,omitempty"`
+	Data []byte `json:"data,omitempty"`
 }
 
 // ObjectList is a page of objects in key order.
