@@ -7,25 +7,25 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// joinArgs asks a cluster to take a node in.
-type joinArgs struct {
+// JoinArgs asks a cluster to take a node in.
+type JoinArgs struct {
 	Node Node `json:"node"`
 	// Passed says that the request was passed on already, by a node that took the
 	// one asked for the leader.
 	Passed bool `json:"passed,omitempty"`
 }
 
-// joined is the answer.
-type joined struct {
+// Joined is the answer.
+type Joined struct {
 	Cluster string `json:"cluster"`
 }
 
 // join has a cluster take this node in.
 func (f *Former) join(ctx context.Context, members []view) (waiting string, err error) {
 	for _, v := range members {
-		var done joined
+		var done Joined
 		ctx, cancel := context.WithTimeout(ctx, joinWait)
-		err := f.cfg.Ask(ctx, v.address, MethodJoin, joinArgs{Node: f.self()}, &done)
+		err := f.cfg.Ask(ctx, v.address, MethodJoin, JoinArgs{Node: f.self()}, &done)
 		cancel()
 		if err == nil {
 			f.cfg.Log.Info("the node joined the cluster", "cluster", done.Cluster, "by", v.answer.Node.Name)

@@ -121,27 +121,27 @@ func (k *Keeper) announce(ctx context.Context) error {
 		m.Address == self.Address && m.API == self.API && m.Version == self.Version && m.Capacity == self.Capacity {
 		return nil
 	}
-	_, err := k.Join(ctx, joinArgs{Node: self})
+	_, err := k.Join(ctx, JoinArgs{Node: self})
 	return err
 }
 
 // Join takes a node into the cluster, or what changed of a member. A node that does
 // not lead the control group passes it on to the one that does.
-func (k *Keeper) Join(ctx context.Context, args joinArgs) (joined, error) {
+func (k *Keeper) Join(ctx context.Context, args JoinArgs) (Joined, error) {
 	leader, err := k.waitLeader(ctx)
 	if err != nil {
-		return joined{}, err
+		return Joined{}, err
 	}
 	if leader != k.former.cfg.Self.Name {
 		if args.Passed {
-			return joined{}, spec.Errorf(spec.CodeUnavailable, "node %s leads the control group now", leader)
+			return Joined{}, spec.Errorf(spec.CodeUnavailable, "node %s leads the control group now", leader)
 		}
 		args.Passed = true
 		address, ok := k.address(leader)
 		if !ok {
-			return joined{}, spec.Errorf(spec.CodeUnavailable, "it is not known here where node %s is, which leads the control group", leader)
+			return Joined{}, spec.Errorf(spec.CodeUnavailable, "it is not known here where node %s is, which leads the control group", leader)
 		}
-		var done joined
+		var done Joined
 		err := k.former.cfg.Ask(ctx, address, MethodJoin, args, &done)
 		return done, err
 	}
@@ -149,24 +149,24 @@ func (k *Keeper) Join(ctx context.Context, args joinArgs) (joined, error) {
 }
 
 // admit makes a node a member, on the leader.
-func (k *Keeper) admit(ctx context.Context, n Node) (joined, error) {
+func (k *Keeper) admit(ctx context.Context, n Node) (Joined, error) {
 	state := k.group.State()
 	if len(state.Placement.Slots) == 0 {
-		return joined{}, spec.Errorf(spec.CodeUnavailable, "the cluster is being founded")
+		return Joined{}, spec.Errorf(spec.CodeUnavailable, "the cluster is being founded")
 	}
 	if m, ok := state.Members[n.Name]; n.Name != k.former.cfg.Self.Name && (!ok || m.Address != n.Address) {
 		if err := is(k.former.see(ctx, []string{n.Address})[0], n); err != nil {
-			return joined{}, err
+			return Joined{}, err
 		}
 	}
 	result, err := k.group.Apply(ctx, k.member(n))
 	if err != nil {
-		return joined{}, err
+		return Joined{}, err
 	}
 	if result.Changed {
 		k.log.Info("a node is a member of the cluster", "node", n.Name, "address", n.Address, "version", n.Version)
 	}
-	return joined{Cluster: state.Cluster}, k.serve(ctx, n.Name, n.Address)
+	return Joined{Cluster: state.Cluster}, k.serve(ctx, n.Name, n.Address)
 }
 
 // serve makes a member a server of the control group, without a vote if it has none.

@@ -69,6 +69,15 @@ type Identity struct {
 	Advertise string `json:"advertise,omitempty"`
 }
 
+// Voters are those that make the control group, if a node is one of them, and none
+// if it is not.
+func (id Identity) Voters(node string) map[string]string {
+	if n, ok := id.Founding.founder(node); !ok || !n.Voter {
+		return nil
+	}
+	return id.Founding.Voters()
+}
+
 // Record is the Identity in a node's store. It is safe for concurrent use; one
 // goroutine changes it.
 type Record struct {
