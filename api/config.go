@@ -38,6 +38,10 @@ type Config struct {
 	MaxWait        time.Duration // the largest ?wait=; default 10m
 	Heartbeat      time.Duration // between comments on a quiet event stream; default 15s
 
+	// Gate, if set, is asked before each request but those about the node and the
+	// cluster themselves: its error is the answer.
+	Gate func() error
+
 	// Registry takes the API's metrics and is what GET /metrics renders;
 	// default an own one.
 	Registry *prometheus.Registry

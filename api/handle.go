@@ -60,6 +60,11 @@ func (r *request) admit() error {
 		r.setHeader("Allow", strings.Join(allow, ", "))
 		return spec.Errorf(spec.CodeNotAllowed, "%s is not possible here: use %s", clip(string(r.fh.Method())), oneOf(allow))
 	}
+	if gate := r.s.cfg.Gate; gate != nil && !r.route.early {
+		if err := gate(); err != nil {
+			return err
+		}
+	}
 	if err := r.s.cfg.admitBody(r.fh, r.route.body); err != nil {
 		return err
 	}

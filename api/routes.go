@@ -11,6 +11,8 @@ type route struct {
 	body    bodyRule
 	// lasting marks what may go on for as long as the client likes.
 	lasting bool
+	// early marks what the node can tell or do before Gate lets requests in.
+	early bool
 }
 
 const (
@@ -23,14 +25,14 @@ const (
 // routes lists the whole API.
 func routes() []*route {
 	return []*route{
-		{method: http.MethodGet, pattern: "/", handle: getIndex},
-		{method: http.MethodGet, pattern: "/livez", handle: getLive},
-		{method: http.MethodGet, pattern: "/readyz", handle: getReady},
+		{method: http.MethodGet, pattern: "/", handle: getIndex, early: true},
+		{method: http.MethodGet, pattern: "/livez", handle: getLive, early: true},
+		{method: http.MethodGet, pattern: "/readyz", handle: getReady, early: true},
 		{method: http.MethodGet, pattern: "/metrics", handle: getMetrics},
-		{method: http.MethodGet, pattern: "/v1/version", handle: getVersion},
-		{method: http.MethodGet, pattern: "/v1/cluster", handle: getCluster},
-		{method: http.MethodGet, pattern: "/v1/cluster/shards", handle: getShards},
-		{method: http.MethodGet, pattern: "/v1/cluster/nodes", handle: getNodes},
+		{method: http.MethodGet, pattern: "/v1/version", handle: getVersion, early: true},
+		{method: http.MethodGet, pattern: "/v1/cluster", handle: getCluster, early: true},
+		{method: http.MethodGet, pattern: "/v1/cluster/shards", handle: getShards, early: true},
+		{method: http.MethodGet, pattern: "/v1/cluster/nodes", handle: getNodes, early: true},
 
 		{method: http.MethodGet, pattern: "/v1/apps", handle: listApps},
 		{method: http.MethodPut, pattern: appPath, handle: putApp, body: manifestBody, query: []string{"dry_run", "artifact"}},

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/pheromone-run/pheromone/node/form"
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -28,8 +29,14 @@ func (n *Node) answerCall(ctx context.Context, c *peer.Call) (peer.Answer, error
 	if !ok {
 		return peer.Answer{}, spec.Errorf(spec.CodeUnsupported, "node %s does not know the request %.100q: it has another version", n.cfg.Name, c.Method)
 	}
+	if !n.open.Load() && !early[c.Method] || c.Method == controlApply && n.keeper.Load() == nil {
+		return peer.Answer{}, spec.Errorf(spec.CodeUnavailable, "node %s is starting", n.cfg.Name)
+	}
 	return h(ctx, c)
 }
+
+// early are the requests that a node answers while its parts start.
+var early = map[string]bool{form.MethodHello: true, form.MethodJoin: true, controlApply: true}
 
 // call asks a member of the cluster by its name, as peer.Caller.Call does by address.
 func (n *Node) call(ctx context.Context, node, method string, args any, body io.Reader, result any) (io.ReadCloser, error) {

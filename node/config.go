@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/spec"
@@ -19,14 +20,39 @@ type Config struct {
 	DataDir string
 	// Listen is the address of the API. Default 127.0.0.1:7070; port 0 takes a free one.
 	Listen string
-	// PeerListen is the host:port on which other nodes reach this one, and
-	// PeerAdvertise what they are told of it, if it is another. Without it the node
-	// is alone.
+	// PeerListen is the host:port where a node of a cluster listens for the others,
+	// and PeerAdvertise what they are told of it, if that is another. Default the
+	// one of the last start, at first 127.0.0.1:7170. A node that is alone listens
+	// nowhere.
 	PeerListen, PeerAdvertise string
-	// Insecure lets the API listen beyond loopback, without TLS and tokens.
+	// Join are the peer addresses of nodes of the cluster, its own perhaps among
+	// them: the same on all that found it. A node is one of a cluster if there are
+	// any, if Expect is 1 and PeerListen is set, or if its data is a cluster's.
+	Join []string
+	// Expect is how many nodes found the cluster, the same on all of them. Without it
+	// a node waits for one that takes it in, or for a request to found one.
+	Expect int
+	// JoinToken is a secret that all nodes of the cluster have. Without it anybody
+	// who reaches PeerListen can pass for a node.
+	JoinToken string
+	// Alone refuses data of a cluster.
+	Alone bool
+	// Replicas is how many nodes of a new cluster hold a shard, if there are so
+	// many. Default 3.
+	Replicas int
+	// RaftRTT is the tick of a cluster's shards, and RaftElection how many of them
+	// without a word of the leader start an election. Default 20 ms and 25.
+	RaftRTT      time.Duration
+	RaftElection int
+	// RebuildAfter is how long a node of the cluster is away before what it holds is
+	// made up for on others. Default 5 minutes.
+	RebuildAfter time.Duration
+	// Insecure lets the API listen beyond loopback, without TLS and tokens, and
+	// PeerListen without a token.
 	Insecure bool
-	// Shards is the number of raft groups that a new data folder is laid out with.
-	// Default 1. It is not changed by later starts.
+	// Shards is the number of raft groups that a new data folder, or a new cluster,
+	// is laid out with. Default 1, and 8 of a cluster. It is not changed by later
+	// starts.
 	Shards int
 	// ReserveBytes is how much room on the disk is left: below it puts are refused.
 	// Default 256 MiB, at least 64 MiB.
@@ -48,11 +74,16 @@ type Config struct {
 
 const (
 	defaultListen       = "127.0.0.1:7070"
+	defaultPeerListen   = "127.0.0.1:7170"
 	defaultReserveBytes = 256 << 20
 	// leastReserveBytes leaves room for the store's flushes and for the raft log: one
 	// that meets a full disk holds up every write until there is room.
 	leastReserveBytes = 64 << 20
 	maxShards         = 256
+	clusterShards     = 8
+	maxReplicas       = 7
+	maxExpect         = 100
+	leastTokenBytes   = 16
 	leastInputBytes   = 16 << 20
 )
 
@@ -65,6 +96,21 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Shards == 0 {
 		c.Shards = 1
+		if c.asksForCluster() {
+			c.Shards = clusterShards
+		}
+	}
+	if c.Replicas == 0 {
+		c.Replicas = 3
+	}
+	if c.RaftRTT == 0 {
+		c.RaftRTT = 20 * time.Millisecond
+	}
+	if c.RaftElection == 0 {
+		c.RaftElection = 25
+	}
+	if c.RebuildAfter == 0 {
+		c.RebuildAfter = 5 * time.Minute
 	}
 	if c.ReserveBytes == 0 {
 		c.ReserveBytes = defaultReserveBytes
@@ -100,6 +146,7 @@ func (c Config) Validate() error {
 	if c.InputBytes < leastInputBytes {
 		errs = append(errs, fmt.Errorf("input-memory: %s is less than %s", spec.FormatSize(max(c.InputBytes, 0)), spec.FormatSize(leastInputBytes)))
 	}
+	errs = append(errs, c.validateCluster()...)
 	host, _, err := net.SplitHostPort(c.Listen)
 	switch {
 	case err != nil:

@@ -19,6 +19,7 @@ import (
 	"github.com/pheromone-run/pheromone/exec/artifact"
 	"github.com/pheromone-run/pheromone/exec/logs"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/node/form"
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/raft/shard"
@@ -44,6 +45,10 @@ type Node struct {
 	network *peer.Network
 	caller  *peer.Caller
 	methods map[string]peer.Handler // what others may ask
+	record  *form.Record
+	former  *form.Former
+	keeper  atomic.Pointer[form.Keeper] // once the control group is open
+	open    atomic.Bool                 // all parts are started
 
 	locals    locals
 	hints     hints
@@ -59,7 +64,9 @@ type Node struct {
 }
 
 // Start opens the data folder and starts everything. It returns once the node
-// takes commands, or with what stood in the way; then nothing is left running.
+// takes commands, or with what stood in the way; then nothing is left running. A
+// node of a cluster may have to wait for others: Start returns before, Ready says
+// when it takes commands, and Wait what made that impossible.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
@@ -81,9 +88,28 @@ func (n *Node) start(ctx context.Context) error {
 	if n.listener, err = net.Listen("tcp", n.cfg.Listen); err != nil {
 		return fmt.Errorf("listen on %s: %w", n.cfg.Listen, err)
 	}
-	if err := n.openData(ctx); err != nil {
+	if err := n.openStore(); err != nil {
 		return err
 	}
+	clustered, err := n.clustered()
+	if err != nil {
+		return err
+	}
+	if clustered {
+		return n.startClustered()
+	}
+	if err := n.openAlone(ctx); err != nil {
+		return err
+	}
+	if err := n.startParts(ctx); err != nil {
+		return err
+	}
+	return n.serve()
+}
+
+// startParts starts what works on the data, once the control group tells what and
+// where that is.
+func (n *Node) startParts(ctx context.Context) error {
 	if err := n.startExecutors(); err != nil {
 		return err
 	}
@@ -96,28 +122,29 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.removeArtifacts(ctx); err != nil {
 		return err
 	}
-	if n.network != nil {
-		n.serveCalls()
-	}
 	n.tasks.Go(n.followApps)
 	if n.network != nil {
 		n.tasks.Go(n.followPlacement)
 	}
 	n.ready.Store(true)
-	return n.serve()
+	n.open.Store(true)
+	return nil
 }
 
-// openData opens the store and joins the control group.
-func (n *Node) openData(ctx context.Context) error {
+func (n *Node) openStore() error {
 	err := refuseForeign(n.cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	if n.db, err = store.Open(n.path(storeFolder), store.Options{
+	n.db, err = store.Open(n.path(storeFolder), store.Options{
 		Node: n.cfg.Name, Log: n.cfg.Log, ReserveBytes: n.cfg.ReserveBytes, Fatal: n.fatal,
-	}); err != nil {
-		return err
-	}
+	})
+	return err
+}
+
+// openAlone opens the control group of a node without others.
+func (n *Node) openAlone(ctx context.Context) error {
+	var err error
 	if n.control, err = control.Open(ctx, control.Config{
 		Node: n.cfg.Name, Dir: n.path(controlFolder), DB: n.db, Log: n.cfg.Log,
 	}); err != nil {
@@ -192,9 +219,9 @@ func (n *Node) waitLeaders(ctx context.Context) error {
 func (n *Node) serve() error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{n}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n.server = api.New(api.Config{Version: n.cfg.Version, Registry: registry}, n, n.cfg.Log)
+	n.server = api.New(api.Config{Version: n.cfg.Version, Registry: registry, Gate: n.gate}, n, n.cfg.Log)
 	n.tasks.Go(func() {
-		if err := n.server.Serve(n.listener); err != nil && n.ready.Load() {
+		if err := n.server.Serve(n.listener); err != nil && n.ctx.Err() == nil {
 			n.fatal(fmt.Errorf("serve the API: %w", err))
 		}
 	})
@@ -247,6 +274,9 @@ func (n *Node) close() error {
 	// Leaders end before executors do, so that attempts that are killed now are not
 	// taken for failed: they run again after the next start.
 	n.cancel()
+	if n.network != nil {
+		errs = append(errs, n.network.Channel(peer.Calls).Close())
+	}
 	n.tasks.Wait()
 	n.handOver()
 	if n.pool != nil {
@@ -257,6 +287,9 @@ func (n *Node) close() error {
 	}
 	if n.control != nil {
 		errs = append(errs, n.control.Close())
+	}
+	if n.network != nil {
+		errs = append(errs, n.network.Close())
 	}
 	if n.logs != nil {
 		errs = append(errs, n.logs.Close())

@@ -67,6 +67,7 @@ func (n *Node) startShards() error {
 	if n.network != nil {
 		cfg.Address = n.cfg.PeerAdvertise
 		cfg.Network = n.network.On(peer.Shards)
+		cfg.RTT, cfg.ElectionTicks = n.cfg.RaftRTT, n.cfg.RaftElection
 	}
 	var err error
 	if n.host, err = shard.Open(cfg, n.db); err != nil {

@@ -13,6 +13,9 @@ import (
 
 // Ready implements api.Status.
 func (n *Node) Ready() error {
+	if err := n.gate(); err != nil {
+		return err
+	}
 	if !n.ready.Load() {
 		return spec.Errorf(spec.CodeUnavailable, "the node is starting or stopping")
 	}
@@ -31,6 +34,9 @@ const stalledShown = 100
 // Cluster implements api.Status.
 func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
 	c := wire.Cluster{Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.Ready() == nil, StartedAt: n.started.UTC(), Shards: []wire.Shard{}}
+	if n.network != nil && n.keeper.Load() == nil {
+		return c, nil // it has not found its cluster
+	}
 	slots := map[spec.ShardID]int{}
 	for _, id := range n.control.State().Placement.Slots {
 		slots[id]++

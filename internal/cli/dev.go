@@ -99,13 +99,15 @@ func (c *cli) dev(ctx context.Context, manifestPath string, f devFlags) (err err
 	if temporary {
 		defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
 	}
-	node, err := c.startNode(ctx, NodeConfig{Name: "dev", DataDir: data, Listen: listen, Shards: f.shards,
+	node, err := c.startNode(ctx, NodeConfig{Name: "dev", DataDir: data, Listen: listen, Shards: f.shards, Alone: true,
 		Version: programVersion().Version, Log: slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: level}))})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeNode(node)) }()
-	server, err := c.awaitReady(ctx, node)
+	starting, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	server, err := c.awaitReady(starting, node)
 	if err != nil {
 		return stopped(ctx, err)
 	}
@@ -176,8 +178,6 @@ func (c *cli) awaitReady(ctx context.Context, node Node) (*client.Client, error)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, readyTime)
-	defer cancel()
 	for {
 		err := server.Ready(ctx)
 		if err == nil {

@@ -190,12 +190,11 @@ func TestAPortInUseIsToldWithAWayOut(t *testing.T) {
 	}
 }
 
-func TestServeRefusesWhatThisVersionCannotDo(t *testing.T) {
+func TestServeRefusesWhatCannotWork(t *testing.T) {
 	s := newShell(t, nil)
 	data := t.TempDir()
 	for text, args := range map[string][]string{
-		"this version runs one node":    {"--bootstrap-expect", "3"},
-		"--join":                        {"--join", "127.0.0.1:7170,127.0.0.1:7171"},
+		"can't find each other":         {"--bootstrap-expect", "3"},
 		"neither TLS nor tokens":        {"--listen", "0.0.0.0:7070"},
 		"neither TLS nor tokens: anybo": {"--listen", ":7070"},
 		"--log-level":                   {"--log-level", "loud"},

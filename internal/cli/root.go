@@ -41,8 +41,19 @@ type NodeConfig struct {
 	// InputBytes bounds the inputs that attempts hold in memory; 0: the node's default.
 	InputBytes int64
 	Insecure   bool // Listen may be reached from other machines
-	Version    string
-	Log        *slog.Logger
+	Alone      bool // data of a cluster is refused
+	// What makes the node one of a cluster, and how that works; zero values are the
+	// node's defaults.
+	PeerListen, PeerAdvertise string
+	Join                      []string
+	Expect                    int
+	JoinToken                 string
+	Replicas                  int
+	RaftRTT                   time.Duration
+	RaftElection              int
+	RebuildAfter              time.Duration
+	Version                   string
+	Log                       *slog.Logger
 }
 
 // Node is a running node.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -19,9 +20,15 @@ type serveFlags struct {
 	data            string
 	listen          string
 	peerListen      string
+	peerAdvertise   string
 	bootstrapExpect int
 	join            []string
+	joinToken       string
 	shards          int
+	replicas        int
+	raftRTT         durationFlag
+	raftElection    int
+	rebuildAfter    durationFlag
 	diskReserve     sizeFlag
 	inputMemory     sizeFlag
 	insecure        bool
@@ -37,9 +44,13 @@ func (c *cli) serveCommand() *cobra.Command {
 		Short: "Run a node for production",
 		Long: "Run a node. Every setting may be given as a flag, as an environment variable (--log-level is\n" +
 			"PHEROMONE_LOG_LEVEL) or as a key of the YAML file (log-level: info); the first of these that is there\n" +
-			"counts. This version runs one node.",
+			"counts.\n\n" +
+			"A node with --join is one of a cluster: those that are started with the same --bootstrap-expect and\n" +
+			"--join found it once they are all there. A node whose data is a cluster's comes back to it.",
 		Example: "  pheromone serve --data /var/lib/pheromone\n" +
-			"  pheromone serve --config /etc/pheromone/node.yaml",
+			"  pheromone serve --config /etc/pheromone/node.yaml\n" +
+			"  pheromone serve --name n1 --data /var/lib/pheromone --peer-listen 10.0.0.1:7170 --bootstrap-expect 3 \\\n" +
+			"    --join 10.0.0.1:7170,10.0.0.2:7170,10.0.0.3:7170 --join-token SECRET",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings := settingFlags(cmd.Flags())
@@ -57,10 +68,16 @@ func (c *cli) serveCommand() *cobra.Command {
 	flags.StringVar(&f.name, "name", "n1", "the node's name")
 	flags.StringVar(&f.data, "data", "", "folder that keeps the data (required)")
 	flags.StringVar(&f.listen, "listen", defaultListen, "address of the API")
-	flags.StringVar(&f.peerListen, "peer-listen", "127.0.0.1:7170", "address for other nodes; nothing listens there while a node is alone")
-	flags.IntVar(&f.bootstrapExpect, "bootstrap-expect", 1, "how many nodes form the cluster; this version: 1")
-	flags.StringSliceVar(&f.join, "join", nil, "peer addresses of the cluster's nodes; this version: none")
-	flags.IntVar(&f.shards, "shards", 0, "number of shards of a new data folder (0: the node's default)")
+	flags.StringVar(&f.peerListen, "peer-listen", "", "where a node of a cluster listens for the others (default: that of its last start, at first 127.0.0.1:7170)")
+	flags.StringVar(&f.peerAdvertise, "peer-advertise", "", "host:port that other nodes reach this one at (default: --peer-listen)")
+	flags.IntVar(&f.bootstrapExpect, "bootstrap-expect", 0, "how many nodes found the cluster (0: wait for a cluster, or for `pheromone cluster init`)")
+	flags.StringSliceVar(&f.join, "join", nil, "peer addresses of the cluster's nodes; this node's own may be among them")
+	flags.StringVar(&f.joinToken, "join-token", "", "secret of the cluster's nodes, the same on all")
+	flags.IntVar(&f.shards, "shards", 0, "number of shards of a new data folder or cluster (0: 1, and 8 of a cluster)")
+	flags.IntVar(&f.replicas, "replicas", 0, "how many nodes of a new cluster hold each shard (0: 3)")
+	flags.Var(&f.raftRTT, "raft-rtt", "tick of a cluster's shards (0: 20ms)")
+	flags.IntVar(&f.raftElection, "raft-election", 0, "ticks without a word of the leader after which another is elected (0: 25)")
+	flags.Var(&f.rebuildAfter, "rebuild-after", "how long a node is away before others make up for what it holds (0: 5m)")
 	flags.Var(&f.diskReserve, "disk-reserve", "room on the disk below which puts are refused, as in 1GiB (0: the node's default)")
 	flags.Var(&f.inputMemory, "input-memory", "memory for the inputs of all attempts that run, as in 512MiB; what does not fit waits (0: the node's default)")
 	flags.BoolVar(&f.insecure, "insecure", false, "listen beyond this machine although nothing is encrypted and nobody is asked who they are")
@@ -92,11 +109,11 @@ func (f serveFlags) validate() error {
 		return usage("--name must not be empty")
 	case f.shards < 0:
 		return usage("--shards must not be negative")
-	case f.bootstrapExpect > 1 || len(f.join) > 0:
-		return usage("--bootstrap-expect and --join ask for a cluster of several nodes: this version runs one node").
-			WithHint("leave them out, or set --bootstrap-expect 1")
-	case f.bootstrapExpect < 1:
-		return usage("--bootstrap-expect must be 1")
+	case f.bootstrapExpect < 0 || f.replicas < 0 || f.raftElection < 0:
+		return usage("--bootstrap-expect, --replicas and --raft-election must not be negative")
+	case f.bootstrapExpect > 1 && len(f.join) == 0:
+		return usage("--bootstrap-expect %d: the nodes can't find each other", f.bootstrapExpect).
+			WithHint("give all of them the same --join with the peer addresses of all of them")
 	case !isLoopback(f.listen) && !f.insecure:
 		return usage("--listen %s can be reached from other machines, and this version has neither TLS nor tokens: anybody there could run code here", f.listen).
 			WithHint("listen on 127.0.0.1 behind a proxy that authenticates, or accept the risk with --insecure")
@@ -126,7 +143,9 @@ func (c *cli) serve(ctx context.Context, f serveFlags) (err error) {
 		log.Warn("listening beyond this machine without TLS and tokens, as --insecure asks", "listen", f.listen)
 	}
 	node, err := c.startNode(ctx, NodeConfig{Name: f.name, DataDir: data, Listen: f.listen, Shards: f.shards,
-		ReserveBytes: int64(f.diskReserve), InputBytes: int64(f.inputMemory), Insecure: f.insecure, Version: programVersion().Version, Log: log})
+		ReserveBytes: int64(f.diskReserve), InputBytes: int64(f.inputMemory), Insecure: f.insecure, Version: programVersion().Version, Log: log,
+		PeerListen: f.peerListen, PeerAdvertise: f.peerAdvertise, Join: f.join, Expect: f.bootstrapExpect, JoinToken: f.joinToken,
+		Replicas: f.replicas, RaftRTT: time.Duration(f.raftRTT), RaftElection: f.raftElection, RebuildAfter: time.Duration(f.rebuildAfter)})
 	if err != nil {
 		return err
 	}
@@ -134,10 +153,21 @@ func (c *cli) serve(ctx context.Context, f serveFlags) (err error) {
 		log.Info("stopping")
 		err = errors.Join(err, closeNode(node))
 	}()
+	waiting, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
 	ended := make(chan error, 1) // Close ends Wait, so the goroutine ends with this function
-	go func() { ended <- node.Wait() }()
-	if _, err := c.awaitReady(ctx, node); err != nil {
-		return stopped(ctx, err)
+	go func() {
+		ended <- node.Wait()
+		stopWaiting()
+	}()
+	// A node of a cluster may wait for the others for as long as they take.
+	if _, err := c.awaitReady(waiting, node); err != nil {
+		select {
+		case err := <-ended:
+			return stopped(ctx, nodeEnded(err))
+		default:
+			return stopped(ctx, err)
+		}
 	}
 	log.Info("ready", "url", node.URL(), "data", data, "name", f.name)
 	if c.format == formatJSON || c.format == formatJSONL {

@@ -7,12 +7,13 @@ import (
 	"io"
 )
 
-// A greeting is magic, version, channel, and the cluster's id and the node's name,
-// each with a byte for its length. The answer is a byte, 0 for taken, else a
-// reason, and then a text with two bytes for its length.
+// A greeting is magic, version, channel, and the cluster's id, the node's name, the
+// id of its process and a nonce, each with a byte for its length; the nonce is
+// empty if the node has no token (token.go). The answer is a byte, 0 for taken, else
+// a reason, and then a text with two bytes for its length.
 const (
 	magic   = "PHRM"
-	version = 1
+	version = 2
 	// textMost bounds the text of a refusal.
 	textMost = 1 << 10
 )
@@ -21,6 +22,8 @@ type greeting struct {
 	channel Channel
 	cluster string
 	node    string
+	process string
+	nonce   string
 }
 
 // Reason says why a connection was not taken.
@@ -30,6 +33,9 @@ const (
 	ReasonVersion Reason = iota + 1 // the nodes speak different versions of the protocol
 	ReasonCluster                   // they belong to different clusters
 	ReasonName                      // they have the same name
+	ReasonSelf                      // the address is the caller's own
+	ReasonToken                     // they do not have the same token
+	ReasonEarly                     // one of them does not belong to the cluster yet
 )
 
 // Refusal is the answer of a node that does not take a connection.
@@ -42,15 +48,16 @@ func (r *Refusal) Error() string { return r.Message }
 
 var errNoGreeting = errors.New("it is no node of pheromone that calls")
 
-func (g *greeting) write(to io.Writer) error {
-	if len(g.cluster) > 255 || len(g.node) > 255 {
-		return fmt.Errorf("the names of cluster %q and node %q are too long", g.cluster, g.node)
+// append encodes the greeting.
+func (g *greeting) append(out []byte) ([]byte, error) {
+	out = append(append(out, magic...), version, byte(g.channel))
+	for _, part := range []string{g.cluster, g.node, g.process, g.nonce} {
+		if len(part) > 255 {
+			return nil, fmt.Errorf("the names of cluster %q and node %q are too long", g.cluster, g.node)
+		}
+		out = append(append(out, byte(len(part))), part...)
 	}
-	out := append([]byte(magic), version, byte(g.channel), byte(len(g.cluster)))
-	out = append(out, g.cluster...)
-	out = append(append(out, byte(len(g.node))), g.node...)
-	_, err := to.Write(out)
-	return err
+	return out, nil
 }
 
 func readGreeting(from io.Reader) (g greeting, err error) {
@@ -65,10 +72,12 @@ func readGreeting(from io.Reader) (g greeting, err error) {
 		return g, &Refusal{ReasonVersion, fmt.Sprintf("it speaks version %d of the protocol between nodes, this node version %d: bring both to one release", v, version)}
 	}
 	g.channel = Channel(head[len(magic)+1])
-	if g.cluster, err = readShort(from); err == nil {
-		g.node, err = readShort(from)
+	for _, part := range []*string{&g.cluster, &g.node, &g.process, &g.nonce} {
+		if *part, err = readShort(from); err != nil {
+			return g, err
+		}
 	}
-	return g, err
+	return g, nil
 }
 
 func readShort(from io.Reader) (string, error) {
@@ -81,8 +90,9 @@ func readShort(from io.Reader) (string, error) {
 	return string(text), err
 }
 
-func writeTaken(to io.Writer) error {
-	_, err := to.Write([]byte{0})
+// writeTaken says that the connection is taken; proof is empty without a token.
+func writeTaken(to io.Writer, proof []byte) error {
+	_, err := to.Write(append([]byte{0}, proof...))
 	return err
 }
 

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -31,6 +32,10 @@ type Config struct {
 	// Cluster returns the id of the cluster that the node belongs to, "" while it
 	// belongs to none. Nil is always "".
 	Cluster func() string
+	// Token is a secret that the nodes of the cluster share: each connection begins
+	// with both sides proving that they have it. Empty asks for none. It keeps
+	// strangers out; it does not encrypt.
+	Token string
 	// TLS encrypts and authenticates both ways if it is set: it holds the node's
 	// certificate and the authority that signs those of its peers.
 	TLS *tls.Config
@@ -42,6 +47,7 @@ type Config struct {
 // Network is a node's side of the network. It is safe for concurrent use.
 type Network struct {
 	cfg      Config
+	process  string // drawn at the start: tells this node from another of its name
 	listener net.Listener
 	incoming [channels]*listener
 	workers  sync.WaitGroup
@@ -84,7 +90,7 @@ func Listen(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for other nodes on %s: %w", cfg.Address, err)
 	}
-	n := &Network{cfg: cfg, listener: l}
+	n := &Network{cfg: cfg, process: rand.Text(), listener: l}
 	n.mu.open = make(map[net.Conn]struct{})
 	for ch := Control; ch < channels; ch++ {
 		n.incoming[ch] = &listener{network: n, conns: make(chan net.Conn, backlog), closed: make(chan struct{})}
@@ -146,17 +152,32 @@ func (n *Network) dial(ctx context.Context, ch Channel, address string) (net.Con
 		}
 		conn = secured
 	}
-	g := greeting{channel: ch, cluster: n.cfg.Cluster(), node: n.cfg.Node}
-	if err = g.write(conn); err == nil {
-		err = readAnswer(conn)
-	}
-	if err == nil && !stop() {
+	if err = n.introduce(conn, ch); err == nil && !stop() {
 		err = ctx.Err()
 	}
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
+}
+
+// introduce greets the node that was called and reads its answer.
+func (n *Network) introduce(conn net.Conn, ch Channel) error {
+	g := greeting{channel: ch, cluster: n.cfg.Cluster(), node: n.cfg.Node, process: n.process}
+	if n.cfg.Token != "" {
+		g.nonce = newNonce()
+	}
+	text, err := g.append(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Write(text); err != nil {
+		return err
+	}
+	if n.cfg.Token != "" {
+		return prove(conn, n.cfg.Token, string(text))
+	}
+	return readAnswer(conn)
 }
 
 // accept takes connections until the listener is closed.
@@ -191,6 +212,10 @@ func (n *Network) greet(raw net.Conn) {
 		conn = tls.Server(conn, n.cfg.TLS)
 	}
 	g, err := readGreeting(conn)
+	var proof []byte
+	if err == nil {
+		proof, err = n.challenge(conn, g)
+	}
 	if err == nil {
 		err = n.admit(g)
 	}
@@ -202,11 +227,12 @@ func (n *Network) greet(raw net.Conn) {
 				_, _ = io.CopyN(io.Discard, conn, textMost)
 			}
 		}
-		n.cfg.Log.Warn("a connection of another node was refused", "from", raw.RemoteAddr().String(), "node", g.node, "reason", err)
+		n.cfg.Log.Log(context.Background(), refusalLevel(err), "a connection of another node was refused",
+			"from", raw.RemoteAddr().String(), "node", g.node, "reason", err)
 		_ = conn.Close()
 		return
 	}
-	if err := writeTaken(conn); err != nil || raw.SetDeadline(time.Time{}) != nil {
+	if err := writeTaken(conn, proof); err != nil || raw.SetDeadline(time.Time{}) != nil {
 		_ = conn.Close()
 		return
 	}
@@ -219,14 +245,25 @@ func (n *Network) admit(g greeting) error {
 	switch {
 	case g.channel == 0 || g.channel >= channels:
 		return &Refusal{ReasonVersion, fmt.Sprintf("channel %d is not known here", g.channel)}
+	case g.process == n.process:
+		return &Refusal{ReasonSelf, fmt.Sprintf("the address is that of node %s itself", n.cfg.Node)}
 	case g.node == n.cfg.Node:
 		return &Refusal{ReasonName, fmt.Sprintf("both nodes are named %q: each needs a name of its own", g.node)}
 	case g.cluster != "" && own != "" && g.cluster != own:
 		return &Refusal{ReasonCluster, fmt.Sprintf("node %s belongs to cluster %s, node %s to cluster %s: one of them was started with the data or the addresses of the other", g.node, g.cluster, n.cfg.Node, own)}
 	case g.channel != Calls && g.cluster != own:
-		return &Refusal{ReasonCluster, fmt.Sprintf("node %s does not belong to the cluster of node %s yet", g.node, n.cfg.Node)}
+		return &Refusal{ReasonEarly, fmt.Sprintf("one of the nodes %s and %s does not belong to the cluster yet", g.node, n.cfg.Node)}
 	}
 	return nil
+}
+
+// refusalLevel is how loud a refusal is: a node that looks for its own address, and
+// one that is a moment ahead of the other, are nothing to tell of.
+func refusalLevel(err error) slog.Level {
+	if refusal, ok := errors.AsType[*Refusal](err); ok && (refusal.Reason == ReasonSelf || refusal.Reason == ReasonEarly) {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 // keep has a connection closed with the network.

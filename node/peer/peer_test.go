@@ -92,7 +92,7 @@ func TestAConnectionThatIsNotTakenIsToldWhy(t *testing.T) {
 	}{
 		"another cluster":                  {peer.Calls, "b", "c2", peer.ReasonCluster, "node b belongs to cluster c2, node a to cluster c1"},
 		"the same name":                    {peer.Calls, "a", "c1", peer.ReasonName, `both nodes are named "a"`},
-		"raft without a cluster":           {peer.Shards, "b", "", peer.ReasonCluster, "does not belong to the cluster"},
+		"raft without a cluster":           {peer.Shards, "b", "", peer.ReasonEarly, "does not belong to the cluster"},
 		"a channel that nobody knows here": {200, "b", "c1", peer.ReasonVersion, "channel 200"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,6 +47,20 @@ func voteKey(key []byte) []byte {
 	return append(store.AppendNodeKey(nil, owner, []byte{spaceVotes}), key...)
 }
 
+// Exists tells whether a store holds the log of a group.
+func Exists(db *store.DB) (bool, error) {
+	found := false
+	lower, upper := store.Bounds(store.AppendNodeKey(nil, owner, nil))
+	err := db.Scan(lower, upper, func(_, _ []byte) bool {
+		found = true
+		return false
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for the control group's log: %w", err)
+	}
+	return found, nil
+}
+
 func openLog(db *store.DB) (*logStore, error) {
 	l := &logStore{db: db}
 	lower, upper := store.Bounds(store.AppendNodeKey(nil, owner, []byte{spaceLog}))

@@ -1,0 +1,290 @@
+package form
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pheromone-run/pheromone/node/peer"
+	"github.com/pheromone-run/pheromone/raft/control"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// Config is the configuration of a Former.
+type Config struct {
+	// Self is this node, without its Install.
+	Self Node
+	// Join are addresses of nodes of the cluster; this one's own may be among them.
+	Join []string
+	// Expect is how many nodes found the cluster. With 0 the node waits for one
+	// that takes it in, or for Init.
+	Expect int
+	// Shards and Replicas are those of a cluster that this node decides on.
+	Shards, Replicas int
+	// Ask asks the node at an address. Its errors are those of peer.Caller.Call.
+	Ask func(ctx context.Context, address, method string, args, result any) error
+	// Now is the clock that is compared with other nodes'. Default time.Now.
+	Now func() time.Time
+	Log *slog.Logger // default: nowhere
+}
+
+// Former finds a node's cluster.
+type Former struct {
+	cfg    Config
+	record *Record
+	began  time.Time
+	group  atomic.Pointer[control.Group] // once it is open
+	again  chan struct{}                 // capacity 1: a look is asked for
+	inits  chan initRequest
+	ended  chan struct{} // closed when Run returns
+
+	mu struct {
+		sync.Mutex
+		seeds   []string
+		waiting string               // what Run waits for
+		clocks  map[string]time.Time // when a clock that is apart was last told of, by address
+	}
+}
+
+const (
+	lookFirst = 100 * time.Millisecond // from one look at the other nodes to the next
+	lookMost  = time.Second
+	askWait   = 3 * time.Second // for the answer of one node
+	sayAgain  = 30 * time.Second
+)
+
+// New makes the Former of a node whose Record has begun.
+func New(cfg Config, record *Record) *Former {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	f := &Former{cfg: cfg, record: record, began: time.Now(), again: make(chan struct{}, 1), inits: make(chan initRequest), ended: make(chan struct{})}
+	f.mu.clocks = map[string]time.Time{}
+	f.mu.waiting = "it has not looked for the other nodes yet"
+	return f
+}
+
+// Opened tells the Former of the control group, which knows the members.
+func (f *Former) Opened(group *control.Group) { f.group.Store(group) }
+
+// Waiting tells what a node that belongs to no cluster waits for.
+func (f *Former) Waiting() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.waiting
+}
+
+func (f *Former) lookAgain() {
+	select {
+	case f.again <- struct{}{}:
+	default:
+	}
+}
+
+// Run returns once the node belongs to a cluster, or with what makes that
+// impossible.
+func (f *Former) Run(ctx context.Context) error {
+	defer close(f.ended)
+	pause, said := lookFirst, notice{log: f.cfg.Log}
+	for f.record.Cluster() == "" {
+		waiting, err := f.look(ctx)
+		if err != nil {
+			return err
+		}
+		if f.record.Cluster() != "" {
+			break
+		}
+		f.mu.Lock()
+		f.mu.waiting = waiting
+		f.mu.Unlock()
+		said.say(waiting)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+			pause = min(2*pause, lookMost)
+		case <-f.again:
+			// Whoever makes the node look again is not to keep it busy.
+			select {
+			case <-time.After(lookFirst / 2):
+			case <-ctx.Done():
+			}
+		case r := <-f.inits:
+			r.done <- f.init(ctx, r.voters)
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// notice says what is waited for when that changes, and again after a while.
+type notice struct {
+	log  *slog.Logger
+	last string
+	at   time.Time
+}
+
+func (n *notice) say(waiting string) {
+	if waiting == n.last && time.Since(n.at) < sayAgain {
+		return
+	}
+	n.last, n.at = waiting, time.Now()
+	n.log.Info("the node waits for its cluster", "reason", waiting)
+}
+
+// view is what a look saw at one address.
+type view struct {
+	address string
+	answer  Answer
+	err     error
+	// ahead is how far the other clock is ahead of this one.
+	ahead time.Duration
+}
+
+// see asks the nodes at some addresses who they are.
+func (f *Former) see(ctx context.Context, addresses []string) []view {
+	views := make([]view, len(addresses))
+	hello := f.hello()
+	var asked sync.WaitGroup
+	for i, address := range addresses {
+		asked.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, askWait)
+			defer cancel()
+			v := &views[i]
+			v.address = address
+			sent := time.Now()
+			v.err = f.cfg.Ask(ctx, address, MethodHello, hello, &v.answer)
+			trip := time.Since(sent)
+			v.ahead = v.answer.Now.Sub(f.cfg.Now()) + trip/2
+		})
+	}
+	asked.Wait()
+	return views
+}
+
+// look looks at the other nodes once and takes the step that this makes possible.
+// Otherwise it returns what the node waits for.
+func (f *Former) look(ctx context.Context) (waiting string, err error) {
+	s, waiting, err := f.lookAround(ctx)
+	if err != nil || f.record.Cluster() != "" || len(s.members) > 0 {
+		return waiting, err
+	}
+	return f.found(ctx, s)
+}
+
+// lookAround looks at the other nodes once, and takes this one into the cluster that
+// it sees, if it sees one.
+func (f *Former) lookAround(ctx context.Context) (s seen, waiting string, err error) {
+	var others []string
+	for _, address := range f.cfg.Join {
+		if address != f.cfg.Self.Address && !slices.Contains(others, address) {
+			others = append(others, address)
+		}
+	}
+	views := f.see(ctx, others)
+	if ctx.Err() != nil {
+		return s, "", ctx.Err()
+	}
+	s = f.sort(views)
+	f.mu.Lock()
+	f.mu.seeds = s.seeds
+	f.mu.Unlock()
+	if err := f.obstacle(s); err != nil {
+		return s, "", err
+	}
+	for _, v := range s.members {
+		if v.answer.Standing == StandingMember {
+			f.cfg.Log.Info("the node belongs to a cluster already", "cluster", v.answer.Cluster, "says", v.answer.Node.Name)
+			return s, "", f.record.belong(v.answer.Cluster, v.answer.Founding)
+		}
+	}
+	if len(s.members) > 0 {
+		waiting, err = f.join(ctx, s.members)
+	}
+	return s, waiting, err
+}
+
+// seen is what a look saw, sorted.
+type seen struct {
+	members []view   // of a cluster
+	waiting []view   // those that belong to none, each once
+	absent  []view   // where nobody answers as a node that can be talked to
+	seeds   []string // the addresses that were given and this node's own, in order
+	first   bool     // the first of them is this node's own
+}
+
+func (f *Former) sort(views []view) seen {
+	var s seen
+	own := f.cfg.Self.Address
+	s.seeds = slices.Clone(f.cfg.Join)
+	alias := ""
+	installs := map[string]bool{}
+	for _, v := range views {
+		var refusal *peer.Refusal
+		switch {
+		case errors.As(v.err, &refusal) && refusal.Reason == peer.ReasonSelf:
+			alias = v.address
+		case v.err != nil:
+			s.absent = append(s.absent, v)
+		case v.answer.Cluster != "":
+			s.members = append(s.members, v)
+		case !installs[v.answer.Node.Install]:
+			installs[v.answer.Node.Install] = true
+			s.waiting = append(s.waiting, v)
+		}
+	}
+	switch {
+	case slices.Contains(s.seeds, own):
+	case alias != "":
+		own = alias
+	default:
+		s.seeds = append(s.seeds, own)
+	}
+	slices.Sort(s.seeds)
+	s.seeds = slices.Compact(s.seeds)
+	s.first = s.seeds[0] == own
+	return s
+}
+
+// initRequest is a request of a user to found the cluster.
+type initRequest struct {
+	voters []string
+	done   chan error
+}
+
+// Init founds a cluster of this node and those it sees at the addresses it was
+// given. voters, if there are any, names those that make the control group.
+func (f *Former) Init(ctx context.Context, voters []string) error {
+	if id := f.record.Cluster(); id != "" {
+		return errFounded(id)
+	}
+	r := initRequest{voters, make(chan error, 1)}
+	select {
+	case f.inits <- r:
+	case <-f.ended:
+		return errFounded(f.record.Cluster())
+	case <-ctx.Done():
+		return spec.Errorf(spec.CodeUnavailable, "the node is busy with the other nodes: %w", ctx.Err())
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return spec.Errorf(spec.CodeTimeout, "it is not known whether the cluster is founded: %w", ctx.Err())
+	}
+}
+
+func errFounded(cluster string) error {
+	return spec.Errorf(spec.CodeConflict, "the node belongs to cluster %s already", cluster).
+		WithHint("pheromone cluster status shows it")
+}

@@ -1,0 +1,265 @@
+package form
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/pheromone-run/pheromone/raft/control"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// Keeper keeps the members of a cluster in step, from a node that belongs to it.
+type Keeper struct {
+	former *Former
+	group  *control.Group
+	log    *slog.Logger
+	led    time.Time // since when this node leads the group, zero if it does not
+}
+
+const (
+	keepAgain = time.Second // from one look at the members to the next
+	// keepWait bounds a step: it is tried again.
+	keepWait = 10 * time.Second
+	// joinWait bounds how long a node waits to be taken in; within it the control
+	// group may elect a leader.
+	joinWait = 10 * time.Second
+	// settled is how long a node leads before it judges who is there.
+	settled = 5 * time.Second
+	// heard is how lately the leader heard from a server that gets a vote.
+	heard = 2 * time.Second
+)
+
+// NewKeeper makes the Keeper of a node whose control group is open.
+func NewKeeper(f *Former, group *control.Group) *Keeper {
+	return &Keeper{former: f, group: group, log: f.cfg.Log}
+}
+
+// Run keeps the members in step until ctx ends.
+func (k *Keeper) Run(ctx context.Context) {
+	for {
+		changed, led := k.group.Changed(), k.group.LeaderChanged()
+		if err := k.step(ctx); err != nil && ctx.Err() == nil {
+			k.log.Debug("the cluster's members are not in step yet", "error", err)
+		}
+		again := time.NewTimer(keepAgain)
+		select {
+		case <-changed:
+		case <-led:
+		case <-again.C:
+		case <-ctx.Done():
+		}
+		again.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (k *Keeper) step(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, keepWait)
+	defer cancel()
+	if !k.group.IsLeader() {
+		k.led = time.Time{}
+		return k.announce(ctx)
+	}
+	if k.led.IsZero() {
+		k.led = time.Now()
+	}
+	if err := k.found(ctx); err != nil {
+		return err
+	}
+	if err := k.announce(ctx); err != nil {
+		return err
+	}
+	if err := k.servers(ctx); err != nil {
+		return err
+	}
+	return k.votes(ctx)
+}
+
+// found makes the founders members and places the shards, once.
+func (k *Keeper) found(ctx context.Context) error {
+	founding := k.former.record.Identity().Founding
+	if founding == nil || len(k.group.State().Placement.Slots) > 0 {
+		return nil
+	}
+	if err := k.group.ReadBarrier(ctx); err != nil || len(k.group.State().Placement.Slots) > 0 {
+		return err // an earlier leader has done it
+	}
+	if _, err := k.group.Apply(ctx, &control.SetCluster{ID: founding.Cluster}); err != nil {
+		return err
+	}
+	for _, n := range founding.Nodes {
+		if _, ok := k.group.State().Members[n.Name]; ok {
+			continue
+		}
+		if _, err := k.group.Apply(ctx, k.member(n)); err != nil {
+			return err
+		}
+	}
+	_, err := k.group.Apply(ctx, &control.InitPlacement{Shards: founding.Shards, Nodes: names(founding.Nodes), Replicas: founding.Replicas})
+	if err == nil {
+		k.log.Info("the shards are placed", "shards", founding.Shards, "nodes", names(founding.Nodes))
+	}
+	return err
+}
+
+func (k *Keeper) member(n Node) *control.PutMember {
+	return &control.PutMember{Member: control.Member{
+		Name: n.Name, Install: n.Install, Address: n.Address, API: n.API, Version: n.Version,
+		Capacity: n.Capacity, JoinedAt: k.former.cfg.Now().UTC().Truncate(time.Microsecond),
+	}}
+}
+
+// announce has the cluster know where this node is now, and in which version.
+func (k *Keeper) announce(ctx context.Context) error {
+	self := k.former.self()
+	m, ok := k.group.State().Members[self.Name]
+	if !ok || m.Install != self.Install ||
+		m.Address == self.Address && m.API == self.API && m.Version == self.Version && m.Capacity == self.Capacity {
+		return nil
+	}
+	_, err := k.Join(ctx, JoinArgs{Node: self})
+	return err
+}
+
+// Join takes a node into the cluster, or what changed of a member. A node that does
+// not lead the control group passes it on to the one that does.
+func (k *Keeper) Join(ctx context.Context, args JoinArgs) (Joined, error) {
+	leader, err := k.waitLeader(ctx)
+	if err != nil {
+		return Joined{}, err
+	}
+	if leader != k.former.cfg.Self.Name {
+		if args.Passed {
+			return Joined{}, spec.Errorf(spec.CodeUnavailable, "node %s leads the control group now", leader)
+		}
+		args.Passed = true
+		address, ok := k.address(leader)
+		if !ok {
+			return Joined{}, spec.Errorf(spec.CodeUnavailable, "it is not known here where node %s is, which leads the control group", leader)
+		}
+		var done Joined
+		err := k.former.cfg.Ask(ctx, address, MethodJoin, args, &done)
+		return done, err
+	}
+	return k.admit(ctx, args.Node)
+}
+
+// admit makes a node a member, on the leader.
+func (k *Keeper) admit(ctx context.Context, n Node) (Joined, error) {
+	state := k.group.State()
+	if len(state.Placement.Slots) == 0 {
+		return Joined{}, spec.Errorf(spec.CodeUnavailable, "the cluster is being founded")
+	}
+	if m, ok := state.Members[n.Name]; n.Name != k.former.cfg.Self.Name && (!ok || m.Address != n.Address) {
+		if err := is(k.former.see(ctx, []string{n.Address})[0], n); err != nil {
+			return Joined{}, err
+		}
+	}
+	result, err := k.group.Apply(ctx, k.member(n))
+	if err != nil {
+		return Joined{}, err
+	}
+	if result.Changed {
+		k.log.Info("a node is a member of the cluster", "node", n.Name, "address", n.Address, "version", n.Version)
+	}
+	return Joined{Cluster: state.Cluster}, k.serve(ctx, n.Name, n.Address)
+}
+
+// serve makes a member a server of the control group, without a vote if it has none.
+func (k *Keeper) serve(ctx context.Context, name, address string) error {
+	s, _ := k.server(name)
+	return k.group.AddServer(ctx, name, address, s.Voter)
+}
+
+func (k *Keeper) server(name string) (control.Server, bool) {
+	servers := k.group.Servers()
+	i := slices.IndexFunc(servers, func(s control.Server) bool { return s.Name == name })
+	if i < 0 {
+		return control.Server{}, false
+	}
+	return servers[i], true
+}
+
+func (k *Keeper) waitLeader(ctx context.Context) (string, error) {
+	for {
+		changed := k.group.LeaderChanged()
+		if leader, ok := k.group.Leader(); ok {
+			return leader, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", spec.Errorf(spec.CodeUnavailable, "the control group has no leader: %w", ctx.Err())
+		}
+	}
+}
+
+// address returns where a member is, as far as is known here.
+func (k *Keeper) address(name string) (string, bool) {
+	if m, ok := k.group.State().Members[name]; ok {
+		return m.Address, true
+	}
+	s, ok := k.server(name)
+	return s.Address, ok
+}
+
+// servers keeps the control group's servers those of the members.
+func (k *Keeper) servers(ctx context.Context) error {
+	state := k.group.State()
+	if len(state.Placement.Slots) == 0 {
+		return nil
+	}
+	for name, m := range state.Members {
+		if s, ok := k.server(name); !ok || s.Address != m.Address {
+			if err := k.serve(ctx, name, m.Address); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range k.group.Servers() {
+		if _, ok := state.Members[s.Name]; ok {
+			continue
+		}
+		if s.Name == k.former.cfg.Self.Name {
+			return k.group.TransferLeadership(ctx) // who leads then removes this one
+		}
+		if err := k.group.RemoveServer(ctx, s.Name); err != nil {
+			return err
+		}
+		k.log.Info("a node is no server of the control group any more", "node", s.Name)
+	}
+	return nil
+}
+
+// votes gives votes to members until there are enough.
+func (k *Keeper) votes(ctx context.Context) error {
+	if time.Since(k.led) < settled {
+		return nil
+	}
+	state, voters := k.group.State(), 0
+	servers := k.group.Servers()
+	for _, s := range servers {
+		if s.Voter {
+			voters++
+		}
+	}
+	for _, s := range servers {
+		if voters >= votersFor(len(state.Members)) {
+			return nil
+		}
+		last, ok := k.group.LastContact(s.Name)
+		if s.Voter || !ok || time.Since(last) > heard || state.Members[s.Name].Draining {
+			continue
+		}
+		if err := k.group.AddServer(ctx, s.Name, s.Address, true); err != nil {
+			return err
+		}
+		voters++
+		k.log.Info("a node votes in the control group", "node", s.Name)
+	}
+	return nil
+}
