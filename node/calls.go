@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/pheromone-run/pheromone/node/form"
 	"github.com/pheromone-run/pheromone/node/peer"
@@ -30,10 +31,16 @@ func (n *Node) answerCall(ctx context.Context, c *peer.Call) (peer.Answer, error
 		return peer.Answer{}, spec.Errorf(spec.CodeUnsupported, "node %s does not know the request %.100q: it has another version", n.cfg.Name, c.Method)
 	}
 	if !n.open.Load() && !early[c.Method] || c.Method == controlApply && n.keeper.Load() == nil {
+		if strings.HasPrefix(c.Method, shardMethods) {
+			return peer.Answer{Result: shardAnswer{NotTaken: "it is starting"}}, nil
+		}
 		return peer.Answer{}, spec.Errorf(spec.CodeUnavailable, "node %s is starting", n.cfg.Name)
 	}
 	return h(ctx, c)
 }
+
+// shardMethods is how the methods of questions to shards begin.
+const shardMethods = "shard."
 
 // early are the requests that a node answers while its parts start.
 var early = map[string]bool{form.MethodHello: true, form.MethodJoin: true, controlApply: true}

@@ -268,9 +268,6 @@ func (n *Node) close() error {
 	} else if n.listener != nil {
 		errs = append(errs, n.listener.Close())
 	}
-	if n.network != nil {
-		errs = append(errs, n.network.Channel(peer.Calls).Close())
-	}
 	// Leaders end before executors do, so that attempts that are killed now are not
 	// taken for failed: they run again after the next start.
 	n.cancel()
