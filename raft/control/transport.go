@@ -83,17 +83,42 @@ func (s *stream) Accept() (net.Conn, error) {
 	return &accepted{Conn: raw, stream: s}, nil
 }
 
-// Dial connects to a server, given by its name.
+const (
+	// dialHold is how long a call waits for a server that can't be reached. Raft
+	// doubles its own wait with each call that fails, up to 10 s, and a server that
+	// is back would be told nothing for so long: here it is tried again soon.
+	dialHold  = time.Minute
+	dialAgain = 100 * time.Millisecond
+)
+
+// Dial connects to a server, given by its name. It waits for one that is down.
 func (s *stream) Dial(server raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	ctx, cancel := context.WithTimeout(s.ctx, dialHold)
 	defer cancel()
-	places := s.find(string(server))
+	for {
+		conn, err := s.reach(ctx, string(server), timeout)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-time.After(dialAgain):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// reach tries the addresses of a server.
+func (s *stream) reach(ctx context.Context, server string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	places := s.find(server)
 	if len(places) == 0 {
 		return nil, fmt.Errorf("no address is known of node %s", server)
 	}
 	var errs []error
 	for i, address := range places {
-		conn, err := s.dial(ctx, string(server), address, len(places)-i)
+		conn, err := s.dial(ctx, server, address, len(places)-i)
 		if err == nil {
 			return conn, nil
 		}
