@@ -16,6 +16,7 @@ type Backend interface {
 	Objects
 	Sessions
 	Status
+	Members
 }
 
 // Apps deploys.
@@ -168,4 +169,21 @@ type ListSessions struct {
 type Status interface {
 	Ready() error // nil when every shard led here takes commands
 	Cluster(ctx context.Context) (wire.Cluster, error)
+}
+
+// Members changes who belongs to the cluster. All but the first two answer once the
+// cluster has agreed.
+type Members interface {
+	// InitCluster founds a cluster of the nodes that are there.
+	InitCluster(ctx context.Context, voters []string) error
+	// JoinCluster has a node that belongs to no cluster join that of the node at an
+	// address.
+	JoinCluster(ctx context.Context, address string) error
+	// DrainNode says whether a node is to be rid of its replicas.
+	DrainNode(ctx context.Context, node string, drain bool) error
+	// RemoveNode makes a node a member no more. It is refused while the node has
+	// replicas, unless it is forced.
+	RemoveNode(ctx context.Context, node string, force bool) error
+	// Rebalance asks for replicas and leaders to be spread evenly.
+	Rebalance(ctx context.Context) error
 }

@@ -21,7 +21,10 @@ const (
 	manifestBody
 	artifactBody
 	objectBody
+	smallBody // a few settings as JSON
 )
+
+const maxSmallBody = 64 << 10
 
 func (c *Config) bodyLimit(rule bodyRule) int64 {
 	switch rule {
@@ -31,6 +34,8 @@ func (c *Config) bodyLimit(rule bodyRule) int64 {
 		return c.MaxArtifactBytes
 	case objectBody:
 		return c.MaxObjectBytes
+	case smallBody:
+		return maxSmallBody
 	}
 	return 0
 }

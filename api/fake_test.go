@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"sort"
 	"strings"
@@ -294,5 +295,30 @@ func (f *fake) Logs(ctx context.Context, app spec.AppName, function spec.Functio
 func (f *fake) Ready() error { return f.ready }
 
 func (f *fake) Cluster(context.Context) (wire.Cluster, error) {
-	return wire.Cluster{Node: "n1", Version: "v0", Ready: true, Shards: []wire.Shard{{Shard: 1, Leader: "n1"}}}, nil
+	return wire.Cluster{Node: "n1", Version: "v0", Ready: true, Nodes: []wire.Node{{Name: "n1", Live: true}}, Shards: []wire.Shard{{Shard: 1, Leader: "n1"}}}, nil
+}
+
+func (f *fake) InitCluster(_ context.Context, voters []string) error {
+	f.record("init " + strings.Join(voters, ","))
+	return nil
+}
+
+func (f *fake) JoinCluster(_ context.Context, address string) error {
+	f.record("join " + address)
+	return nil
+}
+
+func (f *fake) DrainNode(_ context.Context, node string, drain bool) error {
+	f.record(fmt.Sprintf("drain %s %v", node, drain))
+	return nil
+}
+
+func (f *fake) RemoveNode(_ context.Context, node string, force bool) error {
+	f.record(fmt.Sprintf("remove %s %v", node, force))
+	return nil
+}
+
+func (f *fake) Rebalance(context.Context) error {
+	f.record("rebalance")
+	return nil
 }

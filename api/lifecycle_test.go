@@ -112,7 +112,7 @@ func TestTheNodeTellsOfItself(t *testing.T) {
 	s := serve(t, backend, api.Config{Version: "v1.2.3"})
 	for path, holds := range map[string]string{
 		"/": `"PUT /v1/apps/{app}"`, "/livez": "alive", "/readyz": "ready", "/v1/version": `"version":"v1.2.3"`,
-		"/v1/cluster": `"node":"n1"`, "/v1/cluster/shards": `"items":[{"shard":1`, "/v1/cluster/nodes": `"items":[{"node":"n1"`,
+		"/v1/cluster": `"node":"n1"`, "/v1/cluster/shards": `"items":[{"shard":1`, "/v1/cluster/nodes": `"items":[{"name":"n1"`,
 	} {
 		if a := s.do("GET", path, ""); a.status != http.StatusOK || !strings.Contains(a.body, holds) {
 			t.Errorf("%s: %+v", path, a)

@@ -30,6 +30,7 @@ type request struct {
 	key      spec.Key
 	session  spec.SessionID
 	function spec.FunctionName
+	node     string
 	sum      string // SHA-256 in hexadecimal digits
 
 	query query
@@ -55,6 +56,8 @@ func (r *request) setParam(name, value string) error {
 		r.session, err = spec.SessionID(value), spec.ValidSessionID(value)
 	case "function":
 		r.function, err = spec.FunctionName(value), spec.ValidFunctionName(value)
+	case "node":
+		r.node, err = value, spec.ValidAppName(value) // nodes' names are made as apps' are
 	case "sha256":
 		r.sum, err = value, validSum(value)
 	default:

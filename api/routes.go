@@ -16,6 +16,7 @@ type route struct {
 }
 
 const (
+	nodePath    = "/v1/cluster/nodes/{node}"
 	appPath     = "/v1/apps/{app}"
 	objectsPath = appPath + "/buckets/{bucket}/objects"
 	sessionPath = appPath + "/sessions/{session}"
@@ -33,6 +34,12 @@ func routes() []*route {
 		{method: http.MethodGet, pattern: "/v1/cluster", handle: getCluster, early: true},
 		{method: http.MethodGet, pattern: "/v1/cluster/shards", handle: getShards, early: true},
 		{method: http.MethodGet, pattern: "/v1/cluster/nodes", handle: getNodes, early: true},
+		{method: http.MethodPost, pattern: "/v1/cluster/init", handle: initCluster, body: smallBody, early: true},
+		{method: http.MethodPost, pattern: "/v1/cluster/join", handle: joinCluster, body: smallBody, early: true},
+		{method: http.MethodPost, pattern: "/v1/cluster/rebalance", handle: rebalance},
+		{method: http.MethodPost, pattern: nodePath + "/drain", handle: drainNode},
+		{method: http.MethodPost, pattern: nodePath + "/undrain", handle: undrainNode},
+		{method: http.MethodDelete, pattern: nodePath, handle: removeNode, query: []string{"force"}},
 
 		{method: http.MethodGet, pattern: "/v1/apps", handle: listApps},
 		{method: http.MethodPut, pattern: appPath, handle: putApp, body: manifestBody, query: []string{"dry_run", "artifact"}},

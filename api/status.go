@@ -51,34 +51,6 @@ func getVersion(r *request) error {
 	return r.json(http.StatusOK, wire.Version{Version: r.s.cfg.Version, API: "v1", Go: runtime.Version()})
 }
 
-func getCluster(r *request) error {
-	c, err := r.s.backend.Cluster(r.ctx)
-	if err != nil {
-		return err
-	}
-	return r.json(http.StatusOK, c)
-}
-
-func getShards(r *request) error {
-	c, err := r.s.backend.Cluster(r.ctx)
-	if err != nil {
-		return err
-	}
-	return r.json(http.StatusOK, wire.ShardList{Items: orEmpty(c.Shards)})
-}
-
-// getNodes lists the nodes that the backend knows of: at least this one.
-func getNodes(r *request) error {
-	c, err := r.s.backend.Cluster(r.ctx)
-	if err != nil {
-		return err
-	}
-	if len(c.Nodes) == 0 {
-		c.Nodes = []wire.Node{{Node: c.Node, Version: c.Version, Ready: c.Ready, StartedAt: c.StartedAt}}
-	}
-	return r.json(http.StatusOK, wire.NodeList{Items: c.Nodes})
-}
-
 // orEmpty keeps an empty list from becoming null in JSON.
 func orEmpty[T any](items []T) []T {
 	if items == nil {

@@ -111,13 +111,6 @@ func (c *Client) UploadArtifact(ctx context.Context, app spec.AppName, a *Artifa
 	return resp.StatusCode == http.StatusOK, nil
 }
 
-// Cluster tells what the answering node knows of the cluster.
-func (c *Client) Cluster(ctx context.Context) (wire.Cluster, error) {
-	var out wire.Cluster
-	_, err := c.call(ctx, get("get cluster", route("cluster"), nil), &out)
-	return out, err
-}
-
 // Ready returns nil once the answering node takes work.
 func (c *Client) Ready(ctx context.Context) error {
 	resp, err := c.do(ctx, request{op: "ask if the node is ready", method: http.MethodGet, path: "/readyz"})

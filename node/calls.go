@@ -30,7 +30,7 @@ func (n *Node) answerCall(ctx context.Context, c *peer.Call) (peer.Answer, error
 	if !ok {
 		return peer.Answer{}, spec.Errorf(spec.CodeUnsupported, "node %s does not know the request %.100q: it has another version", n.cfg.Name, c.Method)
 	}
-	if !n.open.Load() && !early[c.Method] || c.Method == controlApply && n.keeper.Load() == nil {
+	if !n.open.Load() && !early[c.Method] || n.keeper.Load() == nil && c.Method != form.MethodHello {
 		if strings.HasPrefix(c.Method, shardMethods) {
 			return peer.Answer{Result: shardAnswer{NotTaken: "it is starting"}}, nil
 		}
@@ -43,7 +43,7 @@ func (n *Node) answerCall(ctx context.Context, c *peer.Call) (peer.Answer, error
 const shardMethods = "shard."
 
 // early are the requests that a node answers while its parts start.
-var early = map[string]bool{form.MethodHello: true, form.MethodJoin: true, controlApply: true}
+var early = map[string]bool{form.MethodHello: true, form.MethodJoin: true, controlApply: true, methodLive: true}
 
 // call asks a member of the cluster by its name, as peer.Caller.Call does by address.
 func (n *Node) call(ctx context.Context, node, method string, args any, body io.Reader, result any) (io.ReadCloser, error) {

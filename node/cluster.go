@@ -78,6 +78,7 @@ func (n *Node) startClustered() error {
 		Ask: n.askAddress, Log: n.cfg.Log,
 	}, n.record)
 	n.answerForming()
+	n.answerLive()
 	n.serveCalls()
 	if err := n.serve(); err != nil {
 		return err
@@ -133,6 +134,9 @@ func (n *Node) joinCluster(ctx context.Context) error {
 		return err
 	}
 	id := n.record.Identity()
+	if err := n.former.Verify(ctx); err != nil {
+		return err
+	}
 	cfg := control.Config{
 		Node: n.cfg.Name, Dir: n.path(controlFolder), DB: n.db, Log: n.cfg.Log,
 		Address: n.cfg.PeerAdvertise, Listener: n.network.Channel(peer.Control), Dial: n.network.On(peer.Control).Dial,
@@ -146,7 +150,11 @@ func (n *Node) joinCluster(ctx context.Context) error {
 	n.former.Opened(n.control)
 	keeper := form.NewKeeper(n.former, n.control)
 	n.keeper.Store(keeper)
-	n.tasks.Go(func() { keeper.Run(n.ctx) })
+	n.tasks.Go(func() {
+		if err := keeper.Run(n.ctx); err != nil {
+			n.giveUp(err)
+		}
+	})
 	if err := n.waitMember(ctx); err != nil {
 		return err
 	}

@@ -1,14 +1,12 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pheromone-run/pheromone/spec"
-	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
 // Ready implements api.Status.
@@ -26,34 +24,6 @@ func (n *Node) Ready() error {
 		}
 	}
 	return errors.Join(append(errs, n.db.Writable())...)
-}
-
-// stalledShown bounds the stalled triggers that a shard lists.
-const stalledShown = 100
-
-// Cluster implements api.Status.
-func (n *Node) Cluster(context.Context) (wire.Cluster, error) {
-	c := wire.Cluster{Node: n.cfg.Name, Version: n.cfg.Version, Ready: n.Ready() == nil, StartedAt: n.started.UTC(), Shards: []wire.Shard{}}
-	if n.network != nil && n.keeper.Load() == nil {
-		return c, nil // it has not found its cluster
-	}
-	slots := map[spec.ShardID]int{}
-	for _, id := range n.control.State().Placement.Slots {
-		slots[id]++
-	}
-	for _, local := range n.localShards() {
-		l := local.leader
-		_, pending, leading := l.Status()
-		status := local.replica.Status()
-		s := wire.Shard{Shard: local.id, Epoch: status.Epoch, Applied: status.Applied, PendingInvocations: pending, Slots: slots[local.id]}
-		if leading {
-			s.Leader = n.cfg.Name
-		}
-		stalled := l.Stalled()
-		s.Stalled = stalled[:min(len(stalled), stalledShown)]
-		c.Shards = append(c.Shards, s)
-	}
-	return c, nil
 }
 
 // collector reports what the node is doing to the metrics page.
@@ -87,21 +57,14 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	cluster, err := c.node.Cluster(context.Background())
-	if err != nil {
-		return
-	}
-	for _, s := range cluster.Shards {
-		id := strconv.FormatUint(uint64(s.Shard), 10)
-		gauge(leadingDesc, truth(s.Leader != ""), id)
-		gauge(pendingDesc, float64(s.PendingInvocations), id)
-		if l := c.node.local(s.Shard); l != nil {
-			gauge(outboxDesc, float64(l.leader.Outbox()), id)
-		}
-		gauge(appliedDesc, float64(s.Applied), id)
-	}
 	for _, l := range c.node.localShards() {
-		gauge(stalledDesc, float64(len(l.leader.Stalled())), strconv.FormatUint(uint64(l.id), 10))
+		id := strconv.FormatUint(uint64(l.id), 10)
+		_, pending, leading := l.leader.Status()
+		gauge(leadingDesc, truth(leading), id)
+		gauge(pendingDesc, float64(pending), id)
+		gauge(outboxDesc, float64(l.leader.Outbox()), id)
+		gauge(appliedDesc, float64(l.replica.Status().Applied), id)
+		gauge(stalledDesc, float64(len(l.leader.Stalled())), id)
 	}
 	stats := c.node.pool.Stats()
 	for _, f := range stats.Functions {

@@ -139,6 +139,7 @@ type table struct {
 	columns []string
 	rows    [][]string
 	lines   []string // instead of rows: text made harmless already, printed as it is
+	next    *table   // another one below
 }
 
 func (t *table) header(columns ...string) { t.columns = columns }
@@ -179,8 +180,13 @@ func (c *cli) writeTable(t *table) error {
 		b.WriteString(line)
 		b.WriteByte('\n')
 	}
-	_, err := io.WriteString(c.Stdout, b.String())
-	return err
+	if t.next != nil {
+		b.WriteByte('\n')
+	}
+	if _, err := io.WriteString(c.Stdout, b.String()); err != nil || t.next == nil {
+		return err
+	}
+	return c.writeTable(t.next)
 }
 
 type colour string
@@ -202,11 +208,11 @@ func (c *cli) paint(terminal bool, colour colour, text string) string {
 
 func colourOf(cell string) colour {
 	switch cell {
-	case "completed", "succeeded":
+	case "completed", "succeeded", "live":
 		return green
-	case "failed":
+	case "failed", "away":
 		return red
-	case "running", "retrying", "queued":
+	case "running", "retrying", "queued", "draining":
 		return yellow
 	case "cancelled":
 		return dim

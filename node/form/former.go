@@ -39,7 +39,7 @@ type Former struct {
 	began  time.Time
 	group  atomic.Pointer[control.Group] // once it is open
 	again  chan struct{}                 // capacity 1: a look is asked for
-	inits  chan initRequest
+	asked  chan request
 	ended  chan struct{} // closed when Run returns
 
 	mu struct {
@@ -65,7 +65,7 @@ func New(cfg Config, record *Record) *Former {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &Former{cfg: cfg, record: record, began: time.Now(), again: make(chan struct{}, 1), inits: make(chan initRequest), ended: make(chan struct{})}
+	f := &Former{cfg: cfg, record: record, began: time.Now(), again: make(chan struct{}, 1), asked: make(chan request), ended: make(chan struct{})}
 	f.mu.clocks = map[string]time.Time{}
 	f.mu.waiting = "it has not looked for the other nodes yet"
 	return f
@@ -115,8 +115,8 @@ func (f *Former) Run(ctx context.Context) error {
 			case <-time.After(lookFirst / 2):
 			case <-ctx.Done():
 			}
-		case r := <-f.inits:
-			r.done <- f.init(ctx, r.voters)
+		case r := <-f.asked:
+			r.done <- r.do(ctx)
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -153,8 +153,11 @@ type view struct {
 
 // see asks the nodes at some addresses who they are.
 func (f *Former) see(ctx context.Context, addresses []string) []view {
+	return f.greet(ctx, addresses, f.hello())
+}
+
+func (f *Former) greet(ctx context.Context, addresses []string, hello Hello) []view {
 	views := make([]view, len(addresses))
-	hello := f.hello()
 	var asked sync.WaitGroup
 	for i, address := range addresses {
 		asked.Go(func() {
@@ -182,16 +185,21 @@ func (f *Former) look(ctx context.Context) (waiting string, err error) {
 	return f.found(ctx, s)
 }
 
-// lookAround looks at the other nodes once, and takes this one into the cluster that
-// it sees, if it sees one.
-func (f *Former) lookAround(ctx context.Context) (s seen, waiting string, err error) {
+// others are the addresses that this node was given, without its own.
+func (f *Former) others() []string {
 	var others []string
 	for _, address := range f.cfg.Join {
 		if address != f.cfg.Self.Address && !slices.Contains(others, address) {
 			others = append(others, address)
 		}
 	}
-	views := f.see(ctx, others)
+	return others
+}
+
+// lookAround looks at the other nodes once, and takes this one into the cluster that
+// it sees, if it sees one.
+func (f *Former) lookAround(ctx context.Context) (s seen, waiting string, err error) {
+	views := f.see(ctx, f.others())
 	if ctx.Err() != nil {
 		return s, "", ctx.Err()
 	}
@@ -204,8 +212,7 @@ func (f *Former) lookAround(ctx context.Context) (s seen, waiting string, err er
 	}
 	for _, v := range s.members {
 		if v.answer.Standing == StandingMember {
-			f.cfg.Log.Info("the node belongs to a cluster already", "cluster", v.answer.Cluster, "says", v.answer.Node.Name)
-			return s, "", f.record.belong(v.answer.Cluster, v.answer.Founding)
+			return s, "", f.belong(v)
 		}
 	}
 	if len(s.members) > 0 {
@@ -256,21 +263,19 @@ func (f *Former) sort(views []view) seen {
 	return s
 }
 
-// initRequest is a request of a user to found the cluster.
-type initRequest struct {
-	voters []string
-	done   chan error
+// request is what a user asks of a node without a cluster; Run does it.
+type request struct {
+	do   func(context.Context) error
+	done chan error // capacity 1
 }
 
-// Init founds a cluster of this node and those it sees at the addresses it was
-// given. voters, if there are any, names those that make the control group.
-func (f *Former) Init(ctx context.Context, voters []string) error {
+func (f *Former) ask(ctx context.Context, do func(context.Context) error) error {
 	if id := f.record.Cluster(); id != "" {
 		return errFounded(id)
 	}
-	r := initRequest{voters, make(chan error, 1)}
+	r := request{do, make(chan error, 1)}
 	select {
-	case f.inits <- r:
+	case f.asked <- r:
 	case <-f.ended:
 		return errFounded(f.record.Cluster())
 	case <-ctx.Done():
@@ -280,8 +285,19 @@ func (f *Former) Init(ctx context.Context, voters []string) error {
 	case err := <-r.done:
 		return err
 	case <-ctx.Done():
-		return spec.Errorf(spec.CodeTimeout, "it is not known whether the cluster is founded: %w", ctx.Err())
+		return spec.Errorf(spec.CodeTimeout, "the node goes on, and it is not known yet what comes of it: %w", ctx.Err())
 	}
+}
+
+// Init founds a cluster of this node and those it sees at the addresses it was
+// given. voters, if there are any, names those that make the control group.
+func (f *Former) Init(ctx context.Context, voters []string) error {
+	return f.ask(ctx, func(ctx context.Context) error { return f.init(ctx, voters) })
+}
+
+// JoinAt has this node join the cluster of the node at an address.
+func (f *Former) JoinAt(ctx context.Context, address string) error {
+	return f.ask(ctx, func(ctx context.Context) error { return f.joinAt(ctx, address) })
 }
 
 func errFounded(cluster string) error {

@@ -16,6 +16,8 @@ type Keeper struct {
 	group  *control.Group
 	log    *slog.Logger
 	led    time.Time // since when this node leads the group, zero if it does not
+	member bool      // this node was seen among the members
+	lost   time.Time // since when the group has no leader as far as is known, zero if it has one
 }
 
 const (
@@ -27,6 +29,9 @@ const (
 	joinWait = 10 * time.Second
 	// settled is how long a node leads before it judges who is there.
 	settled = 5 * time.Second
+	// orphaned is how long a node is without a leader before it asks whether it is a
+	// member any more.
+	orphaned = 5 * time.Second
 	// heard is how lately the leader heard from a server that gets a vote.
 	heard = 2 * time.Second
 )
@@ -36,10 +41,14 @@ func NewKeeper(f *Former, group *control.Group) *Keeper {
 	return &Keeper{former: f, group: group, log: f.cfg.Log}
 }
 
-// Run keeps the members in step until ctx ends.
-func (k *Keeper) Run(ctx context.Context) {
+// Run keeps the members in step until ctx ends. Its error says that this node is no
+// member any more.
+func (k *Keeper) Run(ctx context.Context) error {
 	for {
 		changed, led := k.group.Changed(), k.group.LeaderChanged()
+		if err := k.removed(ctx); err != nil {
+			return err
+		}
 		if err := k.step(ctx); err != nil && ctx.Err() == nil {
 			k.log.Debug("the cluster's members are not in step yet", "error", err)
 		}
@@ -52,9 +61,51 @@ func (k *Keeper) Run(ctx context.Context) {
 		}
 		again.Stop()
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 	}
+}
+
+// removed tells whether this node was removed from the cluster. One that is told of
+// nothing any more asks.
+func (k *Keeper) removed(ctx context.Context) error {
+	state, self := k.group.State(), k.former.cfg.Self.Name
+	m, ok := state.Members[self]
+	if ok && m.Install == k.former.record.Identity().Install {
+		k.member = true
+	} else if k.member { // and not only one that reads what was before it joined
+		return k.errRemoved()
+	}
+	if _, led := k.group.Leader(); led {
+		k.lost = time.Time{}
+		return nil
+	}
+	if k.lost.IsZero() {
+		k.lost = time.Now()
+	}
+	if time.Since(k.lost) < orphaned {
+		return nil
+	}
+	k.lost = time.Now()
+	addresses := k.former.others()
+	for name, m := range state.Members {
+		if name != self && !slices.Contains(addresses, m.Address) {
+			addresses = append(addresses, m.Address)
+		}
+	}
+	hello := k.former.hello()
+	hello.Sure = true
+	for _, v := range k.former.greet(ctx, addresses, hello) {
+		if v.err == nil && v.answer.Cluster == hello.Cluster && (v.answer.Standing == StandingStranger || v.answer.Standing == StandingTaken) {
+			return k.errRemoved()
+		}
+	}
+	return nil
+}
+
+func (k *Keeper) errRemoved() error {
+	return spec.Errorf(spec.CodePrecondition, "node %s was removed from cluster %s", k.former.cfg.Self.Name, k.former.record.Cluster()).
+		WithHint("to have it join again, start it with an empty data folder")
 }
 
 func (k *Keeper) step(ctx context.Context) error {
@@ -95,7 +146,7 @@ func (k *Keeper) found(ctx context.Context) error {
 		if _, ok := k.group.State().Members[n.Name]; ok {
 			continue
 		}
-		if _, err := k.group.Apply(ctx, k.member(n)); err != nil {
+		if _, err := k.group.Apply(ctx, putMember(n, k.now())); err != nil {
 			return err
 		}
 	}
@@ -106,10 +157,12 @@ func (k *Keeper) found(ctx context.Context) error {
 	return err
 }
 
-func (k *Keeper) member(n Node) *control.PutMember {
+func (k *Keeper) now() time.Time { return k.former.cfg.Now().UTC().Truncate(time.Microsecond) }
+
+func putMember(n Node, at time.Time) *control.PutMember {
 	return &control.PutMember{Member: control.Member{
 		Name: n.Name, Install: n.Install, Address: n.Address, API: n.API, Version: n.Version,
-		Capacity: n.Capacity, JoinedAt: k.former.cfg.Now().UTC().Truncate(time.Microsecond),
+		Capacity: n.Capacity, JoinedAt: at,
 	}}
 }
 
@@ -159,7 +212,7 @@ func (k *Keeper) admit(ctx context.Context, n Node) (Joined, error) {
 			return Joined{}, err
 		}
 	}
-	result, err := k.group.Apply(ctx, k.member(n))
+	result, err := k.group.Apply(ctx, putMember(n, k.now()))
 	if err != nil {
 		return Joined{}, err
 	}

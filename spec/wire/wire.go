@@ -280,34 +280,6 @@ type LogLine struct {
 	Text       string            `json:"text"`
 }
 
-// Cluster describes the node's view of the cluster.
-type Cluster struct {
-	Node      string    `json:"node"`
-	Version   string    `json:"version"`
-	Ready     bool      `json:"ready"`
-	Shards    []Shard   `json:"shards"`
-	Nodes     []Node    `json:"nodes,omitempty"`
-	StartedAt time.Time `json:"started_at"`
-}
-
-// Node is one member of the cluster.
-type Node struct {
-	Node      string    `json:"node"`
-	Version   string    `json:"version"`
-	Ready     bool      `json:"ready"`
-	StartedAt time.Time `json:"started_at"`
-}
-
-// NodeList answers GET /v1/cluster/nodes.
-type NodeList struct {
-	Items []Node `json:"items"`
-}
-
-// ShardList answers GET /v1/cluster/shards.
-type ShardList struct {
-	Items []Shard `json:"items"`
-}
-
 // Version answers GET /v1/version.
 type Version struct {
 	Version string `json:"version"`
@@ -319,19 +291,6 @@ type Version struct {
 type Artifact struct {
 	SHA256  string `json:"sha256"`
 	Existed bool   `json:"existed,omitempty"`
-}
-
-// Shard is one raft group.
-type Shard struct {
-	Shard              spec.ShardID `json:"shard"`
-	Leader             string       `json:"leader"`
-	Epoch              uint64       `json:"epoch"`
-	Applied            uint64       `json:"applied"`
-	PendingInvocations int          `json:"pending_invocations"`
-	Slots              int          `json:"slots"`
-	// Stalled lists triggers of scope bucket that wait for a program that can go on
-	// with them; at most 100 of them.
-	Stalled []StalledTrigger `json:"stalled,omitempty"`
 }
 
 // StalledTrigger is a trigger of scope bucket that can't go on: its primitive is
