@@ -265,6 +265,7 @@ func (s *Shard) launch(initial map[uint64]dragonboat.Target, join bool) error {
 
 func (s *Shard) newMachine(uint64, uint64) statemachine.IOnDiskStateMachine {
 	m := newMachine(s.id, s.host.db, s.host.cfg.Fatal)
+	m.tell = s.tellApplied
 	s.machine.Store(m)
 	return m
 }

@@ -24,6 +24,7 @@ type machine struct {
 	shard  spec.ShardID
 	db     *store.DB
 	fatal  func(error)
+	tell   func() // called when the store has changed; must not block
 	meta   store.ShardMeta
 	bodies [][]byte // of one Update; kept for its capacity
 
@@ -36,7 +37,7 @@ type machine struct {
 var _ statemachine.IOnDiskStateMachine = (*machine)(nil)
 
 func newMachine(shard spec.ShardID, db *store.DB, fatal func(error)) *machine {
-	return &machine{shard: shard, db: db, fatal: fatal}
+	return &machine{shard: shard, db: db, fatal: fatal, tell: func() {}}
 }
 
 // Open returns the index of the last entry that the store has. A range that was
@@ -112,8 +113,9 @@ func (m *machine) fence(meta *store.ShardMeta, e entry) verdict {
 func (m *machine) become(meta store.ShardMeta) {
 	m.meta = meta
 	m.published.Lock()
-	defer m.published.Unlock()
 	m.published.meta = meta
+	m.published.Unlock()
+	m.tell()
 }
 
 // applied returns what the last Update left, for anyone.

@@ -35,6 +35,10 @@ type Shard struct {
 		changed  chan struct{} // closed and replaced whenever leader or raftTerm changes
 		term     *Term         // the last one
 	}
+	applied struct {
+		sync.Mutex
+		next chan struct{} // closed with the next change of the store; nil while nobody waits
+	}
 }
 
 func newShard(h *Host, id spec.ShardID, replica uint64) *Shard {
@@ -143,11 +147,16 @@ func (s *Shard) leaderIs(leader, raftTerm uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.leader, s.mu.raftTerm = leader, raftTerm
-	close(s.mu.changed)
-	s.mu.changed = make(chan struct{})
+	s.tellLeader()
 	if t := s.mu.term; t != nil && (leader != s.replica || raftTerm != t.raftTerm) {
 		t.fail(fmt.Errorf("replica %d leads in raft term %d", leader, raftTerm))
 	}
+}
+
+// tellLeader wakes those who wait for news of an election. s.mu is held.
+func (s *Shard) tellLeader() {
+	close(s.mu.changed)
+	s.mu.changed = make(chan struct{})
 }
 
 // endTerm ends the current term, if there is one.
@@ -239,6 +248,34 @@ func (s *Shard) Leader() (replica uint64, ok bool) {
 	return s.mu.leader, s.mu.leader != 0
 }
 
+// LeaderChanged returns a channel that is closed with the next news of an
+// election, and when the shard is closed. Take it before asking for Leader.
+func (s *Shard) LeaderChanged() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.changed
+}
+
+// Applied returns a channel that is closed once the local store has taken more
+// entries, or a snapshot, and when the shard is closed. Take it before reading.
+func (s *Shard) Applied() <-chan struct{} {
+	s.applied.Lock()
+	defer s.applied.Unlock()
+	if s.applied.next == nil {
+		s.applied.next = make(chan struct{})
+	}
+	return s.applied.next
+}
+
+func (s *Shard) tellApplied() {
+	s.applied.Lock()
+	defer s.applied.Unlock()
+	if s.applied.next != nil {
+		close(s.applied.next)
+		s.applied.next = nil
+	}
+}
+
 // Status is where a replica stands.
 type Status struct {
 	Shard    spec.ShardID
@@ -284,6 +321,10 @@ func (s *Shard) release() (first bool) {
 		first = true
 		close(s.closing)
 		s.endTerm(errClosed)
+		s.mu.Lock()
+		s.tellLeader()
+		s.mu.Unlock()
+		s.tellApplied()
 	})
 	return first
 }
