@@ -178,8 +178,8 @@ func (n *Node) end(l *local) error {
 		l.cancel()
 		<-l.ended
 	}
-	if err := l.replica.Close(); err != nil {
-		return fmt.Errorf("stop replica %d of shard %d: %w", l.number, l.id, err)
+	if err := n.host.Drop(l.id, l.number); err != nil {
+		return fmt.Errorf("drop replica %d of shard %d: %w", l.number, l.id, err)
 	}
 	return nil
 }

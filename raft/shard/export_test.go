@@ -1,9 +1,14 @@
 package shard
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // RewriteFlag changes dragonboat's description of its folder.
@@ -22,4 +27,33 @@ func RewriteFlag(path string, change func(*raftpb.RaftDataStatus)) error {
 		return err
 	}
 	return writeFileSynced(path, encoded)
+}
+
+// BeginDrop does the part of Drop that a crash may leave: the note, and then, if
+// logToo, the removal of the raft log.
+func BeginDrop(h *Host, id spec.ShardID, replica uint64, logToo bool) error {
+	err := h.writeRecord(id, record{Replica: replica, State: stateDropping})
+	if err == nil && logToo {
+		err = h.removeLog(id, replica)
+	}
+	return err
+}
+
+// LoseLog removes a replica's raft log as a failing disk does: without a word.
+func LoseLog(h *Host, id spec.ShardID, replica uint64) error {
+	if err := h.removeLog(id, replica); err != nil {
+		return err
+	}
+	dirs, err := filepath.Glob(filepath.Join(h.cfg.Dir, "*", "*", "*", fmt.Sprintf("snapshot-%d-%d", id, replica)))
+	for _, dir := range dirs {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
+}
+
+// ForgetRecord makes the store one of a version that kept no record of replicas.
+func ForgetRecord(h *Host, id spec.ShardID) error {
+	b := h.db.NewBatch()
+	b.Delete(recordKey(id))
+	return h.db.Commit(b, true)
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
-	"github.com/lni/dragonboat/v4/statemachine"
 
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -27,6 +26,7 @@ type Host struct {
 	mu struct {
 		sync.Mutex
 		shards map[spec.ShardID]*Shard
+		busy   map[spec.ShardID]*sync.Mutex // held while a shard is started or dropped
 		closed bool
 	}
 }
@@ -59,11 +59,15 @@ func Open(cfg HostConfig, db *store.DB) (*Host, error) {
 	routeRaftLog(cfg.Log)
 	h := &Host{cfg: cfg, db: db, registry: newRegistry()}
 	h.mu.shards = make(map[spec.ShardID]*Shard)
+	h.mu.busy = make(map[spec.ShardID]*sync.Mutex)
 	node, err := openNode(h.nodeConfig())
 	if err != nil {
 		return nil, fmt.Errorf("shard host: open the raft logs in %s: %w", cfg.Dir, err)
 	}
 	h.node = node
+	if err := h.finishDrops(); err != nil {
+		return nil, errors.Join(fmt.Errorf("shard host: %w", err), h.Close())
+	}
 	return h, nil
 }
 
@@ -133,23 +137,18 @@ func (h *Host) start(id spec.ShardID, replica uint64, members map[uint64]string,
 	if h.cfg.Address == "" && (join || len(members) > 1) {
 		return nil, spec.Errorf(spec.CodeInvalid, "start shard %d: it has several members and this host has no address", id)
 	}
-	known := h.node.HasNodeInfo(uint64(id), replica)
-	if !known {
-		// The log of this replica is gone: under the same number it would break the
-		// promises it has given.
-		meta, err := h.db.Meta(id)
-		if err != nil && !errors.Is(err, store.ErrRestoring) {
-			return nil, fmt.Errorf("start shard %d: %w", id, err)
-		}
-		if meta.Applied > 0 {
-			return nil, fmt.Errorf("start shard %d: the store has entries of it up to %d and replica %d has no raft log: drop the shard's range and add a replica with a new number", id, meta.Applied, replica)
-		}
+	defer h.lockShard(id)()
+	r, known, err := h.admit(id, replica)
+	if err != nil {
+		return nil, err
 	}
 	for member, address := range members {
 		h.registry.set(uint64(id), member, address)
 	}
 	s := newShard(h, id, replica)
-	s.sole, s.learner = len(members) == 1 && !join, join
+	// A replica that joined has its time as a learner in its log, and dragonboat
+	// goes through that again: it gets its vote where the log says so.
+	s.sole, s.learner = len(members) == 1 && !join, join || known && r.Joined
 	if err := h.register(s); err != nil {
 		return nil, err
 	}
@@ -159,11 +158,28 @@ func (h *Host) start(id spec.ShardID, replica uint64, members map[uint64]string,
 			initial[member] = target(member)
 		}
 	}
-	if err := s.launch(initial, join && !known); err != nil {
+	err = s.launch(initial, join && !known)
+	if holds := (record{Replica: replica, Joined: s.learner, State: stateHeld}); err == nil && r != holds {
+		err = h.writeRecord(id, holds)
+	}
+	if err != nil {
 		h.forget(s)
-		return nil, fmt.Errorf("start shard %d: %w", id, err)
+		return nil, err
 	}
 	return s, nil
+}
+
+// lockShard keeps others from starting or dropping replicas of the shard.
+func (h *Host) lockShard(id spec.ShardID) (unlock func()) {
+	h.mu.Lock()
+	busy := h.mu.busy[id]
+	if busy == nil {
+		busy = &sync.Mutex{}
+		h.mu.busy[id] = busy
+	}
+	h.mu.Unlock()
+	busy.Lock()
+	return busy.Unlock
 }
 
 func (h *Host) register(s *Shard) error {
@@ -226,46 +242,4 @@ func (e leaderEvents) LeaderUpdated(info raftio.LeaderInfo) {
 	if s != nil && s.replica == info.ReplicaID {
 		s.leaderIs(info.LeaderID, info.Term)
 	}
-}
-
-func (s *Shard) raftConfig() config.Config {
-	c := config.Config{
-		ShardID:   uint64(s.id),
-		ReplicaID: s.replica,
-		// A leader cut off from the others steps down, and a replica that was cut
-		// off does not bring its higher term to a leader that works.
-		CheckQuorum:         true,
-		PreVote:             true,
-		ElectionRTT:         uint64(s.host.cfg.ElectionTicks),
-		HeartbeatRTT:        uint64(s.host.cfg.HeartbeatTicks),
-		SnapshotEntries:     uint64(s.host.cfg.SnapshotEntries),
-		CompactionOverhead:  uint64(s.host.cfg.SnapshotEntries / 4),
-		OrderedConfigChange: true,
-		MaxInMemLogSize:     maxInMemLogBytes,
-		IsNonVoting:         s.learner,
-	}
-	if s.sole {
-		c.ElectionRTT, c.HeartbeatRTT = soleElectionTicks, soleHeartbeatTicks
-	}
-	return c
-}
-
-// launch starts the replica in dragonboat. One that was stopped a moment ago may
-// not be gone yet.
-func (s *Shard) launch(initial map[uint64]dragonboat.Target, join bool) error {
-	const tries, wait = 500, 2 * time.Millisecond
-	for try := 1; ; try++ {
-		err := s.host.node.StartOnDiskReplica(initial, join, s.newMachine, s.raftConfig())
-		if !errors.Is(err, dragonboat.ErrShardAlreadyExist) || try == tries {
-			return err
-		}
-		time.Sleep(wait)
-	}
-}
-
-func (s *Shard) newMachine(uint64, uint64) statemachine.IOnDiskStateMachine {
-	m := newMachine(s.id, s.host.db, s.host.cfg.Fatal)
-	m.tell = s.tellApplied
-	s.machine.Store(m)
-	return m
 }

@@ -24,7 +24,8 @@ type machine struct {
 	shard  spec.ShardID
 	db     *store.DB
 	fatal  func(error)
-	tell   func() // called when the store has changed; must not block
+	fits   <-chan struct{} // Open waits for it to be closed, unless it is nil
+	tell   func()          // called when the store has changed; must not block
 	meta   store.ShardMeta
 	bodies [][]byte // of one Update; kept for its capacity
 
@@ -43,7 +44,14 @@ func newMachine(shard spec.ShardID, db *store.DB, fatal func(error)) *machine {
 // Open returns the index of the last entry that the store has. A range that was
 // left half restored counts as empty: dragonboat has the snapshot and restores
 // it again.
-func (m *machine) Open(<-chan struct{}) (uint64, error) {
+func (m *machine) Open(stopped <-chan struct{}) (uint64, error) {
+	if m.fits != nil {
+		select {
+		case <-m.fits:
+		case <-stopped:
+			return 0, statemachine.ErrOpenStopped
+		}
+	}
 	meta, err := m.db.Meta(m.shard)
 	if errors.Is(err, store.ErrRestoring) {
 		meta, err = store.ShardMeta{}, nil

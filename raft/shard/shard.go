@@ -23,6 +23,7 @@ type Shard struct {
 	learner bool // started without a vote
 	session *client.Session
 	machine atomic.Pointer[machine]
+	fits    chan struct{} // closed once the raft log is seen to fit the store
 
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -205,8 +206,11 @@ func (s *Shard) alive(ctx context.Context) error {
 // anywhere before the call, by asking the leader, who asks a majority. Calls at
 // the same time share one round. It tries until ctx ends.
 func (s *Shard) ReadIndex(ctx context.Context) error {
+	// A question to a leader that is gone is never answered, so the first ones are
+	// short; a replica that is far behind needs a longer one in the end.
+	patience := time.Duration(s.host.cfg.ElectionTicks) * s.host.cfg.RTT
 	for {
-		done, err := s.readIndex(ctx)
+		done, err := s.readIndex(ctx, patience)
 		if done {
 			return nil
 		}
@@ -216,15 +220,26 @@ func (s *Shard) ReadIndex(ctx context.Context) error {
 			}
 			return spec.Errorf(spec.CodeUnavailable, "shard %d can't be read at its newest: %v: %w", s.id, err, ctx.Err())
 		}
+		patience = min(2*patience, s.host.cfg.ProposeTimeout)
 	}
 }
 
-func (s *Shard) readIndex(ctx context.Context) (done bool, err error) {
-	timeout := s.host.cfg.ProposeTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = max(min(timeout, time.Until(deadline)), 2*s.host.cfg.RTT)
+var errNoLeader = errors.New("no answer of a leader yet")
+
+func (s *Shard) readIndex(ctx context.Context, patience time.Duration) (done bool, err error) {
+	s.mu.Lock()
+	leader, changed := s.mu.leader, s.mu.changed
+	s.mu.Unlock()
+	if leader == 0 {
+		select {
+		case <-changed:
+		case <-time.After(patience): // the question itself wakes nobody: it would only be dropped
+		case <-ctx.Done():
+		case <-s.closing:
+		}
+		return false, errNoLeader
 	}
-	state, err := s.host.node.ReadIndex(uint64(s.id), timeout)
+	state, err := s.host.node.ReadIndex(uint64(s.id), max(patience, 2*s.host.cfg.RTT))
 	if err != nil {
 		return false, err
 	}
@@ -235,10 +250,11 @@ func (s *Shard) readIndex(ctx context.Context) (done bool, err error) {
 		}
 		state.Release()
 		return true, nil
+	case <-changed:
 	case <-ctx.Done():
 	case <-s.closing:
 	}
-	return false, errors.New("no answer of a leader yet")
+	return false, errNoLeader
 }
 
 // Leader returns the replica that leads, as far as is known here.
