@@ -32,6 +32,24 @@ type local struct {
 // locals are the replicas on this node. They follow the placement.
 type locals struct {
 	all atomic.Pointer[map[spec.ShardID]*local] // never changed, only replaced
+
+	mu   sync.Mutex
+	lost map[spec.ShardID]uint64 // replicas placed here whose data is gone
+}
+
+func (l *locals) lose(id spec.ShardID, number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost == nil {
+		l.lost = make(map[spec.ShardID]uint64)
+	}
+	l.lost[id] = number
+}
+
+func (l *locals) isLost(id spec.ShardID, number uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost[id] == number && number != 0
 }
 
 // local returns the replica of a shard that is on this node, nil if there is none.
@@ -87,17 +105,24 @@ func (n *Node) startShards() error {
 // those that are not placed here any more. It does not have them led.
 func (n *Node) reconcile() error {
 	state := n.control.State()
+	held, err := n.host.Held()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, id := range sortedShards(state.Placement.Shards) {
 		placed := state.Placement.Shards[id]
 		number, here := replicaOn(placed, n.cfg.Name)
 		l := n.local(id)
-		if l != nil && (!here || l.number != number) {
-			errs = append(errs, n.end(l))
+		if old, has := held[id]; has && (!here || old != number) {
+			if err := n.end(id, old); err != nil {
+				errs = append(errs, err)
+				continue
+			}
 			l = nil
 		}
 		switch {
-		case !here:
+		case !here || n.locals.isLost(id, number):
 		case l == nil:
 			errs = append(errs, n.begin(id, number, placed, state))
 		default:
@@ -147,8 +172,14 @@ func (n *Node) begin(id spec.ShardID, number uint64, placed control.Shard, state
 		start = n.host.Join
 	}
 	s, err := start(id, number, members)
+	if errors.Is(err, shard.ErrLost) && n.network != nil {
+		n.cfg.Log.Error("a replica can't go on with what is left of its data; the other replicas have the shard, and a new one is to take its place",
+			"shard", uint64(id), "replica", number, "reason", err)
+		n.locals.lose(id, number)
+		return nil
+	}
 	if err != nil {
-		return fmt.Errorf("start shard %d: %w", id, err)
+		return err
 	}
 	n.replaceLocal(id, &local{
 		id: id, number: number, joining: joining, replica: s, ended: make(chan struct{}),
@@ -171,16 +202,19 @@ func (n *Node) lead(l *local) {
 	})
 }
 
-// end stops a replica and removes what it has.
-func (n *Node) end(l *local) error {
-	n.replaceLocal(l.id, nil)
-	if l.cancel != nil {
-		l.cancel()
-		<-l.ended
+// end stops a replica that is not placed here any more, and removes what it has.
+func (n *Node) end(id spec.ShardID, number uint64) error {
+	if l := n.local(id); l != nil && l.number == number {
+		n.replaceLocal(id, nil)
+		if l.cancel != nil {
+			l.cancel()
+			<-l.ended
+		}
 	}
-	if err := n.host.Drop(l.id, l.number); err != nil {
-		return fmt.Errorf("drop replica %d of shard %d: %w", l.number, l.id, err)
+	if err := n.host.Drop(id, number); err != nil {
+		return fmt.Errorf("drop replica %d of shard %d: %w", number, id, err)
 	}
+	n.cfg.Log.Info("a replica was dropped that is not placed here any more", "shard", uint64(id), "replica", number)
 	return nil
 }
 

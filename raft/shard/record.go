@@ -102,6 +102,22 @@ func (h *Host) records() (map[spec.ShardID]record, error) {
 	return all, nil
 }
 
+// Held tells which replica of each shard has its data on this node, whether it runs
+// or not.
+func (h *Host) Held() (map[spec.ShardID]uint64, error) {
+	records, err := h.records()
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[spec.ShardID]uint64)
+	for id, r := range records {
+		if r.State == stateHeld {
+			held[id] = r.Replica
+		}
+	}
+	return held, nil
+}
+
 // admit tells what is here of a replica that is to be started, known if it has a
 // raft log, and refuses one that has lost what it had.
 func (h *Host) admit(id spec.ShardID, replica uint64) (r record, known bool, err error) {
