@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -22,16 +23,18 @@ func (n *Node) clustered() (bool, error) {
 	}
 	id := n.record.Identity()
 	asked := n.cfg.asksForCluster()
-	if id.Install == "" {
+	switch {
+	case id.Cluster == "" && !asked:
+		return false, n.record.Forget() // it was never used
+	case id.Install == "":
 		alone, err := control.Exists(n.db)
-		if asked && alone {
-			return false, spec.Errorf(spec.CodeConflict, "the data folder %s is that of a node that was alone: it can't become a cluster's", n.cfg.DataDir).
-				WithHint("give the node of the cluster an empty --data folder and deploy to it, or start this one without --join and --bootstrap-expect")
+		if err == nil && alone {
+			err = spec.Errorf(spec.CodeConflict, "the data folder %s is that of a node alone: it can't become a cluster's", n.cfg.DataDir).
+				WithHint("give the node of the cluster an empty --data folder and deploy to it, or start this one without --join, --bootstrap-expect and --peer-listen")
 		}
-		return asked, err
-	}
-	if n.cfg.Alone {
-		return false, spec.Errorf(spec.CodeConflict, "the data folder %s is that of a node of a cluster%s: it can't be used by a node alone", n.cfg.DataDir, ofCluster(id.Cluster)).
+		return true, err
+	case n.cfg.Alone:
+		return false, spec.Errorf(spec.CodeConflict, "the data folder %s is that of a node of cluster %s: it can't be used by a node alone", n.cfg.DataDir, id.Cluster).
 			WithHint("start it with `pheromone serve`, or name another folder")
 	}
 	if n.cfg.PeerListen == "" {
@@ -41,13 +44,6 @@ func (n *Node) clustered() (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-func ofCluster(id string) string {
-	if id == "" {
-		return ""
-	}
-	return " " + id
 }
 
 // startClustered starts the node as far as it can go by itself; the rest follows
@@ -67,7 +63,8 @@ func (n *Node) startClustered() error {
 		Address: n.cfg.PeerListen, Node: n.cfg.Name, Cluster: n.record.Cluster, Token: n.cfg.JoinToken, Log: n.cfg.Log,
 	})
 	if err != nil {
-		return err
+		return spec.Errorf(spec.CodeUnavailable, "%w", err).
+			WithHint("choose another --peer-listen, or stop what listens there")
 	}
 	n.caller = peer.NewCaller(n.network)
 	n.former = form.New(form.Config{
@@ -209,10 +206,7 @@ func (c Config) validateCluster() []error {
 	for _, address := range c.Join {
 		errs = append(errs, checkPeerAddress("join", address))
 	}
-	advertised := c.PeerAdvertise
-	if advertised == "" {
-		advertised = c.PeerListen
-	}
+	advertised := cmp.Or(c.PeerAdvertise, c.PeerListen)
 	if host, _, err := net.SplitHostPort(advertised); err == nil && net.ParseIP(host).IsUnspecified() {
 		errs = append(errs, fmt.Errorf("peer-listen: %s is that of no machine: name the one that other nodes reach in peer-advertise", advertised))
 	}
@@ -224,6 +218,9 @@ func (c Config) validateCluster() []error {
 	}
 	if c.Expect > 1 && len(c.Join) == 0 {
 		errs = append(errs, fmt.Errorf("bootstrap-expect: %d nodes can't find each other without the peer addresses of all of them in join", c.Expect))
+	}
+	if known := c.known(); c.Expect > 1 && len(c.Join) > 0 && c.Expect > known {
+		errs = append(errs, fmt.Errorf("bootstrap-expect: %d nodes are expected and join names %d: it needs the peer addresses of all of them", c.Expect, known))
 	}
 	if c.JoinToken != "" && len(c.JoinToken) < leastTokenBytes {
 		errs = append(errs, fmt.Errorf("join-token: it has %d bytes, and fewer than %d are too easy to guess", len(c.JoinToken), leastTokenBytes))
@@ -241,6 +238,16 @@ func (c Config) validateCluster() []error {
 		errs = append(errs, fmt.Errorf("rebuild-after: %v is less than 1s", c.RebuildAfter))
 	}
 	return errs
+}
+
+// known is how many nodes there can be at the addresses that the node knows, itself
+// included.
+func (c Config) known() int {
+	addresses := map[string]bool{}
+	for _, a := range append([]string{cmp.Or(c.PeerAdvertise, c.PeerListen, defaultPeerListen)}, c.Join...) {
+		addresses[a] = true
+	}
+	return len(addresses)
 }
 
 func checkPeerAddress(setting, address string) error {

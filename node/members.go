@@ -208,8 +208,38 @@ func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
 		return spec.Errorf(spec.CodePrecondition, "node %s is the only one of its cluster", name).
 			WithHint("stop it and remove its data folder to be rid of the cluster")
 	}
+	if err := n.spareVote(ctx, name); err != nil && !force {
+		return err
+	}
 	_, err := n.control.Apply(ctx, &control.RemoveMember{Name: name, Force: force})
 	return err
+}
+
+// spareVote refuses to remove a node if the control group's voters that are left
+// could not agree on anything: too many of them are away.
+func (n *Node) spareVote(ctx context.Context, name string) error {
+	live := n.live(ctx)
+	voters, there, votes := 0, 0, false
+	away := ""
+	for _, s := range n.control.Servers() {
+		switch {
+		case !s.Voter:
+			continue
+		case s.Name == name:
+			votes = true
+			continue
+		case live[s.Name]:
+			there++
+		default:
+			away = s.Name
+		}
+		voters++
+	}
+	if !votes || there > voters/2 {
+		return nil
+	}
+	return spec.Errorf(spec.CodePrecondition, "the vote of node %s is needed while node %s is away", name, away).
+		WithHint("bring node " + away + " back, or remove that one first")
 }
 
 // settingRebalance holds when the last request to rebalance came.

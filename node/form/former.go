@@ -2,14 +2,12 @@ package form
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -27,6 +25,9 @@ type Config struct {
 	Shards, Replicas int
 	// Ask asks the node at an address. Its errors are those of peer.Caller.Call.
 	Ask func(ctx context.Context, address, method string, args, result any) error
+	// Pace is how long it is from one look at the other nodes to the next, at first;
+	// later ten times as long. Default 100 ms.
+	Pace time.Duration
 	// Now is the clock that is compared with other nodes'. Default time.Now.
 	Now func() time.Time
 	Log *slog.Logger // default: nowhere
@@ -51,16 +52,17 @@ type Former struct {
 }
 
 const (
-	lookFirst = 100 * time.Millisecond // from one look at the other nodes to the next
-	lookMost  = time.Second
-	askWait   = 3 * time.Second // for the answer of one node
-	sayAgain  = 30 * time.Second
+	askWait  = 3 * time.Second // for the answer of one node
+	sayAgain = 30 * time.Second
 )
 
 // New makes the Former of a node whose Record has begun.
 func New(cfg Config, record *Record) *Former {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Pace == 0 {
+		cfg.Pace = 100 * time.Millisecond
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -92,7 +94,7 @@ func (f *Former) lookAgain() {
 // impossible.
 func (f *Former) Run(ctx context.Context) error {
 	defer close(f.ended)
-	pause, said := lookFirst, notice{log: f.cfg.Log}
+	pause, said := f.cfg.Pace, notice{log: f.cfg.Log}
 	for f.record.Cluster() == "" {
 		waiting, err := f.look(ctx)
 		if err != nil {
@@ -108,11 +110,11 @@ func (f *Former) Run(ctx context.Context) error {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-			pause = min(2*pause, lookMost)
+			pause = min(2*pause, 10*f.cfg.Pace)
 		case <-f.again:
 			// Whoever makes the node look again is not to keep it busy.
 			select {
-			case <-time.After(lookFirst / 2):
+			case <-time.After(f.cfg.Pace / 2):
 			case <-ctx.Done():
 			}
 		case r := <-f.asked:
@@ -237,9 +239,8 @@ func (f *Former) sort(views []view) seen {
 	alias := ""
 	installs := map[string]bool{}
 	for _, v := range views {
-		var refusal *peer.Refusal
 		switch {
-		case errors.As(v.err, &refusal) && refusal.Reason == peer.ReasonSelf:
+		case itself(v):
 			alias = v.address
 		case v.err != nil:
 			s.absent = append(s.absent, v)

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
+	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -80,16 +82,25 @@ func (f *Former) reached(ctx context.Context, founders []Node) (waiting string) 
 	var addresses []string
 	var meant []Node
 	for _, n := range founders {
-		if n.Name != f.cfg.Self.Name && !slices.Contains(f.cfg.Join, n.Address) {
+		if !slices.Contains(f.cfg.Join, n.Address) {
 			addresses, meant = append(addresses, n.Address), append(meant, n)
 		}
 	}
 	for i, v := range f.see(ctx, addresses) {
+		if meant[i].Name == f.cfg.Self.Name && itself(v) {
+			continue
+		}
 		if err := is(v, meant[i]); err != nil {
 			return err.Error()
 		}
 	}
 	return ""
+}
+
+// itself tells whether what was seen at an address is this node.
+func itself(v view) bool {
+	var refusal *peer.Refusal
+	return errors.As(v.err, &refusal) && refusal.Reason == peer.ReasonSelf
 }
 
 // is says why it was not a node that was seen at its address.

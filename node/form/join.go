@@ -80,6 +80,9 @@ func (f *Former) Verify(ctx context.Context) error {
 		case v.err == nil && v.answer.Standing == StandingTaken:
 			return f.memberObstacle(v, v)
 		case v.err == nil && v.answer.Cluster != "":
+			if err := f.clockObstacle(v); err != nil {
+				f.cfg.Log.Error("the node goes on all the same", "error", err)
+			}
 			return nil
 		case against == nil:
 			against = refused(v)

@@ -21,7 +21,8 @@ type Keeper struct {
 }
 
 const (
-	keepAgain = time.Second // from one look at the members to the next
+	keepAgain  = time.Second // from one look at the members to the next
+	leaveAgain = 50 * time.Millisecond
 	// keepWait bounds a step: it is tried again.
 	keepWait = 10 * time.Second
 	// joinWait bounds how long a node waits to be taken in; within it the control
@@ -74,6 +75,7 @@ func (k *Keeper) removed(ctx context.Context) error {
 	if ok && m.Install == k.former.record.Identity().Install {
 		k.member = true
 	} else if k.member { // and not only one that reads what was before it joined
+		k.leave(ctx)
 		return k.errRemoved()
 	}
 	if _, led := k.group.Leader(); led {
@@ -101,6 +103,27 @@ func (k *Keeper) removed(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// leave has another node lead the control group, if this one does, and waits until
+// it is no server of it: without it the others may be too few to agree on that.
+func (k *Keeper) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, keepWait)
+	defer cancel()
+	for ctx.Err() == nil {
+		if _, ok := k.server(k.former.cfg.Self.Name); !ok {
+			return
+		}
+		if k.group.IsLeader() {
+			if err := k.group.TransferLeadership(ctx); err != nil {
+				k.log.Warn("the control group is not led by another node yet", "error", err)
+			}
+		}
+		select {
+		case <-time.After(leaveAgain):
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (k *Keeper) errRemoved() error {
@@ -274,11 +297,8 @@ func (k *Keeper) servers(ctx context.Context) error {
 		}
 	}
 	for _, s := range k.group.Servers() {
-		if _, ok := state.Members[s.Name]; ok {
+		if _, ok := state.Members[s.Name]; ok || s.Name == k.former.cfg.Self.Name { // which leaves by itself
 			continue
-		}
-		if s.Name == k.former.cfg.Self.Name {
-			return k.group.TransferLeadership(ctx) // who leads then removes this one
 		}
 		if err := k.group.RemoveServer(ctx, s.Name); err != nil {
 			return err

@@ -122,6 +122,21 @@ func (r *Record) Begin(listen, advertise string) error {
 	return r.write(id)
 }
 
+// Forget makes the folder one that was never a clustered node's. It belongs to no
+// cluster.
+func (r *Record) Forget() error {
+	if id := r.Identity(); id.Install == "" {
+		return nil
+	}
+	b := r.db.NewBatch()
+	b.Delete(recordKey())
+	if err := r.db.Commit(b, true); err != nil {
+		return fmt.Errorf("forget that the node was to be a cluster's: %w", err)
+	}
+	r.now.Store(&Identity{})
+	return nil
+}
+
 // belong makes the folder a cluster's, for ever.
 func (r *Record) belong(cluster string, founding *Founding) error {
 	id := r.Identity()

@@ -1,0 +1,194 @@
+package form_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// ahead has a node's clock go wrong.
+func (n *node) ahead(d time.Duration) *node {
+	n.cfg.Now = func() time.Time { return time.Now().Add(d) }
+	return n
+}
+
+func refuses(t *testing.T, err *spec.Error, code spec.Code, says, hint string) {
+	t.Helper()
+	if err.Code != code || !contains(err.Error(), says) || !contains(err.Hint, hint) {
+		t.Errorf("error %s: %v\nhint: %s\nwant %s that says %q and hints at %q", err.Code, err, err.Hint, code, says, hint)
+	}
+}
+
+func TestTheNodeThatComesLaterGivesUpForWhatIsWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		later      func(w *world) *node
+		code       spec.Code
+		says, hint string
+	}{
+		"another number of nodes": {
+			func(w *world) *node { return w.add("n3", "h3:1", 5, three...) },
+			spec.CodeConflict, "this node expects 5 nodes to found the cluster, node n", "--bootstrap-expect",
+		},
+		"a name twice": {
+			func(w *world) *node { return w.add("n2", "h3:1", 3, three...) },
+			spec.CodeConflict, `at h2:1 refuses this one: both nodes are named "n2"`, "--name",
+		},
+		"a clock that is far off": {
+			func(w *world) *node { return w.add("n3", "h3:1", 3, three...).ahead(11 * time.Minute) },
+			spec.CodePrecondition, "11m0s apart", "NTP",
+		},
+		"a clock that is far behind": {
+			func(w *world) *node { return w.add("n3", "h3:1", 3, three...).ahead(-11 * time.Minute) },
+			spec.CodePrecondition, "11m0s apart", "NTP",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			a := w.add("n1", "h1:1", 3, three...).start()
+			b := w.add("n2", "h2:1", 3, three...).start()
+			defer w.end(a, b)
+			a.waits("2 of 3 nodes are there")
+			b.waits("founds the cluster once 3 nodes are there")
+			later := c.later(w).start()
+			defer w.end(later)
+			refuses(t, later.fails(), c.code, c.says, c.hint)
+			if name == "a name twice" {
+				return // who is refused by name can't be asked when it came, and both are new
+			}
+			right := w.add("n3", "h3:1", 3, three...)
+			w.end(later)
+			defer w.end(right.start())
+			if a.finds() != right.finds() {
+				t.Error("the one that was right is in another cluster")
+			}
+		})
+	}
+}
+
+func TestAnAddressThatIsAnothersIsRefused(t *testing.T) {
+	w := newWorld(t)
+	a := w.add("n1", "h1:1", 3, three...).start()
+	b := w.add("n2", "h2:1", 3, three...)
+	b.at, b.cfg.Self.Address = "h2:1", "h1:1"
+	b.start()
+	defer w.end(a, b)
+	// The one whose address it is came first, and waits.
+	a.waits("node n2 at h1:1 has the name or the address of another")
+}
+
+func TestAFounderThatIsNotWhereItSaysIsWaitedFor(t *testing.T) {
+	for name, alias := range map[string]string{"the one that decides": "a:1", "another one": "z:1"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			a := w.add("n1", "h1:1", 2, "h1:1", alias).start()
+			b := w.add("n2", "wrong:1", 2, "h1:1", alias)
+			b.at = alias
+			b.start()
+			defer w.end(a, b)
+			decides := a
+			if alias == "a:1" {
+				decides = b
+			}
+			decides.waits("node n2 is not reached at wrong:1, where it says it is")
+		})
+	}
+}
+
+func TestANodeWhoseNameWasTakenIsRefused(t *testing.T) {
+	w := newWorld(t)
+	a := w.add("n1", "h1:1", 2, "h1:1", "h2:1").start()
+	b := w.add("n2", "h2:1", 2, "h1:1", "h2:1").start()
+	defer w.end(a)
+	a.finds()
+	b.finds()
+	w.end(b)
+	again := w.add("n2", "h2:1", 2, "h1:1", "h2:1").start() // with another disk
+	defer w.end(again)
+	refuses(t, again.fails(), spec.CodeConflict, "has a node n2 with another data folder", "pheromone cluster remove n2")
+}
+
+func TestAddressesOfTwoClustersAreRefused(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.add("n1", "h1:1", 1).start(), w.add("n2", "h2:1", 1).start()
+	defer w.end(a, b)
+	a.finds()
+	b.finds()
+	c := w.add("n3", "h3:1", 0, "h1:1", "h2:1").start()
+	defer w.end(c)
+	refuses(t, c.fails(), spec.CodeConflict, "the addresses to join are those of two clusters: node n1 at h1:1", "--join")
+}
+
+func TestDataOfAnotherClusterIsRefused(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.add("n1", "h1:1", 1).start(), w.add("n2", "h2:1", 1).start()
+	defer w.end(a, b)
+	a.finds()
+	b.finds()
+	b.cfg.Join = []string{"h1:1"}
+	w.end(b)
+	b.start()
+	b.finds()
+	err := b.former.Verify(t.Context())
+	if spec.CodeOf(err) != spec.CodeConflict || !contains(err.Error(), "different clusters") {
+		t.Errorf("the other cluster's node was met: %v", err)
+	}
+	if err := a.former.Verify(t.Context()); err != nil {
+		t.Errorf("without addresses: %v", err)
+	}
+}
+
+func TestAClockThatIsOddIsTold(t *testing.T) {
+	w := newWorld(t)
+	log := &lines{}
+	a := w.add("n1", "h1:1", 2, "h1:1", "h2:1")
+	a.cfg.Log = slog.New(slog.NewTextHandler(log, nil))
+	b := w.add("n2", "h2:1", 2, "h1:1", "h2:1").ahead(2 * time.Minute)
+	defer w.end(a.start(), b.start())
+	if a.finds() != b.finds() {
+		t.Error("they are in different clusters")
+	}
+	if !contains(log.String(), `"the clocks of two nodes are apart" node=n1 other=n2 apart=2m0s`) {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
+func TestWhatIsSaidOfTheOtherNodesIsBounded(t *testing.T) {
+	w := newWorld(t)
+	a := w.add("n1", "h1:1", 0).start()
+	defer w.end(a)
+	var seeds []string
+	for i := range 2000 {
+		seeds = append(seeds, fmt.Sprint("h", i, ":1"))
+	}
+	b := w.add("n2", "h2:1", 0)
+	defer w.end(b.start())
+	b.waits("none of the nodes")
+	hello := map[string]any{"seeds": seeds}
+	var answer any
+	if err := w.ask(t.Context(), b, "h1:1", "hello", hello, &answer); spec.CodeOf(err) != spec.CodeInvalid {
+		t.Errorf("error %v", err)
+	}
+}
+
+// lines is a log.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
