@@ -187,21 +187,22 @@ func (f *Former) look(ctx context.Context) (waiting string, err error) {
 	return f.found(ctx, s)
 }
 
-// others are the addresses that this node was given, without its own.
-func (f *Former) others() []string {
-	var others []string
+// addresses are those that this node was given and its own, where nobody else
+// should be.
+func (f *Former) addresses() []string {
+	addresses := []string{f.cfg.Self.Address}
 	for _, address := range f.cfg.Join {
-		if address != f.cfg.Self.Address && !slices.Contains(others, address) {
-			others = append(others, address)
+		if !slices.Contains(addresses, address) {
+			addresses = append(addresses, address)
 		}
 	}
-	return others
+	return addresses
 }
 
 // lookAround looks at the other nodes once, and takes this one into the cluster that
 // it sees, if it sees one.
 func (f *Former) lookAround(ctx context.Context) (s seen, waiting string, err error) {
-	views := f.see(ctx, f.others())
+	views := f.see(ctx, f.addresses())
 	if ctx.Err() != nil {
 		return s, "", ctx.Err()
 	}
@@ -228,6 +229,7 @@ type seen struct {
 	members []view   // of a cluster
 	waiting []view   // those that belong to none, each once
 	absent  []view   // where nobody answers as a node that can be talked to
+	instead *view    // another node at this one's address
 	seeds   []string // the addresses that were given and this node's own, in order
 	first   bool     // the first of them is this node's own
 }
@@ -241,7 +243,12 @@ func (f *Former) sort(views []view) seen {
 	for _, v := range views {
 		switch {
 		case itself(v):
-			alias = v.address
+			if v.address != own {
+				alias = v.address
+			}
+		case v.address == own && v.err == nil:
+			s.instead = &v
+		case v.address == own && refused(v) == nil: // others may reach it all the same
 		case v.err != nil:
 			s.absent = append(s.absent, v)
 		case v.answer.Cluster != "":

@@ -75,7 +75,7 @@ func (f *Former) belong(v view) error {
 // needs to be there.
 func (f *Former) Verify(ctx context.Context) error {
 	var against error
-	for _, v := range f.see(ctx, f.others()) {
+	for _, v := range f.see(ctx, f.addresses()) {
 		switch {
 		case v.err == nil && v.answer.Standing == StandingTaken:
 			return f.memberObstacle(v, v)

@@ -89,7 +89,7 @@ func (k *Keeper) removed(ctx context.Context) error {
 		return nil
 	}
 	k.lost = time.Now()
-	addresses := k.former.others()
+	addresses := k.former.addresses()
 	for name, m := range state.Members {
 		if name != self && !slices.Contains(addresses, m.Address) {
 			addresses = append(addresses, m.Address)

@@ -23,6 +23,10 @@ const newcomer = 30 * time.Second
 
 // obstacle returns what stands in the way of this node and can't go away by waiting.
 func (f *Former) obstacle(s seen) error {
+	if v := s.instead; v != nil {
+		return spec.Errorf(spec.CodeConflict, "node %s is at %s, which is the address that this node tells others", v.answer.Node.Name, v.address).
+			WithHint("give each node a --peer-advertise of its own")
+	}
 	for _, v := range s.absent {
 		if err := refused(v); err != nil && time.Since(f.began) < newcomer {
 			return err
@@ -84,9 +88,6 @@ func (f *Former) waitingObstacle(v view) error {
 	case v.answer.Expect > 0 && f.cfg.Expect > 0 && v.answer.Expect != f.cfg.Expect:
 		return spec.Errorf(spec.CodeConflict, "this node expects %d nodes to found the cluster, node %s at %s expects %d", f.cfg.Expect, n.Name, v.address, v.answer.Expect).
 			WithHint("start all of them with the same --bootstrap-expect")
-	case n.Address == f.cfg.Self.Address:
-		return spec.Errorf(spec.CodeConflict, "node %s, reached at %s, says that it is at %s, which is this node's address", n.Name, v.address, n.Address).
-			WithHint("give each node a --peer-advertise of its own")
 	}
 	return f.clockObstacle(v)
 }

@@ -75,10 +75,8 @@ func TestAnAddressThatIsAnothersIsRefused(t *testing.T) {
 	a := w.add("n1", "h1:1", 3, three...).start()
 	b := w.add("n2", "h2:1", 3, three...)
 	b.at, b.cfg.Self.Address = "h2:1", "h1:1"
-	b.start()
-	defer w.end(a, b)
-	// The one whose address it is came first, and waits.
-	a.waits("node n2 at h1:1 has the name or the address of another")
+	defer w.end(a, b.start())
+	refuses(t, b.fails(), spec.CodeConflict, "node n1 is at h1:1, which is the address that this node tells others", "--peer-advertise")
 }
 
 func TestAFounderThatIsNotWhereItSaysIsWaitedFor(t *testing.T) {
