@@ -141,6 +141,15 @@ func TestAConnectionThatIsNotTakenIsToldWhy(t *testing.T) {
 	})
 }
 
+func TestAnAddressThatIsTheNodesOwnIsTold(t *testing.T) {
+	a := listen(t, "a")
+	_, err := a.Dial(timeout(t), peer.Calls, a.Address())
+	var refusal *peer.Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != peer.ReasonSelf {
+		t.Fatalf("error %v, want reason %d", err, peer.ReasonSelf)
+	}
+}
+
 // service answers the calls of a network.
 func service(t *testing.T, n *peer.Network, handle peer.Handler) {
 	t.Helper()
