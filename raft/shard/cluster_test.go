@@ -9,41 +9,56 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
 
 // cluster is three nodes in this process, with replicas 1 to 3 of shard 1.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	members map[uint64]string
 	nodes   map[uint64]*node
 	shards  map[uint64]*shard.Shard
+	wires   wires
 }
 
-func newCluster(t *testing.T, replicas ...uint64) *cluster {
+func newCluster(t testing.TB, replicas ...uint64) *cluster {
 	t.Helper()
 	c := &cluster{t: t, members: map[uint64]string{}, nodes: map[uint64]*node{}, shards: map[uint64]*shard.Shard{}}
 	for _, replica := range replicas {
 		c.members[replica] = freeAddress(t)
 	}
 	for _, replica := range replicas {
-		c.nodes[replica] = newNode(t, c.members[replica])
+		c.nodes[replica] = newNode(t, c.members[replica], c.wired)
 		c.shards[replica] = c.nodes[replica].start(1, replica, c.members)
 	}
 	return c
 }
 
+// addFirst makes replica 1 alone, whose log is cut every so many entries.
+func (c *cluster) addFirst(snapshotEntries int) {
+	c.t.Helper()
+	c.members[1] = freeAddress(c.t)
+	n := newNode(c.t, c.members[1], c.wired, func(n *node) { n.cfg.SnapshotEntries = snapshotEntries })
+	c.nodes[1], c.shards[1] = n, n.start(1, 1, c.members)
+}
+
 // leadAny returns the term of whichever replica comes to lead.
 func (c *cluster) leadAny() (uint64, *shard.Term) {
 	c.t.Helper()
+	return leadAny(c.t, c.shards)
+}
+
+func leadAny(t testing.TB, replicas map[uint64]*shard.Shard) (uint64, *shard.Term) {
+	t.Helper()
 	type won struct {
 		replica uint64
 		term    *shard.Term
 	}
-	ctx, cancel := context.WithCancel(withTimeout(c.t))
+	ctx, cancel := context.WithCancel(withTimeout(t))
 	defer cancel()
-	first := make(chan won, len(c.shards))
-	for replica, s := range c.shards {
+	first := make(chan won, len(replicas))
+	for replica, s := range replicas {
 		go func() {
 			term, err := s.Lead(ctx)
 			if err != nil {
@@ -53,14 +68,14 @@ func (c *cluster) leadAny() (uint64, *shard.Term) {
 		}()
 	}
 	var winner won
-	for range c.shards {
+	for range replicas {
 		if w := <-first; w.replica != 0 {
 			winner = w
 			cancel()
 		}
 	}
 	if winner.replica == 0 {
-		c.t.Fatal("no replica came to lead")
+		t.Fatal("no replica came to lead")
 	}
 	return winner.replica, winner.term
 }
@@ -74,7 +89,7 @@ func (c *cluster) waitEqual() {
 		if err := s.ReadIndex(ctx); err != nil {
 			c.t.Fatalf("read index on replica %d: %v", replica, err)
 		}
-		got := dump(c.t, c.nodes[replica].db)
+		got := dump(c.t, c.nodes[replica].db, 1)
 		if want == nil {
 			want = got
 		}
@@ -84,10 +99,10 @@ func (c *cluster) waitEqual() {
 	}
 }
 
-func dump(t testing.TB, db *store.DB) []byte {
+func dump(t testing.TB, db *store.DB, id spec.ShardID) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	lower, upper := store.Bounds(store.AppendEventsPrefix(nil, 1))
+	lower, upper := store.Bounds(store.AppendEventsPrefix(nil, id))
 	if err := db.Scan(lower, upper, func(k, v []byte) bool {
 		fmt.Fprintf(&out, "%x=%x\n", k, v)
 		return true
@@ -111,6 +126,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 }
 
 func TestThreeReplicasHoldTheSame(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	leader, term := c.leadAny()
 	for i := range 50 {
@@ -125,6 +141,7 @@ func TestThreeReplicasHoldTheSame(t *testing.T) {
 }
 
 func TestATransferEndsTheTermAndTheNextLeaderGoesOn(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	old, term := c.leadAny()
 	for i := range 20 {
@@ -172,6 +189,7 @@ func TestATransferEndsTheTermAndTheNextLeaderGoesOn(t *testing.T) {
 }
 
 func TestTheOthersGoOnWhenTheLeaderIsGone(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	old, term := c.leadAny()
 	mustPropose(t, term, 1)
@@ -192,14 +210,9 @@ func TestTheOthersGoOnWhenTheLeaderIsGone(t *testing.T) {
 }
 
 func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
-	c.members[1] = freeAddress(t)
-	c.nodes[1] = newNode(t, c.members[1])
-	c.nodes[1].close()
-	c.nodes[1].cfg.SnapshotEntries = 1000
-	c.nodes[1].open()
-	c.shards[1] = c.nodes[1].start(1, 1, c.members)
-
+	c.addFirst(1000)
 	term := lead(t, c.shards[1])
 	pending := make(chan error, 4000)
 	for i := range cap(pending) {
@@ -220,7 +233,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 		for _, n := range c.nodes {
 			n.host.SetAddress(1, replica, c.members[replica])
 		}
-		n := newNode(t, c.members[replica])
+		n := newNode(t, c.members[replica], c.wired)
 		s, err := n.host.Join(1, replica, c.members)
 		if err != nil {
 			t.Fatal(err)

@@ -52,6 +52,7 @@ func twoShards(t *testing.T) *node {
 }
 
 func TestADroppedReplicaLeavesNothingAndItsNumberIsUsedUp(t *testing.T) {
+	t.Parallel()
 	n := twoShards(t)
 	for range 2 { // it may be repeated
 		if err := n.host.Drop(1, 1); err != nil {
@@ -89,6 +90,7 @@ func TestADroppedReplicaLeavesNothingAndItsNumberIsUsedUp(t *testing.T) {
 }
 
 func TestADropThatWasCutShortIsEnded(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		logToo bool
@@ -127,6 +129,7 @@ func TestADropThatWasCutShortIsEnded(t *testing.T) {
 }
 
 func TestAReplicaThatHasLostWhatItHadIsRefusedAndTheOthersGoOn(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		lose func(t *testing.T, n *node)
@@ -162,6 +165,7 @@ func TestAReplicaThatHasLostWhatItHadIsRefusedAndTheOthersGoOn(t *testing.T) {
 }
 
 func TestARaftLogThatIsOlderThanTheStoreIsRefused(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "")
 	fill(t, lead(t, sole(n)), 10)
 	n.close()
@@ -177,6 +181,7 @@ func TestARaftLogThatIsOlderThanTheStoreIsRefused(t *testing.T) {
 }
 
 func TestTheReplicaOfAnOlderVersionIsTakenOver(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "")
 	mustPropose(t, lead(t, sole(n)), 1)
 	n.close()

@@ -73,6 +73,10 @@ func (s *Shard) checkLog() error {
 	return nil
 }
 
+// emptySnapshotBytes is the size of a snapshot's file that dragonboat has cut down:
+// a header, an empty table of sessions, a checksum and the file's end.
+const emptySnapshotBytes = 1024 + 16 + 4 + 16
+
 func (s *Shard) compare(reader dragonboat.ReadonlyLogReader) error {
 	meta, err := s.host.db.Meta(s.id)
 	restoring := errors.Is(err, store.ErrRestoring)
@@ -95,7 +99,7 @@ func (s *Shard) compare(reader dragonboat.ReadonlyLogReader) error {
 	}
 	// A snapshot of another replica that was not restored to its end is restored
 	// again. Its file is cut down once it is.
-	if size, err := s.snapshotBytes(snapshot); err != nil || snapshot.Dummy || size < snapshot.FileSize {
+	if size, err := s.snapshotBytes(snapshot); err != nil || snapshot.Dummy || size <= emptySnapshotBytes {
 		return lost(s.id, s.replica, "the store has entries up to %d and its raft log begins behind %d", meta.Applied, snapshot.OnDiskIndex)
 	}
 	return nil
@@ -103,7 +107,7 @@ func (s *Shard) compare(reader dragonboat.ReadonlyLogReader) error {
 
 // snapshotBytes returns the size of a snapshot's file. The path that the snapshot
 // names is of when it came: the folder may have moved since.
-func (s *Shard) snapshotBytes(snapshot raftpb.Snapshot) (uint64, error) {
+func (s *Shard) snapshotBytes(snapshot raftpb.Snapshot) (int64, error) {
 	dir := os.DirFS(s.host.cfg.Dir)
 	name := path.Join("*", "*", "*", fmt.Sprintf("snapshot-%d-%d", s.id, s.replica),
 		filepath.Base(filepath.Dir(snapshot.Filepath)), filepath.Base(snapshot.Filepath))
@@ -115,7 +119,7 @@ func (s *Shard) snapshotBytes(snapshot raftpb.Snapshot) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return uint64(info.Size()), nil
+	return info.Size(), nil
 }
 
 func (s *Shard) newMachine(uint64, uint64) statemachine.IOnDiskStateMachine {

@@ -10,11 +10,17 @@ import (
 func (c *cluster) addLearner(leader, replica uint64) {
 	c.t.Helper()
 	c.members[replica] = freeAddress(c.t)
+	c.addLearnerAt(leader, replica)
+}
+
+// addLearnerAt does so where the members say it is.
+func (c *cluster) addLearnerAt(leader, replica uint64) {
+	c.t.Helper()
 	must(c.t, c.shards[leader].AddReplica(withTimeout(c.t), replica, c.members[replica]))
 	for _, n := range c.nodes {
 		n.host.SetAddress(1, replica, c.members[replica])
 	}
-	n := newNode(c.t, c.members[replica])
+	n := newNode(c.t, c.members[replica], c.wired)
 	s, err := n.host.Join(1, replica, c.members)
 	must(c.t, err)
 	c.nodes[replica], c.shards[replica] = n, s
@@ -23,6 +29,7 @@ func (c *cluster) addLearner(leader, replica uint64) {
 // The log of a replica that joined has its time as a learner in it, and is gone
 // through again when it starts.
 func TestALearnerKeepsItsPlaceOverRestarts(t *testing.T) {
+	t.Parallel()
 	start := func(n *node, c *cluster) (*shard.Shard, error) { return n.host.Start(1, 4, c.members) }
 	join := func(n *node, c *cluster) (*shard.Shard, error) { return n.host.Join(1, 4, c.members) }
 	for _, test := range []struct {

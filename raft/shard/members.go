@@ -123,10 +123,45 @@ func (s *Shard) slowDown() error {
 }
 
 // TransferTo hands the lead to another replica, which has to be alive: what is
-// proposed to a dead one is lost. Let batches in flight end first. It returns
-// once the other replica leads.
+// proposed to a dead one is lost. It returns once the other replica leads.
+//
+// While it lasts, the term of this replica takes no batches, and Propose waits:
+// those under way end first, because dragonboat drops what comes in the middle of a
+// transfer, and has a replica that is behind decline the lead. ProposeTimeout
+// bounds it.
 func (s *Shard) TransferTo(ctx context.Context, replica uint64) error {
-	// The leader gives a transfer up when the other replica does not catch up
+	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
+	defer cancel()
+	var err error
+	select {
+	case s.transfers <- struct{}{}:
+		err = s.transfer(ctx, replica)
+		<-s.transfers
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, err)
+	}
+	return nil
+}
+
+func (s *Shard) transfer(ctx context.Context, replica uint64) error {
+	s.mu.Lock()
+	t := s.mu.term
+	s.mu.Unlock()
+	if t != nil && t.Err() == nil {
+		resume, err := t.pause(ctx)
+		defer resume()
+		if err != nil {
+			return err
+		}
+	}
+	// The others apply a moment later what is applied here.
+	if err := s.pause(ctx, nil); err != nil {
+		return err
+	}
+	// The leader gives a transfer up when the other replica does not take over
 	// within an election, without a word: ask again then.
 	again := time.NewTicker(2 * time.Duration(s.host.cfg.ElectionTicks) * s.host.cfg.RTT)
 	defer again.Stop()
@@ -139,7 +174,7 @@ func (s *Shard) TransferTo(ctx context.Context, replica uint64) error {
 		}
 		if ask {
 			if err := s.host.node.RequestLeaderTransfer(uint64(s.id), replica); err != nil {
-				return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, err)
+				return err
 			}
 		}
 		ask = false
@@ -148,9 +183,9 @@ func (s *Shard) TransferTo(ctx context.Context, replica uint64) error {
 		case <-again.C:
 			ask = true
 		case <-ctx.Done():
-			return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, ctx.Err())
+			return ctx.Err()
 		case <-s.closing:
-			return fmt.Errorf("transfer the lead of shard %d to replica %d: %w", s.id, replica, errClosed)
+			return errClosed
 		}
 	}
 }

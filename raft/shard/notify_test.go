@@ -29,6 +29,7 @@ func waitKey(t *testing.T, n *node, s *shard.Shard, i int) {
 }
 
 func TestThoseWhoWatchAFollowerAreWokenByEachEntry(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	leader, term := c.leadAny()
 	for i := range 20 {
@@ -42,6 +43,7 @@ func TestThoseWhoWatchAFollowerAreWokenByEachEntry(t *testing.T) {
 }
 
 func TestThoseWhoWaitForALeaderAreWokenByTheElection(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	old, term := c.leadAny()
 	mustPropose(t, term, 1)

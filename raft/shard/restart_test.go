@@ -15,10 +15,11 @@ import (
 )
 
 func TestEveryAcknowledgedBatchIsThereOnceAfterEachRestart(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "")
 	random := rand.New(rand.NewPCG(1, 2))
 	next, lastEpoch := 0, uint64(0)
-	for round := range 20 {
+	for round := range 12 {
 		s := sole(n)
 		term := lead(t, s)
 		if term.Epoch() <= lastEpoch {
@@ -67,6 +68,7 @@ func TestEveryAcknowledgedBatchIsThereOnceAfterEachRestart(t *testing.T) {
 }
 
 func TestTheLogsOpenAfterTheHostWasRenamed(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "")
 	mustPropose(t, lead(t, sole(n)), 1)
 	n.close()
@@ -100,6 +102,7 @@ func pretendHostName(t *testing.T, dir, name string) {
 }
 
 func TestTheAddressMayChangeBetweenStarts(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, freeAddress(t))
 	mustPropose(t, lead(t, sole(n)), 1)
 	n.close()
@@ -113,6 +116,7 @@ func TestTheAddressMayChangeBetweenStarts(t *testing.T) {
 }
 
 func TestAStoreAndRaftLogsThatDoNotBelongTogetherAreRefused(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		damage func(t *testing.T, n *node)

@@ -28,8 +28,9 @@ type Shard struct {
 	closing   chan struct{}
 	closeOnce sync.Once
 
-	leading sync.Mutex // held by Lead
-	mu      struct {
+	leading   sync.Mutex    // held by Lead
+	transfers chan struct{} // has room for one
+	mu        struct {
 		sync.Mutex
 		leader   uint64 // 0 while none is known
 		raftTerm uint64
@@ -49,6 +50,8 @@ func newShard(h *Host, id spec.ShardID, replica uint64) *Shard {
 		replica: replica,
 		session: h.node.GetNoOPSession(uint64(id)),
 		closing: make(chan struct{}),
+
+		transfers: make(chan struct{}, 1),
 	}
 	s.mu.changed = make(chan struct{})
 	return s

@@ -3,6 +3,7 @@ package shard_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -18,7 +19,13 @@ import (
 	"github.com/pheromone-run/pheromone/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Clusters wait for elections far more than they compute.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // node is a store and a host in one folder.
 type node struct {
@@ -28,9 +35,10 @@ type node struct {
 	db   *store.DB
 	host *shard.Host
 	net  *peer.Network // nil of a node without an address
+	dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
-func newNode(t testing.TB, address string) *node {
+func newNode(t testing.TB, address string, change ...func(*node)) *node {
 	t.Helper()
 	dir := t.TempDir()
 	n := &node{t: t, dir: dir, cfg: shard.HostConfig{
@@ -38,6 +46,9 @@ func newNode(t testing.TB, address string) *node {
 		Address: address,
 		Fatal:   func(err error) { t.Errorf("fatal: %v", err) },
 	}}
+	for _, c := range change {
+		c(n)
+	}
 	n.open()
 	t.Cleanup(n.close)
 	return n
@@ -49,7 +60,7 @@ func (n *node) open() {
 	n.cfg.Network, n.net = nil, nil
 	if n.cfg.Address != "" {
 		var err error
-		if n.net, err = peer.Listen(peer.Config{Address: n.cfg.Address, Node: n.dir, Cluster: func() string { return "test" }}); err != nil {
+		if n.net, err = peer.Listen(peer.Config{Address: n.cfg.Address, Node: n.dir, Cluster: func() string { return "test" }, Dialer: n.dial}); err != nil {
 			n.t.Fatal(err)
 		}
 		n.cfg.Network = n.net.On(peer.Shards)
@@ -99,7 +110,7 @@ func sole(n *node) *shard.Shard { return n.start(1, 1, map[uint64]string{1: n.cf
 
 func withTimeout(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -134,7 +145,7 @@ func propose(t testing.TB, term *shard.Term, body []byte) error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a batch was never reported")
 		return nil
 	}

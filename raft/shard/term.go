@@ -140,6 +140,28 @@ func (t *Term) enqueue(p *proposal, command []byte) error {
 	}
 }
 
+// pause has Propose wait, and waits until every batch that was proposed is
+// reported, or the term is over. resume has to be called in any case.
+func (t *Term) pause(ctx context.Context) (resume func(), err error) {
+	held := 0
+	resume = func() {
+		for range held {
+			<-t.slots
+		}
+	}
+	for held < maxInFlight {
+		select {
+		case t.slots <- struct{}{}:
+			held++
+		case <-t.over:
+			return resume, nil
+		case <-ctx.Done():
+			return resume, ctx.Err()
+		}
+	}
+	return resume, nil
+}
+
 // Done is closed once the term is over and every batch is reported.
 func (t *Term) Done() <-chan struct{} { return t.done }
 

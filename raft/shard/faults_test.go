@@ -1,0 +1,203 @@
+package shard_test
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pheromone-run/pheromone/raft/shard"
+)
+
+func TestNothingIsLostOrDoneTwiceWhenLeadersAreKilled(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 3, quick)
+	f.w.progress(f.ids...)
+	for round := range 4 {
+		killed := f.leaderOf(f.ids[round%len(f.ids)])
+		f.kill(killed)
+		f.w.progress(f.ids...)
+		f.nodes[killed].open()
+		f.start(killed)
+	}
+	f.check()
+}
+
+func TestAllAreKilledAndStartAgainAtOtherAddresses(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2, quick)
+	f.w.progress(f.ids...)
+	killed := replicasOf(f)
+	for _, replica := range killed {
+		f.kill(replica)
+	}
+	for _, replica := range killed {
+		f.members[replica] = freeAddress(t)
+	}
+	for _, replica := range killed {
+		f.nodes[replica].cfg.Address = f.members[replica]
+		f.nodes[replica].open()
+		f.start(replica)
+	}
+	f.w.progress(f.ids...)
+	// One alone moves; the others are told.
+	f.kill(2)
+	f.members[2] = freeAddress(t)
+	f.nodes[2].cfg.Address = f.members[2]
+	f.nodes[2].open()
+	f.start(2)
+	f.moved(2)
+	f.w.progress(f.ids...)
+	f.check()
+}
+
+func TestALeaderThatIsCutOffIsReplacedAndDoesNotComeBackAsOne(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		fault func(*wire)
+	}{
+		{"connections break", cutWire},
+		{"messages come late", stallWire},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFleet(t, 2, quick)
+			f.w.progress(f.ids...)
+			old := f.leaderOf(1)
+			epoch := f.held[old][1].Status().Epoch
+			f.around(old, c.fault)
+			eventually(t, "another replica leads", func() bool {
+				for replica, held := range f.held {
+					if st := held[1].Status(); replica != old && st.Epoch > epoch && st.Leader == replica {
+						return true
+					}
+				}
+				return false
+			})
+			f.w.progress(f.ids...)
+			f.around(old, mendWire)
+			f.w.progress(f.ids...)
+			eventually(t, "the one that was cut off follows", func() bool {
+				return f.held[old][1].Status().Epoch > epoch
+			})
+			f.check()
+		})
+	}
+}
+
+func TestWritesGoOnOverConnectionsThatAreSlowAndBreak(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2, quick)
+	for replica := range f.members {
+		f.around(replica, func(w *wire) {
+			w.set(func(w *wire) { w.bytesPerSec, w.breakAfter, w.cut = 2<<20, 64<<10, true })
+			w.set(func(w *wire) { w.cut = false }) // those that are open break now
+		})
+	}
+	eventually(t, "connections have broken", func() bool {
+		broken := 0
+		for replica := range f.members {
+			f.around(replica, func(w *wire) { w.Lock(); broken += w.broken; w.Unlock() })
+		}
+		return broken >= 6
+	})
+	f.w.progress(f.ids...)
+	for replica := range f.members {
+		f.around(replica, mendWire)
+	}
+	f.w.progress(f.ids...)
+	f.check()
+}
+
+func TestTheLeadIsHandedOverUnderLoad(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 2, quick)
+	f.w.progress(f.ids...)
+	for range 6 {
+		for _, id := range f.ids {
+			leader := f.leaderOf(id)
+			if err := f.held[leader][id].TransferTo(withTimeout(t), leader%3+1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.w.progress(f.ids...)
+	}
+	f.check()
+}
+
+func TestReadersOfEveryReplicaSeeWhatWasReportedBefore(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1, quick)
+	f.w.progress(1)
+	var readers sync.WaitGroup
+	ctx := withTimeout(t)
+	for replica, held := range f.held {
+		for range 8 {
+			readers.Go(func() {
+				for range 40 {
+					f.w.mu.Lock()
+					var epoch, seq uint64
+					for e, s := range f.w.mu.acked[1] {
+						if e >= epoch {
+							epoch, seq = e, s
+						}
+					}
+					f.w.mu.Unlock()
+					if err := held[1].ReadIndex(ctx); err != nil {
+						t.Errorf("read index on replica %d: %v", replica, err)
+						return
+					}
+					if ok, err := f.nodes[replica].db.Has(writtenKey(1, epoch, seq)); err != nil || !ok {
+						t.Errorf("replica %d does not have batch %d of epoch %d, which was reported before: %v", replica, seq, epoch, err)
+						return
+					}
+				}
+			})
+		}
+	}
+	readers.Wait()
+	f.check()
+}
+
+func TestAReplicaThatWasAwayForLongGetsASnapshotWhileWritesGoOn(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1, quick, oftenCut)
+	f.w.progress(1)
+	away := f.leaderOf(1)
+	f.kill(away)
+	gone := f.w.totals()[1]
+	eventually(t, "the log is cut", func() bool { return f.w.totals()[1] > gone+4000 })
+	f.nodes[away].open()
+	f.start(away)
+	f.w.progress(1)
+	f.check()
+}
+
+func TestAReplicaThatWasRemovedDisturbsNobody(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1, func(n *node) { n.cfg.RTT = 40 * time.Millisecond }) // no election by mere load
+	f.w.progress(1)
+	leader := f.leaderOf(1)
+	removed := leader%3 + 1
+	f.around(removed, cutWire) // it does not learn that it is removed
+	if err := f.held[leader][1].RemoveReplica(withTimeout(t), removed); err != nil {
+		t.Fatal(err)
+	}
+	term := f.held[leader][1].Status().RaftTerm
+	f.around(removed, mendWire)
+	// It asks for votes again and again.
+	campaigns := f.held[removed][1]
+	eventually(t, "it knows no leader", func() bool { _, ok := campaigns.Leader(); return !ok })
+	for range 10 {
+		f.w.progress(1)
+	}
+	if st := f.held[leader][1].Status(); st.RaftTerm != term || st.Leader != leader {
+		t.Errorf("replica %d led in term %d, now %d in %d", leader, term, st.Leader, st.RaftTerm)
+	}
+	must(t, f.nodes[removed].host.Drop(1, removed))
+	if _, err := f.nodes[removed].host.Start(1, removed, f.members); !errors.Is(err, shard.ErrLost) {
+		t.Errorf("start of the removed replica: %v", err)
+	}
+	delete(f.held, removed)
+	f.check()
+}
