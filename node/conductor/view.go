@@ -111,9 +111,9 @@ const (
 	// joinPatience is how long a replica that joins may be on a dead node: nothing is
 	// lost when another one joins instead.
 	joinPatience = 30 * time.Second
-	// strayPatience is how long a server may be no member: one that joins becomes a
-	// server a moment before.
-	strayPatience = 30 * time.Second
+	// strayPatience is how long a server may be no member: what is known of the servers
+	// may be newer than what is known of the members.
+	strayPatience = 5 * time.Second
 )
 
 const (
