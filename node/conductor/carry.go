@@ -87,9 +87,9 @@ func (c *Conductor) do(ctx context.Context, state *control.State, a Action) erro
 	case EndRebalance:
 		return c.apply(ctx, &control.Set{Key: RebalanceKey})
 	case HandOver:
-		return c.cfg.Control.TransferLeadership(ctx)
+		return c.control.TransferLeadership(ctx)
 	case RemoveServer:
-		return c.cfg.Control.RemoveServer(ctx, a.Node)
+		return c.control.RemoveServer(ctx, a.Node)
 	}
 	return c.server(ctx, state, a)
 }
@@ -98,7 +98,7 @@ func (c *Conductor) do(ctx context.Context, state *control.State, a Action) erro
 func (c *Conductor) server(ctx context.Context, state *control.State, a Action) error {
 	voter := a.Kind == PromoteVoter
 	address := state.Members[a.Node].Address
-	for _, s := range c.cfg.Control.Servers() {
+	for _, s := range c.control.Servers() {
 		if s.Name != a.Node {
 			continue
 		}
@@ -109,11 +109,11 @@ func (c *Conductor) server(ctx context.Context, state *control.State, a Action) 
 			address = s.Address
 		}
 	}
-	return c.cfg.Control.AddServer(ctx, a.Node, address, voter)
+	return c.control.AddServer(ctx, a.Node, address, voter)
 }
 
 func (c *Conductor) apply(ctx context.Context, command control.Command) error {
-	_, err := c.cfg.Control.Apply(ctx, command)
+	_, err := c.control.Apply(ctx, command)
 	return err
 }
 

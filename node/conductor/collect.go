@@ -50,7 +50,7 @@ type ReplicaStatus struct {
 // collect asks all members where they stand. The state is taken first: what the
 // nodes say is never older than what it is compared with.
 func (c *Conductor) collect(ctx context.Context, m *memory) View {
-	state := c.cfg.Control.State()
+	state := c.control.State()
 	answers := c.askAll(ctx, state.Members)
 	v := View{
 		Now: time.Now(), State: state, Nodes: make(map[string]Node, len(state.Members)), Shards: map[spec.ShardID]Shard{},
@@ -144,9 +144,9 @@ func (m *memory) node(name string, answer *Status, now time.Time, deadAfter time
 func (c *Conductor) serversNow(m *memory, state *control.State, now time.Time) []Server {
 	strays := map[string]time.Time{}
 	var servers []Server
-	for _, s := range c.cfg.Control.Servers() {
+	for _, s := range c.control.Servers() {
 		server := Server{Server: s}
-		server.Seen, _ = c.cfg.Control.LastContact(s.Name)
+		server.Seen, _ = c.control.LastContact(s.Name)
 		if _, member := state.Members[s.Name]; !member {
 			server.Stray = now
 			if since, ok := m.strays[s.Name]; ok {

@@ -52,7 +52,6 @@ type Held struct {
 // Config is the configuration of a Conductor. All but Settings and Log is required.
 type Config struct {
 	Node     string // this node's name
-	Control  Control
 	Call     Caller
 	Replicas Replicas
 	Settings Settings
@@ -62,7 +61,8 @@ type Config struct {
 // Conductor is a node's part in conducting: it answers the conductor of the
 // cluster, and is it while its node leads the control group.
 type Conductor struct {
-	cfg Config
+	cfg     Config
+	control Control // set by Run
 }
 
 // Rhythm of the work.
@@ -92,8 +92,8 @@ func New(cfg Config) (*Conductor, error) {
 	if cfg.Node == "" {
 		errs = append(errs, errors.New("the node has no name"))
 	}
-	if cfg.Control == nil || cfg.Call == nil || cfg.Replicas == nil {
-		errs = append(errs, errors.New("it needs the control group, a way to call nodes, and the replicas"))
+	if cfg.Call == nil || cfg.Replicas == nil {
+		errs = append(errs, errors.New("it needs a way to call nodes, and the replicas"))
 	}
 	if err := cfg.Settings.Validate(); err != nil {
 		errs = append(errs, err)
@@ -108,11 +108,13 @@ func New(cfg Config) (*Conductor, error) {
 	return &Conductor{cfg: cfg}, nil
 }
 
-// Run conducts whenever this node leads the control group, until ctx ends.
-func (c *Conductor) Run(ctx context.Context) {
+// Run conducts whenever this node leads the control group, until ctx ends. It is
+// called once.
+func (c *Conductor) Run(ctx context.Context, group Control) {
+	c.control = group
 	for ctx.Err() == nil {
-		changed := c.cfg.Control.LeaderChanged()
-		if c.cfg.Control.IsLeader() {
+		changed := c.control.LeaderChanged()
+		if c.control.IsLeader() {
 			c.conduct(ctx)
 			continue
 		}
@@ -136,7 +138,7 @@ func (c *Conductor) conduct(ctx context.Context) {
 	c.cfg.Log.Info("this node conducts the cluster")
 	m := newMemory(time.Now())
 	for ctx.Err() == nil {
-		changed := c.cfg.Control.Changed()
+		changed := c.control.Changed()
 		done := c.round(ctx, m)
 		c.pause(ctx, breath, nil)
 		if !done {
@@ -149,8 +151,8 @@ func (c *Conductor) conduct(ctx context.Context) {
 // waitDeposed waits until this node does not lead the control group.
 func (c *Conductor) waitDeposed(ctx context.Context) {
 	for {
-		changed := c.cfg.Control.LeaderChanged()
-		if !c.cfg.Control.IsLeader() {
+		changed := c.control.LeaderChanged()
+		if !c.control.IsLeader() {
 			return
 		}
 		select {
@@ -176,7 +178,7 @@ func (c *Conductor) round(ctx context.Context, m *memory) bool {
 	if !m.current {
 		// What the leader before has agreed on comes first.
 		wait, cancel := context.WithTimeout(ctx, carryWait)
-		err := c.cfg.Control.ReadBarrier(wait)
+		err := c.control.ReadBarrier(wait)
 		cancel()
 		if err != nil {
 			c.cfg.Log.Debug("the state of the control group is not known yet", "reason", err)

@@ -155,13 +155,13 @@ func (s *stage) call(ctx context.Context, node, method string, args, result any)
 // run conducts until the test is over.
 func (s *stage) run(t *testing.T) {
 	t.Helper()
-	c, err := conductor.New(conductor.Config{Node: "n0", Control: s, Call: s.call, Replicas: s})
+	c, err := conductor.New(conductor.Config{Node: "n0", Call: s.call, Replicas: s})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { c.Run(ctx) })
+	running.Go(func() { c.Run(ctx, s) })
 	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
@@ -294,8 +294,8 @@ func TestAStepThatFailsIsTriedAgainEverMoreSeldom(t *testing.T) {
 }
 
 func TestAConductorWithoutWhatItNeedsIsRefused(t *testing.T) {
-	_, err := conductor.New(conductor.Config{Settings: conductor.Settings{RebuildAfter: time.Second}})
-	for _, says := range []string{"name", "control group", "rebuild after 1s"} {
+	_, err := conductor.New(conductor.Config{Settings: conductor.Settings{RebuildAfter: time.Second, DeadAfter: 2 * time.Second}})
+	for _, says := range []string{"name", "way to call", "rebuild after 1s"} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("error %v does not tell of the %s", err, says)
 		}

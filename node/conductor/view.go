@@ -37,7 +37,8 @@ type Settings struct {
 	// RebuildAfter is how long a node may be dead until its replicas are made anew
 	// elsewhere. Default 5 m.
 	RebuildAfter time.Duration
-	// DeadAfter is how long a node may be silent until it counts as dead. Default 3 s.
+	// DeadAfter is how long a node may be silent until it counts as dead. Default 3 s,
+	// or RebuildAfter if that is less.
 	DeadAfter time.Duration
 }
 
@@ -50,7 +51,7 @@ func (s Settings) WithDefaults() Settings {
 		s.RebuildAfter = 5 * time.Minute
 	}
 	if s.DeadAfter == 0 {
-		s.DeadAfter = 3 * time.Second
+		s.DeadAfter = min(3*time.Second, s.RebuildAfter)
 	}
 	return s
 }
