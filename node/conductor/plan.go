@@ -10,7 +10,7 @@ import (
 
 // RebalanceKey is the setting of the control group that asks for replicas to be
 // evened out. Its value is when that was asked for.
-const RebalanceKey = "cluster/rebalance"
+const RebalanceKey = "rebalance"
 
 // Plan returns the next steps: at most one of each shard, and few in all. It
 // depends on the view alone. Steps that do not rest on each other may be carried
