@@ -76,6 +76,9 @@ func (n *Node) startClustered() error {
 	}, n.record)
 	n.answerForming()
 	n.answerLive()
+	if err := n.prepareConductor(); err != nil {
+		return err
+	}
 	n.serveCalls()
 	if err := n.serve(); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pheromone-run/pheromone/node/conductor"
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
@@ -242,14 +243,12 @@ func (n *Node) spareVote(ctx context.Context, name string) error {
 		WithHint("bring node " + away + " back, or remove that one first")
 }
 
-// settingRebalance holds when the last request to rebalance came.
-const settingRebalance = "rebalance"
-
-// Rebalance implements api.Members.
+// Rebalance implements api.Members. The conductor ends the request when it is
+// fulfilled.
 func (n *Node) Rebalance(ctx context.Context) error {
 	if n.former == nil {
 		return errAlone()
 	}
-	_, err := n.control.Apply(ctx, &control.Set{Key: settingRebalance, Value: n.now().UTC().Format(time.RFC3339Nano)})
+	_, err := n.control.Apply(ctx, &control.Set{Key: conductor.RebalanceKey, Value: n.now().UTC().Format(time.RFC3339Nano)})
 	return err
 }

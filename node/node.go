@@ -19,6 +19,7 @@ import (
 	"github.com/pheromone-run/pheromone/exec/artifact"
 	"github.com/pheromone-run/pheromone/exec/logs"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/node/conductor"
 	"github.com/pheromone-run/pheromone/node/form"
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/control"
@@ -53,6 +54,7 @@ type Node struct {
 	locals    locals
 	hints     hints
 	questions *questions
+	conductor *conductor.Conductor
 
 	ready  atomic.Bool
 	ctx    context.Context // ends when the node stops
@@ -125,6 +127,7 @@ func (n *Node) startParts(ctx context.Context) error {
 	n.tasks.Go(n.followApps)
 	if n.network != nil {
 		n.tasks.Go(n.followPlacement)
+		n.tasks.Go(func() { n.conductor.Run(n.ctx, n.control) })
 	}
 	n.ready.Store(true)
 	n.open.Store(true)

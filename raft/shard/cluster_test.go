@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -249,7 +250,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 	mustPropose(t, again, 9000)
 	c.waitEqual()
 	members, err := c.shards[2].Members(withTimeout(t))
-	if err != nil || len(members) != 3 {
+	if err != nil || !slices.Equal(members.Voters, []uint64{1, 2, 3}) || len(members.Learners) != 0 {
 		t.Errorf("members %v, error %v", members, err)
 	}
 

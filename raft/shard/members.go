@@ -18,30 +18,77 @@ func (h *Host) SetAddress(id spec.ShardID, replica uint64, address string) {
 	h.registry.set(uint64(id), replica, address)
 }
 
-// Members returns the numbers of the shard's replicas that vote, as of now.
-func (s *Shard) Members(ctx context.Context) ([]uint64, error) {
+// Members is who belongs to a shard's raft group, by the numbers of replicas.
+type Members struct {
+	Voters   []uint64 `json:"voters"`
+	Learners []uint64 `json:"learners,omitempty"`
+	// Removed never come back.
+	Removed []uint64 `json:"removed,omitempty"`
+	// Version is another one after each change.
+	Version uint64 `json:"version"`
+}
+
+// Members returns who belongs to the group, as of now: it asks a majority.
+func (s *Shard) Members(ctx context.Context) (Members, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
 	defer cancel()
-	members, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
+	now, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
 	if err != nil {
-		return nil, fmt.Errorf("members of shard %d: %w", s.id, err)
+		return Members{}, fmt.Errorf("members of shard %d: %w", s.id, err)
 	}
-	return slices.Sorted(maps.Keys(members.Nodes)), nil
+	return Members{
+		Voters:   slices.Sorted(maps.Keys(now.Nodes)),
+		Learners: slices.Sorted(maps.Keys(now.NonVotings)),
+		Removed:  slices.Sorted(maps.Keys(now.Removed)),
+		Version:  now.ConfigChangeID,
+	}, nil
 }
+
+// ErrMembersChanged says that a change was planned on members that are not those
+// of the group any more; nothing was done.
+var ErrMembersChanged = errors.New("the shard's members have changed")
+
+// Change changes a shard's members.
+type Change struct {
+	shard   *Shard
+	version uint64 // of Members; 0 stands for those there are
+}
+
+// At returns the changes that are only made if the members are those of a version;
+// else they fail with ErrMembersChanged.
+func (s *Shard) At(version uint64) Change { return Change{s, version} }
 
 // AddReplica makes a replica on another host a learner, which starts it with
 // Host.Join: it gets everything and has no vote, so that the shard does not wait
 // for it. The number must never have been used in this shard, not even by a
 // replica that was removed. The other members have to be told its address too.
 func (s *Shard) AddReplica(ctx context.Context, replica uint64, address string) error {
+	return s.At(0).AddReplica(ctx, replica, address)
+}
+
+// Promote gives a learner its vote. It should run and have caught up: the shard
+// counts on it from then on.
+func (s *Shard) Promote(ctx context.Context, replica uint64) error {
+	return s.At(0).Promote(ctx, replica)
+}
+
+// RemoveReplica takes a replica out of the shard, for ever. Transfer the lead
+// first if it is the leader: otherwise the shard is without one for an election.
+func (s *Shard) RemoveReplica(ctx context.Context, replica uint64) error {
+	return s.At(0).RemoveReplica(ctx, replica)
+}
+
+// AddReplica is Shard.AddReplica on members of a version.
+func (c Change) AddReplica(ctx context.Context, replica uint64, address string) error {
+	s := c.shard
 	s.host.SetAddress(s.id, replica, address)
 	if s.sole {
 		if err := s.slowDown(); err != nil {
 			return fmt.Errorf("add replica %d to shard %d: %w", replica, s.id, err)
 		}
 	}
-	err := s.changeMembers(ctx, func(ctx context.Context, change uint64) error {
-		return s.host.node.SyncRequestAddNonVoting(ctx, uint64(s.id), replica, target(replica), change)
+	err := c.make(ctx, func(ctx context.Context, version uint64) error {
+		return s.host.node.SyncRequestAddNonVoting(ctx, uint64(s.id), replica, target(replica), version)
 	})
 	if err != nil {
 		return fmt.Errorf("add replica %d to shard %d: %w", replica, s.id, err)
@@ -49,11 +96,11 @@ func (s *Shard) AddReplica(ctx context.Context, replica uint64, address string) 
 	return nil
 }
 
-// Promote gives a learner its vote. It should run and have caught up: the shard
-// counts on it from then on.
-func (s *Shard) Promote(ctx context.Context, replica uint64) error {
-	err := s.changeMembers(ctx, func(ctx context.Context, change uint64) error {
-		return s.host.node.SyncRequestAddReplica(ctx, uint64(s.id), replica, target(replica), change)
+// Promote is Shard.Promote on members of a version.
+func (c Change) Promote(ctx context.Context, replica uint64) error {
+	s := c.shard
+	err := c.make(ctx, func(ctx context.Context, version uint64) error {
+		return s.host.node.SyncRequestAddReplica(ctx, uint64(s.id), replica, target(replica), version)
 	})
 	if err != nil {
 		return fmt.Errorf("promote replica %d of shard %d: %w", replica, s.id, err)
@@ -61,11 +108,11 @@ func (s *Shard) Promote(ctx context.Context, replica uint64) error {
 	return nil
 }
 
-// RemoveReplica takes a replica out of the shard, for ever. Transfer the lead
-// first if it is the leader: otherwise the shard is without one for an election.
-func (s *Shard) RemoveReplica(ctx context.Context, replica uint64) error {
-	err := s.changeMembers(ctx, func(ctx context.Context, change uint64) error {
-		return s.host.node.SyncRequestDeleteReplica(ctx, uint64(s.id), replica, change)
+// RemoveReplica is Shard.RemoveReplica on members of a version.
+func (c Change) RemoveReplica(ctx context.Context, replica uint64) error {
+	s := c.shard
+	err := c.make(ctx, func(ctx context.Context, version uint64) error {
+		return s.host.node.SyncRequestDeleteReplica(ctx, uint64(s.id), replica, version)
 	})
 	if err != nil {
 		return fmt.Errorf("remove replica %d of shard %d: %w", replica, s.id, err)
@@ -73,10 +120,11 @@ func (s *Shard) RemoveReplica(ctx context.Context, replica uint64) error {
 	return nil
 }
 
-// changeMembers makes one change on top of the membership as it is now, and has
-// an entry applied after it: a snapshot taken right behind a change was seen to
-// lack it (dragonboat). A claim of epoch 0 is such an entry, it is always lost.
-func (s *Shard) changeMembers(ctx context.Context, change func(context.Context, uint64) error) error {
+// make makes one change, and has an entry applied after it: a snapshot taken right
+// behind a change was seen to lack it (dragonboat). A claim of epoch 0 is such an
+// entry, it is always lost.
+func (c Change) make(ctx context.Context, change func(ctx context.Context, version uint64) error) error {
+	s := c.shard
 	if s.host.cfg.Address == "" {
 		return spec.Errorf(spec.CodeInvalid, "this host has no address, so its shards have no other members")
 	}
@@ -86,6 +134,9 @@ func (s *Shard) changeMembers(ctx context.Context, change func(context.Context, 
 		now, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
 		if err != nil {
 			return err
+		}
+		if c.version != 0 && now.ConfigChangeID != c.version {
+			return ErrMembersChanged
 		}
 		return change(ctx, now.ConfigChangeID)
 	})

@@ -1,0 +1,60 @@
+package node
+
+import (
+	"context"
+
+	"github.com/pheromone-run/pheromone/node/conductor"
+	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// prepareConductor has the node answer the conductor of its cluster, and be able to
+// be it.
+func (n *Node) prepareConductor() error {
+	var err error
+	n.conductor, err = conductor.New(conductor.Config{
+		Node: n.cfg.Name, Replicas: held{n}, Log: n.cfg.Log,
+		Settings: conductor.Settings{Replicas: n.cfg.Replicas, RebuildAfter: n.cfg.RebuildAfter},
+		Call: func(ctx context.Context, node, method string, args, result any) error {
+			_, err := n.call(ctx, node, method, args, nil, result)
+			return err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	for method, h := range n.conductor.Handlers() {
+		n.handle(method, h)
+	}
+	return nil
+}
+
+// held tells the conductor of the replicas on this node.
+type held struct{ *Node }
+
+// Status implements conductor.Replicas.
+func (n held) Status() []conductor.Held {
+	var all []conductor.Held
+	for id, placed := range n.control.State().Placement.Shards {
+		number, here := replicaOn(placed, n.cfg.Name)
+		if !here {
+			continue
+		}
+		h := conductor.Held{Shard: id, Replica: number, Lost: n.locals.isLost(id, number)}
+		if l := n.local(id); l != nil {
+			_, pending, _ := l.leader.Status()
+			h.Load = float64(pending)
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
+// Shard implements conductor.Replicas.
+func (n held) Shard(id spec.ShardID) (*shard.Shard, bool) {
+	l := n.local(id)
+	if l == nil {
+		return nil, false
+	}
+	return l.replica, true
+}

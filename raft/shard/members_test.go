@@ -1,0 +1,84 @@
+package shard_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/pheromone-run/pheromone/raft/shard"
+)
+
+func TestMembersTellLearnersFromVotersAndThoseThatWereRemoved(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader, _ := c.leadAny()
+	before, err := c.shards[leader].Members(withTimeout(t))
+	if err != nil || !slices.Equal(before.Voters, []uint64{1, 2, 3}) || len(before.Learners)+len(before.Removed) != 0 {
+		t.Fatalf("members %+v, error %v", before, err)
+	}
+	address := freeAddress(t)
+	if err := c.shards[leader].At(before.Version).AddReplica(withTimeout(t), 4, address); err != nil {
+		t.Fatal(err)
+	}
+	learning, err := c.shards[leader].Members(withTimeout(t))
+	if err != nil || !slices.Equal(learning.Learners, []uint64{4}) || len(learning.Voters) != 3 || learning.Version == before.Version {
+		t.Fatalf("members %+v, error %v", learning, err)
+	}
+
+	err = c.shards[leader].At(before.Version).RemoveReplica(withTimeout(t), leader%3+1)
+	if !errors.Is(err, shard.ErrMembersChanged) {
+		t.Errorf("a change that was planned before the last one: %v", err)
+	}
+	if err := c.shards[leader].At(learning.Version).RemoveReplica(withTimeout(t), 4); err != nil {
+		t.Fatal(err)
+	}
+	after, err := c.shards[leader].Members(withTimeout(t))
+	if err != nil || !slices.Equal(after.Voters, []uint64{1, 2, 3}) || len(after.Learners) != 0 || !slices.Equal(after.Removed, []uint64{4}) {
+		t.Fatalf("members %+v, error %v", after, err)
+	}
+}
+
+// The placement says that it joins until it is told otherwise, and a node goes by
+// the placement.
+func TestAReplicaThatHasItsVoteMayBeStartedAsOneThatJoins(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader, term := c.leadAny()
+	for i := range 30 {
+		mustPropose(t, term, i)
+	}
+	c.members[4] = freeAddress(t)
+	if err := c.shards[leader].AddReplica(withTimeout(t), 4, c.members[4]); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		n.host.SetAddress(1, 4, c.members[4])
+	}
+	n := newNode(t, c.members[4])
+	s, err := n.host.Join(1, 4, c.members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.nodes[4], c.shards[4] = n, s
+	eventually(t, "replica 4 has all", func() bool { return count(t, n.db) == 30 })
+	if err := c.shards[leader].Promote(withTimeout(t), 4); err != nil {
+		t.Fatal(err)
+	}
+	mustPropose(t, term, 100)
+	eventually(t, "replica 4 has all", func() bool { return count(t, n.db) == 31 })
+	n.close()
+	mustPropose(t, term, 101)
+	n.open()
+	if s, err = n.host.Join(1, 4, c.members); err != nil {
+		t.Fatal(err)
+	}
+	c.shards[4] = s
+	mustPropose(t, term, 102)
+	c.waitEqual()
+	other := leader%3 + 1
+	c.nodes[other].close() // 4 is needed now
+	delete(c.shards, other)
+	mustPropose(t, term, 103)
+	eventually(t, "replica 4 has all", func() bool { return count(t, n.db) == 34 })
+	if err := c.shards[leader].TransferTo(withTimeout(t), 4); err != nil {
+		t.Fatal(err)
+	}
+}
