@@ -111,16 +111,19 @@ func (c *Client) UploadArtifact(ctx context.Context, app spec.AppName, a *Artifa
 	return resp.StatusCode == http.StatusOK, nil
 }
 
-// Cluster tells what the answering node knows of the cluster.
+// Cluster tells what the answering node knows of the cluster: one of those that New
+// was given.
 func (c *Client) Cluster(ctx context.Context) (wire.Cluster, error) {
 	var out wire.Cluster
-	_, err := c.call(ctx, get("get cluster", route("cluster"), nil), &out)
+	r := get("get cluster", route("cluster"), nil)
+	r.ofNamed = true
+	_, err := c.call(ctx, r, &out)
 	return out, err
 }
 
-// Ready returns nil once the answering node takes work.
+// Ready returns nil once one of the nodes that New was given takes work.
 func (c *Client) Ready(ctx context.Context) error {
-	resp, err := c.do(ctx, request{op: "ask if the node is ready", method: http.MethodGet, path: "/readyz"})
+	resp, err := c.do(ctx, request{op: "ask if the node is ready", method: http.MethodGet, path: "/readyz", ofNamed: true})
 	if err != nil {
 		return err
 	}

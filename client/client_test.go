@@ -23,7 +23,7 @@ import (
 // serve starts a server of one handler and returns a client of it that retries fast.
 func serve(t *testing.T, handle http.HandlerFunc, options ...client.Option) *client.Client {
 	t.Helper()
-	server := httptest.NewServer(handle)
+	server := httptest.NewServer(alone(handle))
 	t.Cleanup(server.Close)
 	options = append([]client.Option{client.WithRetry(client.Retry{MaxAttempts: 4, Backoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond})}, options...)
 	c, err := client.New(server.URL, options...)
@@ -32,6 +32,17 @@ func serve(t *testing.T, handle http.HandlerFunc, options ...client.Option) *cli
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+// alone answers what clients ask of the cluster as a node does that is in none.
+func alone(handle http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/cluster" {
+			answer(w, 200, wire.Cluster{Node: "n1"})
+			return
+		}
+		handle(w, r)
+	}
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
