@@ -307,6 +307,7 @@ func TestObjectsComeWithTheirHeaders(t *testing.T) {
 		h.Set("Pheromone-Meta-Region", "eu")
 		h.Set("Pheromone-Producer", "s1.4")
 		h.Set("Pheromone-Deleted", "1")
+		h.Set("Pheromone-Age", "7")
 		h.Set("Pheromone-Created", "2026-01-02T03:04:05.000006Z")
 		h.Set("Content-Type", "text/plain")
 		_, _ = io.WriteString(w, "hello")
@@ -320,7 +321,7 @@ func TestObjectsComeWithTheirHeaders(t *testing.T) {
 	} {
 		o, err := get()
 		if err != nil || o.Revision != 12 || o.Session != "s1" || o.Meta["region"] != "eu" || o.Producer != "s1.4" || o.Size != 5 ||
-			o.ContentType != "text/plain" || !o.Deleted || o.CreatedAt.Nanosecond() != 6000 {
+			o.ContentType != "text/plain" || !o.Deleted || o.Age == nil || *o.Age != 7 || o.CreatedAt.Nanosecond() != 6000 {
 			t.Errorf("%s: %+v, %v", name, o, err)
 		}
 		if name != "head" && string(o.Data) != "hello" {

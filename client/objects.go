@@ -243,6 +243,9 @@ func objectOfHeader(resp *http.Response, session spec.SessionID, bucket spec.Buc
 	if object.Session == "" {
 		object.Session = spec.SessionID(h.Get(wire.HeaderSession))
 	}
+	if age, err := strconv.ParseInt(h.Get(wire.HeaderAge), 10, 64); err == nil {
+		object.Age = &age
+	}
 	object.CreatedAt, _ = time.Parse(time.RFC3339Nano, h.Get(wire.HeaderCreated))
 	for name, values := range h {
 		if field, ok := strings.CutPrefix(name, wire.HeaderMetaPrefix); ok {
