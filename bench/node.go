@@ -17,6 +17,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/pheromone-run/pheromone/node"
+	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
 // server is the node that is measured: in a process of its own, or in this one
@@ -83,11 +84,19 @@ func (s *server) stop() error {
 // call sends a request and returns the answer's body; anything but a success is
 // an error.
 func (s *server) call(method, path string, body []byte) ([]byte, error) {
+	return s.callWith(method, path, "", body)
+}
+
+// callWith is call with an idempotency key, unless that is empty.
+func (s *server) callWith(method, path, key string, body []byte) ([]byte, error) {
 	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(req)
 	defer fasthttp.ReleaseResponse(resp)
 	req.Header.SetMethod(method)
 	req.SetRequestURI(s.url + path)
+	if key != "" {
+		req.Header.Set(wire.HeaderIdempotencyKey, key)
+	}
 	if body != nil {
 		req.Header.SetContentType("application/octet-stream")
 		req.SetBodyRaw(body)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -251,6 +252,7 @@ func keyValue(ctx context.Context, o options, r *report, s *server, runtime stri
 			call func() error
 		}{
 			{"put", func() error { _, err := s.call("PUT", path(), value); return err }},
+			{"keyed put", func() error { _, err := s.callWith("PUT", path(), rand.Text(), value); return err }},
 			{"get", func() error {
 				_, err := s.call("GET", "/v1/apps/bench/buckets/plain/objects/k1", nil)
 				return err

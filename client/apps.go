@@ -111,9 +111,9 @@ func (c *Client) UploadArtifact(ctx context.Context, app spec.AppName, a *Artifa
 	return resp.StatusCode == http.StatusOK, nil
 }
 
-// Ready returns nil once the answering node takes work.
+// Ready returns nil once one of the nodes that New was given takes work.
 func (c *Client) Ready(ctx context.Context) error {
-	resp, err := c.do(ctx, request{op: "ask if the node is ready", method: http.MethodGet, path: "/readyz"})
+	resp, err := c.do(ctx, request{op: "ask if the node is ready", method: http.MethodGet, path: "/readyz", ofNamed: true})
 	if err != nil {
 		return err
 	}

@@ -1,58 +1,44 @@
 package client
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
-
-	"github.com/pheromone-run/pheromone/spec"
 )
 
 // DefaultURL is where a node listens unless it is told otherwise.
 const DefaultURL = "http://127.0.0.1:7070"
 
-// Client talks to the nodes behind one URL. Make it once and share it: it keeps
-// connections open.
+// Client talks to a node, or to the nodes of a cluster. Make it once and share it:
+// it keeps connections open.
 type Client struct {
-	base      string // without a slash at its end
+	base      string // of the first server that was named
+	servers   servers
+	discovery discovery
 	http      *http.Client
 	retry     Retry
 	maxAnswer int64
 	userAgent string
 }
 
-// Retry bounds how often a call that is safe to repeat is sent. The wait before
-// attempt n+1 is Backoff·2^(n-1), at most MaxBackoff, with jitter over its upper
-// half, and never less than the server's Retry-After asks for.
-type Retry struct {
-	MaxAttempts int           // default 6; 1 sends once
-	Backoff     time.Duration // default 50 ms
-	MaxBackoff  time.Duration // default 2 s
-}
-
 // Option changes a Client as it is made.
 type Option func(*Client)
+
+// WithRetry sets how calls are repeated; zero fields keep their default.
+func WithRetry(r Retry) Option {
+	return func(c *Client) { c.retry = r.orElse(c.retry) }
+}
+
+// WithoutDiscovery has the client send to the servers that New names and to no
+// others: where those are the only ones that can be reached, as behind a proxy, or
+// where it matters which node answers.
+func WithoutDiscovery() Option { return func(c *Client) { c.discovery.off = true } }
 
 // WithHTTPClient sends requests through h, for transports of one's own. Its
 // Timeout should be zero, since waits and watches take long; use contexts.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
-
-// WithRetry sets how often calls are repeated; zero fields keep their default.
-func WithRetry(r Retry) Option {
-	return func(c *Client) {
-		if r.MaxAttempts > 0 {
-			c.retry.MaxAttempts = r.MaxAttempts
-		}
-		if r.Backoff > 0 {
-			c.retry.Backoff = r.Backoff
-		}
-		if r.MaxBackoff > 0 {
-			c.retry.MaxBackoff = r.MaxBackoff
-		}
-	}
-}
 
 // WithMaxAnswer bounds the bytes of an answer that is held in memory: an object
 // of Get, the outputs of Result, a page of a list. The default is 512 MiB. What
@@ -62,27 +48,30 @@ func WithMaxAnswer(bytes int64) Option { return func(c *Client) { c.maxAnswer = 
 // WithUserAgent names the program in the server's logs.
 func WithUserAgent(agent string) Option { return func(c *Client) { c.userAgent = agent } }
 
-// New makes a client of the server at serverURL, as in http://127.0.0.1:7070. It
-// does not connect: the first call does.
+// New makes a client of the node at serverURL, as in http://127.0.0.1:7070, or of
+// several, separated by commas. It does not connect: the first call does, to the
+// first of them that answers. Of the nodes of a cluster one is enough to name, as
+// long as it answers when the client starts.
 func New(serverURL string, options ...Option) (*Client, error) {
-	u, err := url.Parse(serverURL)
+	all, err := parseServers(serverURL)
 	if err != nil {
-		return nil, badURL(serverURL, "it does not parse")
-	}
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, badURL(serverURL, "it must start with http:// or https://")
-	case u.Host == "":
-		return nil, badURL(serverURL, "it names no host")
-	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return nil, badURL(serverURL, "it must be no more than scheme, host, port and perhaps a path")
+		return nil, err
 	}
 	c := &Client{
-		base:      u.Scheme + "://" + u.Host + strings.TrimRight(u.EscapedPath(), "/"),
+		base:      all[0].url,
 		http:      &http.Client{Transport: newTransport(), CheckRedirect: refuseRedirect},
-		retry:     Retry{MaxAttempts: 6, Backoff: 50 * time.Millisecond, MaxBackoff: 2 * time.Second},
+		retry:     defaultRetry,
 		maxAnswer: 512 << 20,
 		userAgent: "pheromone-go",
+	}
+	c.servers.mu.all = all
+	c.discovery.client = c
+	c.discovery.ctx, c.discovery.cancel = context.WithCancel(context.Background())
+	// What is behind a path is a proxy's matter: the nodes' own URLs may lead nowhere.
+	for _, at := range all {
+		if u, err := url.Parse(at.url); err != nil || u.Path != "" {
+			c.discovery.off = true
+		}
 	}
 	for _, o := range options {
 		o(c)
@@ -90,15 +79,17 @@ func New(serverURL string, options ...Option) (*Client, error) {
 	return c, nil
 }
 
-// URL returns the server's URL.
+// URL returns the first of the URLs that New was given.
 func (c *Client) URL() string { return c.base }
 
-// Close lets go of idle connections. Calls under way are not ended.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Servers returns the URLs that the client sends requests to: those that New was
+// given, and those of the cluster's other nodes that it has found.
+func (c *Client) Servers() []string { return c.servers.urls() }
 
-func badURL(serverURL, reason string) error {
-	return spec.Errorf(spec.CodeInvalid, "server URL %q: %s", serverURL, reason).
-		WithHint("a server URL looks like " + DefaultURL)
+// Close lets go of idle connections. Calls under way are not ended.
+func (c *Client) Close() {
+	c.discovery.close()
+	c.http.CloseIdleConnections()
 }
 
 func newTransport() *http.Transport {

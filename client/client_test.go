@@ -23,7 +23,7 @@ import (
 // serve starts a server of one handler and returns a client of it that retries fast.
 func serve(t *testing.T, handle http.HandlerFunc, options ...client.Option) *client.Client {
 	t.Helper()
-	server := httptest.NewServer(handle)
+	server := httptest.NewServer(alone(handle))
 	t.Cleanup(server.Close)
 	options = append([]client.Option{client.WithRetry(client.Retry{MaxAttempts: 4, Backoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond})}, options...)
 	c, err := client.New(server.URL, options...)
@@ -32,6 +32,17 @@ func serve(t *testing.T, handle http.HandlerFunc, options ...client.Option) *cli
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+// alone answers what clients ask of the cluster as a node does that is in none.
+func alone(handle http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/cluster" {
+			answer(w, 200, wire.Cluster{Node: "n1"})
+			return
+		}
+		handle(w, r)
+	}
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
@@ -296,6 +307,7 @@ func TestObjectsComeWithTheirHeaders(t *testing.T) {
 		h.Set("Pheromone-Meta-Region", "eu")
 		h.Set("Pheromone-Producer", "s1.4")
 		h.Set("Pheromone-Deleted", "1")
+		h.Set("Pheromone-Age", "7")
 		h.Set("Pheromone-Created", "2026-01-02T03:04:05.000006Z")
 		h.Set("Content-Type", "text/plain")
 		_, _ = io.WriteString(w, "hello")
@@ -309,7 +321,7 @@ func TestObjectsComeWithTheirHeaders(t *testing.T) {
 	} {
 		o, err := get()
 		if err != nil || o.Revision != 12 || o.Session != "s1" || o.Meta["region"] != "eu" || o.Producer != "s1.4" || o.Size != 5 ||
-			o.ContentType != "text/plain" || !o.Deleted || o.CreatedAt.Nanosecond() != 6000 {
+			o.ContentType != "text/plain" || !o.Deleted || o.Age == nil || *o.Age != 7 || o.CreatedAt.Nanosecond() != 6000 {
 			t.Errorf("%s: %+v, %v", name, o, err)
 		}
 		if name != "head" && string(o.Data) != "hello" {

@@ -11,10 +11,13 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
-// Cluster tells what the answering node knows of the cluster.
+// Cluster tells what the answering node knows of the cluster: one of those that New
+// was given.
 func (c *Client) Cluster(ctx context.Context) (wire.Cluster, error) {
 	var out wire.Cluster
-	_, err := c.call(ctx, get("get cluster", route("cluster"), nil), &out)
+	r := get("get cluster", route("cluster"), nil)
+	r.ofNamed = true
+	_, err := c.call(ctx, r, &out)
 	return out, err
 }
 

@@ -21,7 +21,15 @@
 // do a thing twice: reads, writes that carry an Idempotency-Key (puts, deletes
 // and invokes do: the client makes one where the caller names none), and what the
 // server certainly did not take: a refused connection or 429. The context bounds
-// it all, and Retry the number of attempts.
+// it all, and Retry the time and the number of attempts (retry.go).
+//
+// # Several nodes
+//
+// Any node of a cluster answers any request. Servers.go chooses where to send one:
+// to the leader of the slot that it is about, if that is known, else to the node
+// that answered last, and to the next one after a failure. Discover.go learns of
+// the nodes and leaders, beside the requests. Watches and waits for results go on
+// at another node.
 //
 // Imports spec and spec/wire, the standard library and a zstd encoder. Methods
 // may be called from several goroutines.

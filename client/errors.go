@@ -36,6 +36,15 @@ func (e *Error) Error() string { return e.Op + ": " + e.Err.Message }
 // Unwrap returns the *spec.Error.
 func (e *Error) Unwrap() error { return e.Err }
 
+// sentOnce says why the call is not sent again, though its failure would allow it.
+func (e *Error) sentOnce() *Error {
+	said := *e.Err
+	said.Message += "; the body can't be read twice, so it was sent once"
+	said.Hint = "send bytes or a file, or read the body into memory"
+	e.Err = &said
+	return e
+}
+
 // answerError reads the error that an answer holds, in whatever form it comes:
 // a proxy between may answer with a page of its own.
 func answerError(op string, resp *http.Response) *Error {

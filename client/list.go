@@ -30,16 +30,17 @@ func (c *Client) List(ctx context.Context, app spec.AppName, bucket spec.BucketN
 
 // ListPage returns one page of List; its Next, as After, leads to the next one.
 func (c *Client) ListPage(ctx context.Context, app spec.AppName, bucket spec.BucketName, o ListOptions) (wire.ObjectList, error) {
-	at := route("apps", string(app), "buckets", string(bucket), "objects")
+	r := get(fmt.Sprintf("list %s", bucket), route("apps", string(app), "buckets", string(bucket), "objects"), nil)
 	if o.Session != "" {
-		at = route("apps", string(app), "sessions", string(o.Session), "buckets", string(bucket), "objects")
+		r.path = route("apps", string(app), "sessions", string(o.Session), "buckets", string(bucket), "objects")
+		r = r.at(spec.SessionSlot(app, o.Session))
 	}
-	query := pageQuery(o.After, o.PageSize)
+	r.query = pageQuery(o.After, o.PageSize)
 	if o.Prefix != "" {
-		query.Set("prefix", o.Prefix)
+		r.query.Set("prefix", o.Prefix)
 	}
 	var list wire.ObjectList
-	_, err := c.call(ctx, get(fmt.Sprintf("list %s", bucket), at, query), &list)
+	_, err := c.call(ctx, r, &list)
 	return list, err
 }
 

@@ -37,7 +37,11 @@ type PutOptions struct {
 	// IdempotencyKey names the put, so that it can be repeated from elsewhere
 	// without being done twice. The client makes one if it is empty.
 	IdempotencyKey string
-	Traceparent    string
+	// SendOnce goes without a key: a put that a node may have taken is not sent
+	// again, since that could overwrite what others have put meanwhile, and fire
+	// triggers twice. It spares the node a record for each put (docs/sdk-go.md).
+	SendOnce    bool
+	Traceparent string
 }
 
 // GetOptions says which object is good enough.
@@ -47,32 +51,35 @@ type GetOptions struct {
 }
 
 // Put puts a key-value object; body is read to its end. The put starts the
-// session that the result names. A body that can't seek is not sent twice.
+// session that the result names. A body that can't seek is not sent twice, and the
+// error of its first attempt says so.
 func (c *Client) Put(ctx context.Context, app spec.AppName, bucket spec.BucketName, key spec.Key, body io.Reader, o PutOptions) (wire.PutResult, error) {
-	return c.put(ctx, objectPath(app, "", bucket, key), fmt.Sprintf("put %s/%s", bucket, key), body, o)
+	r := request{op: fmt.Sprintf("put %s/%s", bucket, key), path: objectPath(app, "", bucket, key)}
+	return c.put(ctx, r.at(spec.KeySlot(app, bucket, key)), body, o)
 }
 
 // PutSession puts an object into a session. It is written once: the same bytes
 // again succeed, others are a CodeConflict.
 func (c *Client) PutSession(ctx context.Context, app spec.AppName, session spec.SessionID, bucket spec.BucketName, key spec.Key, body io.Reader, o PutOptions) (wire.PutResult, error) {
-	return c.put(ctx, objectPath(app, session, bucket, key), fmt.Sprintf("put %s/%s into session %s", bucket, key, session), body, o)
+	r := request{op: fmt.Sprintf("put %s/%s into session %s", bucket, key, session), path: objectPath(app, session, bucket, key)}
+	return c.put(ctx, r.at(spec.SessionSlot(app, session)), body, o)
 }
 
-func (c *Client) put(ctx context.Context, path, op string, body io.Reader, o PutOptions) (wire.PutResult, error) {
+func (c *Client) put(ctx context.Context, r request, body io.Reader, o PutOptions) (wire.PutResult, error) {
 	header, err := putHeader(o)
 	if err != nil {
-		return wire.PutResult{}, &Error{Op: op, Err: err}
+		return wire.PutResult{}, &Error{Op: r.op, Err: err}
 	}
-	query := url.Values{}
+	r.method, r.header, r.query, r.body, r.repeatable = http.MethodPut, header, url.Values{}, body, !o.SendOnce
 	if o.TTL > 0 {
-		query.Set("ttl", durationText(o.TTL))
+		r.query.Set("ttl", durationText(o.TTL))
 	}
-	setSessionTimeout(query, o.SessionTimeout)
+	setSessionTimeout(r.query, o.SessionTimeout)
 	if body == nil {
-		body = newBytes(nil)
+		r.body = newBytes(nil)
 	}
 	var result wire.PutResult
-	_, e := c.call(ctx, request{op: op, method: http.MethodPut, path: path, query: query, header: header, body: body, repeatable: true}, &result)
+	_, e := c.call(ctx, r, &result)
 	return result, e
 }
 
@@ -89,7 +96,12 @@ func putHeader(o PutOptions) (http.Header, *spec.Error) {
 		contentType = "application/octet-stream"
 	}
 	header.Set("Content-Type", contentType)
-	header.Set(wire.HeaderIdempotencyKey, orMade(o.IdempotencyKey))
+	switch {
+	case o.SendOnce && o.IdempotencyKey != "":
+		return nil, spec.Errorf(spec.CodeInvalid, "SendOnce goes without an idempotency key, and there is one").WithField("IdempotencyKey")
+	case !o.SendOnce:
+		header.Set(wire.HeaderIdempotencyKey, orMade(o.IdempotencyKey))
+	}
 	for name, value := range o.Meta {
 		if !isToken(name) {
 			return nil, spec.Errorf(spec.CodeInvalid, "metadata name %q: use letters, digits and '-'", name).WithField("meta")
@@ -124,51 +136,57 @@ func (c *Client) GetSessionObject(ctx context.Context, app spec.AppName, session
 }
 
 func (c *Client) getObject(ctx context.Context, app spec.AppName, session spec.SessionID, bucket spec.BucketName, key spec.Key, o GetOptions) (wire.Object, error) {
-	op := fmt.Sprintf("get %s/%s", bucket, key)
-	resp, err := c.do(ctx, get(op, objectPath(app, session, bucket, key), o.query()))
+	data, resp, err := c.read(ctx, getOf("get", app, session, bucket, key, o))
 	if err != nil {
 		return wire.Object{}, err
 	}
-	defer resp.Body.Close()
-	object := objectOfHeader(resp, session, bucket, key)
-	if object.Data, err = c.readBounded(ctx, op, resp); err != nil {
-		return wire.Object{}, err
-	}
-	object.Size = int64(len(object.Data))
+	object := objectOfHeader(resp.Response, session, bucket, key)
+	object.Data, object.Size = data, int64(len(data))
 	return object, nil
+}
+
+func getOf(verb string, app spec.AppName, session spec.SessionID, bucket spec.BucketName, key spec.Key, o GetOptions) request {
+	r := get(fmt.Sprintf("%s %s/%s", verb, bucket, key), objectPath(app, session, bucket, key), o.query())
+	switch {
+	case o.Stale: // any node will do
+		return r
+	case session != "":
+		return r.at(spec.SessionSlot(app, session))
+	}
+	return r.at(spec.KeySlot(app, bucket, key))
 }
 
 // GetTo writes an object's bytes to w as they come, of a session unless session
 // is empty. When it fails, w may have got a part.
 func (c *Client) GetTo(ctx context.Context, w io.Writer, app spec.AppName, session spec.SessionID, bucket spec.BucketName, key spec.Key, o GetOptions) (wire.Object, error) {
-	op := fmt.Sprintf("get %s/%s", bucket, key)
-	resp, err := c.do(ctx, get(op, objectPath(app, session, bucket, key), o.query()))
+	r := getOf("get", app, session, bucket, key, o)
+	resp, err := c.do(ctx, r)
 	if err != nil {
 		return wire.Object{}, err
 	}
 	defer resp.Body.Close()
-	object := objectOfHeader(resp, session, bucket, key)
+	object := objectOfHeader(resp.Response, session, bucket, key)
 	written := &errorWriter{w: w}
 	object.Size, err = io.Copy(written, resp.Body)
 	switch {
 	case written.err != nil:
-		return object, fmt.Errorf("%s: writing: %w", op, written.err)
+		return object, fmt.Errorf("%s: writing: %w", r.op, written.err)
 	case err != nil:
-		return object, transportError(ctx, op, fmt.Errorf("the answer broke off after %d bytes: %w", object.Size, err))
+		return object, transportError(ctx, r.op, fmt.Errorf("the answer broke off after %d bytes: %w", object.Size, err))
 	}
 	return object, nil
 }
 
 // Head describes an object without its bytes, of a session unless session is empty.
 func (c *Client) Head(ctx context.Context, app spec.AppName, session spec.SessionID, bucket spec.BucketName, key spec.Key, o GetOptions) (wire.Object, error) {
-	r := get(fmt.Sprintf("head %s/%s", bucket, key), objectPath(app, session, bucket, key), o.query())
+	r := getOf("head", app, session, bucket, key, o)
 	r.method = http.MethodHead
 	resp, err := c.do(ctx, r)
 	if err != nil {
 		return wire.Object{}, err
 	}
 	defer resp.Body.Close()
-	return objectOfHeader(resp, session, bucket, key), nil
+	return objectOfHeader(resp.Response, session, bucket, key), nil
 }
 
 // DeleteOptions says when a delete is done.
@@ -189,10 +207,11 @@ func (c *Client) Delete(ctx context.Context, app spec.AppName, bucket spec.Bucke
 		header.Set("Traceparent", o.Traceparent)
 	}
 	var result wire.PutResult
-	_, err := c.call(ctx, request{
+	r := request{
 		op: fmt.Sprintf("delete %s/%s", bucket, key), method: http.MethodDelete,
 		path: objectPath(app, "", bucket, key), header: header, repeatable: true,
-	}, &result)
+	}
+	_, err := c.call(ctx, r.at(spec.KeySlot(app, bucket, key)), &result)
 	return result, err
 }
 
@@ -223,6 +242,9 @@ func objectOfHeader(resp *http.Response, session spec.SessionID, bucket spec.Buc
 	}
 	if object.Session == "" {
 		object.Session = spec.SessionID(h.Get(wire.HeaderSession))
+	}
+	if age, err := strconv.ParseInt(h.Get(wire.HeaderAge), 10, 64); err == nil {
+		object.Age = &age
 	}
 	object.CreatedAt, _ = time.Parse(time.RFC3339Nano, h.Get(wire.HeaderCreated))
 	for name, values := range h {

@@ -56,10 +56,13 @@ func (c *Client) Invoke(ctx context.Context, app spec.AppName, function spec.Fun
 	// Start and wait are two requests: the answer of an invoke that waits may be an
 	// output's bytes or a result, and can't be asked for again when it is lost.
 	var started wire.PutResult
-	answer, err := c.call(ctx, request{
+	r := request{
 		op: op, method: http.MethodPost, path: route("apps", string(app), "functions", string(function), "invoke"),
 		query: query, header: header, body: input, repeatable: true,
-	}, &started)
+	}
+	// The node places the session by the key, so that it finds it again.
+	slot := spec.KeySlot(app, spec.Inbox(function), spec.Key(header.Get(wire.HeaderIdempotencyKey)))
+	answer, err := c.call(ctx, r.at(slot), &started)
 	if err != nil {
 		return wire.Result{}, err
 	}
@@ -139,7 +142,8 @@ func failureVerb(kind string) string {
 // Session describes a session and what its triggers still wait for.
 func (c *Client) Session(ctx context.Context, app spec.AppName, session spec.SessionID) (wire.Session, error) {
 	var out wire.Session
-	_, err := c.call(ctx, get("get session "+string(session), route("apps", string(app), "sessions", string(session)), nil), &out)
+	r := get("get session "+string(session), route("apps", string(app), "sessions", string(session)), nil)
+	_, err := c.call(ctx, r.at(spec.SessionSlot(app, session)), &out)
 	return out, err
 }
 
@@ -153,8 +157,8 @@ type ResultOptions struct {
 }
 
 // Result returns what a session came to. It asks again as long as the session
-// runs and there is time; a result whose Status is running says that the wait is
-// over, not that something failed.
+// runs and there is time, also when the node that it asks goes away; a result whose
+// Status is running says that the wait is over, not that something failed.
 func (c *Client) Result(ctx context.Context, app spec.AppName, session spec.SessionID, o ResultOptions) (wire.Result, error) {
 	deadline := time.Now().Add(o.Wait)
 	for {
@@ -163,11 +167,12 @@ func (c *Client) Result(ctx context.Context, app spec.AppName, session spec.Sess
 			wait = max(0, min(wait, time.Until(deadline)))
 		}
 		result, err := c.pollResult(ctx, app, session, wait, o.UntilOutput)
-		if err != nil {
+		timeIsUp := o.Wait >= 0 && time.Until(deadline) <= 0
+		switch {
+		case err != nil && (timeIsUp || ctx.Err() != nil || !mayComeBack(err) || !c.servers.reached()):
 			return wire.Result{}, err
-		}
-		done := result.Status != wire.SessionRunning || o.UntilOutput && len(result.Outputs) > 0
-		if done || o.Wait >= 0 && time.Until(deadline) <= 0 {
+		case err != nil: // whoever waits longer than calls are repeated means to
+		case result.Status != wire.SessionRunning, o.UntilOutput && len(result.Outputs) > 0, timeIsUp:
 			return result, nil
 		}
 		// A server that answers before its time is up must not be hammered.
@@ -189,7 +194,9 @@ func (c *Client) pollResult(ctx context.Context, app spec.AppName, session spec.
 	poll, cancel := context.WithTimeout(ctx, wait+pollGrace)
 	defer cancel()
 	var result wire.Result
-	_, err := c.call(poll, get(op, route("apps", string(app), "sessions", string(session), "result"), query), &result)
+	r := get(op, route("apps", string(app), "sessions", string(session), "result"), query)
+	r.wait = wait
+	_, err := c.call(poll, r.at(spec.SessionSlot(app, session)), &result)
 	if err == nil {
 		return result, nil
 	}
@@ -213,8 +220,9 @@ type HistoryOptions struct {
 // as After, leads to the next page.
 func (c *Client) History(ctx context.Context, app spec.AppName, session spec.SessionID, o HistoryOptions) (wire.History, error) {
 	var out wire.History
-	_, err := c.call(ctx, get("get history of session "+string(session),
-		route("apps", string(app), "sessions", string(session), "history"), pageQuery(o.After, o.Limit)), &out)
+	r := get("get history of session "+string(session),
+		route("apps", string(app), "sessions", string(session), "history"), pageQuery(o.After, o.Limit))
+	_, err := c.call(ctx, r.at(spec.SessionSlot(app, session)), &out)
 	return out, err
 }
 
@@ -229,33 +237,38 @@ func (c *Client) Invocations(ctx context.Context, app spec.AppName, session spec
 // Cancel ends a session: what runs is stopped, nothing more is started.
 func (c *Client) Cancel(ctx context.Context, app spec.AppName, session spec.SessionID) (wire.Session, error) {
 	var out wire.Session
-	_, err := c.call(ctx, request{
+	r := request{
 		op: "cancel session " + string(session), method: http.MethodPost,
 		path: route("apps", string(app), "sessions", string(session), "cancel"), body: newBytes(nil),
-	}, &out)
+		repeatable: true, // one that has ended stays as it is
+	}
+	_, err := c.call(ctx, r.at(spec.SessionSlot(app, session)), &out)
 	return out, err
 }
 
 // Rerun starts a new session from the object that started this one, or from the
-// stored object from ("bucket/key").
+// stored object from ("bucket/key"). There is no key for it: one that a node may
+// have taken is not sent again.
 func (c *Client) Rerun(ctx context.Context, app spec.AppName, session spec.SessionID, from string) (wire.PutResult, error) {
 	query := url.Values{}
 	if from != "" {
 		query.Set("from", from)
 	}
 	var out wire.PutResult
-	_, err := c.call(ctx, request{
+	r := request{
 		op: "rerun session " + string(session), method: http.MethodPost,
 		path: route("apps", string(app), "sessions", string(session), "rerun"), query: query, body: newBytes(nil),
-	}, &out)
+	}
+	_, err := c.call(ctx, r.at(spec.SessionSlot(app, session)), &out)
 	return out, err
 }
 
 // Purge deletes a session that has ended, with its objects and history.
 func (c *Client) Purge(ctx context.Context, app spec.AppName, session spec.SessionID) error {
-	_, err := c.call(ctx, request{
+	r := request{
 		op: fmt.Sprintf("purge session %s", session), method: http.MethodDelete,
 		path: route("apps", string(app), "sessions", string(session)),
-	}, nil)
+	}
+	_, err := c.call(ctx, r.at(spec.SessionSlot(app, session)), nil)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -152,7 +153,11 @@ func followOnce[T any](ctx context.Context, c *Client, f followed[T], yield func
 	// A stream that shows no sign of life, not even a comment, has lost its server.
 	ctx, hangUp := context.WithCancel(ctx)
 	defer hangUp()
-	silence := time.AfterFunc(maxSilence, hangUp)
+	var silent atomic.Bool
+	silence := time.AfterFunc(maxSilence, func() {
+		silent.Store(true)
+		hangUp()
+	})
 	defer silence.Stop()
 	r := f.request()
 	r.header = http.Header{"Accept": {"text/event-stream"}}
@@ -167,6 +172,11 @@ func followOnce[T any](ctx context.Context, c *Client, f followed[T], yield func
 	}))
 	for {
 		e, err := events.next()
+		broken := err != nil && !errors.Is(err, errEventTooLarge) && (ctx.Err() == nil || silent.Load())
+		if f.again && (broken || e.kind == "error" && mayComeBack(streamError(r.op, e.data))) {
+			c.servers.lost(resp.from) // the next connection goes elsewhere, if it can
+			c.discovery.due(true)
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			return true, false, nil

@@ -39,7 +39,7 @@ func python(t *testing.T, dir string, args ...string) (string, *os.ProcessState)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "python3", args...)
 	cmd.Dir = dir

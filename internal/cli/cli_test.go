@@ -33,7 +33,9 @@ func newShell(t *testing.T, answers map[string]http.HandlerFunc) *shell {
 	s := &shell{t: t, env: map[string]string{"TERM": "xterm"}}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		what := r.Method + " " + r.URL.EscapedPath()
-		s.asked = append(s.asked, what)
+		if r.URL.Path != "/v1/cluster" { // which the client asks for beside the requests
+			s.asked = append(s.asked, what)
+		}
 		if handle := answers[what]; handle != nil {
 			handle(w, r)
 			return
@@ -171,13 +173,17 @@ func TestTheServerComesFromTheFlagTheEnvironmentOrAProfile(t *testing.T) {
 	s := newShell(t, map[string]http.HandlerFunc{"GET /v1/apps": reply(200, someApps)})
 	url := s.env["PHEROMONE_SERVER"]
 	config := t.TempDir()
-	write(t, config+"/pheromone/config.yaml", "default: near\nprofiles:\n  near: {server: '"+url+"'}\n  far: {server: 'http://127.0.0.1:1'}\n")
+	write(t, config+"/pheromone/config.yaml", "default: near\nprofiles:\n  near: {server: '"+url+"'}\n  both: {server: 'http://127.0.0.1:1,"+url+"'}\n  far: {server: 'http://127.0.0.1:1'}\n")
 	tests := map[string]struct {
 		env  map[string]string
 		args []string
 		code int
 	}{
 		"flag before environment":  {map[string]string{"PHEROMONE_SERVER": "http://127.0.0.1:1"}, []string{"--server", url}, 0},
+		"the second of several":    {nil, []string{"--server", "http://127.0.0.1:1," + url}, 0},
+		"several in the variable":  {map[string]string{"PHEROMONE_SERVER": "http://127.0.0.1:1, " + url}, nil, 0},
+		"several in a profile":     {map[string]string{"XDG_CONFIG_HOME": config}, []string{"--profile", "both"}, 0},
+		"one that makes no sense":  {nil, []string{"--server", url + ",nowhere"}, 2},
 		"environment":              {map[string]string{"PHEROMONE_SERVER": url}, nil, 0},
 		"default profile":          {map[string]string{"XDG_CONFIG_HOME": config}, nil, 0},
 		"named profile":            {map[string]string{"XDG_CONFIG_HOME": config}, []string{"--profile", "far"}, 6},

@@ -33,7 +33,8 @@ func (c *cli) complete(sources ...source) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		server, err := client.New(serverURL, client.WithRetry(client.Retry{MaxAttempts: 1}))
+		server, err := client.New(serverURL, client.WithoutDiscovery(),
+			client.WithRetry(client.Retry{For: completionTime, Reach: completionTime / 2}))
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

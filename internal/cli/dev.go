@@ -174,7 +174,7 @@ func (c *cli) startNode(ctx context.Context, config NodeConfig) (Node, error) {
 }
 
 func (c *cli) awaitReady(ctx context.Context, node Node) (*client.Client, error) {
-	server, err := client.New(node.URL(), client.WithUserAgent("pheromone-cli"))
+	server, err := client.New(node.URL(), client.WithUserAgent("pheromone-cli"), client.WithoutDiscovery())
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -80,7 +82,7 @@ func (c *cli) value(args []string) (io.ReadCloser, error) {
 	case len(args) == 0 && c.StdinTerminal:
 		return nil, usage("no value: give it as an argument, as @FILE, or as - to type it in")
 	case len(args) == 0 || args[0] == "-":
-		return io.NopCloser(c.Stdin), nil
+		return again(c.Stdin)
 	case strings.HasPrefix(args[0], "@@"):
 		return textValue(args[0][1:]), nil
 	case strings.HasPrefix(args[0], "@"):
@@ -94,6 +96,22 @@ func (c *cli) value(args []string) (io.ReadCloser, error) {
 		return f, nil
 	}
 	return textValue(args[0]), nil
+}
+
+// againBytes is how much of what comes through a pipe is kept in memory, so that it
+// can be sent again to another node.
+const againBytes = 1 << 20
+
+// again reads what is small to its end, and leaves what is large as it is.
+func again(r io.Reader) (io.ReadCloser, error) {
+	head, err := io.ReadAll(io.LimitReader(r, againBytes))
+	if err != nil {
+		return nil, fmt.Errorf("read the value: %w", err)
+	}
+	if len(head) < againBytes {
+		return textValue(string(head)), nil
+	}
+	return io.NopCloser(io.MultiReader(bytes.NewReader(head), r)), nil
 }
 
 type stringValue struct{ *strings.Reader }

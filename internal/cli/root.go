@@ -183,7 +183,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetOut(c.Stdout)
 	root.SetErr(c.Stderr)
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.server, "server", "", "URL of a node (or PHEROMONE_SERVER; default "+client.DefaultURL+")")
+	flags.StringVar(&c.server, "server", "", "URL of a node, or of several, separated by commas (or PHEROMONE_SERVER; default "+client.DefaultURL+")")
 	flags.StringVar(&c.profile, "profile", "", "profile of the configuration file to take the server from (or PHEROMONE_PROFILE)")
 	flags.VarP(&c.format, "output", "o", "how to print results: table, json, jsonl, yaml or name")
 	flags.BoolVar(&c.noHeaders, "no-headers", false, "tables without their first line")
@@ -220,7 +220,11 @@ func (c *cli) bounded(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeout(ctx, time.Duration(c.timeout))
 }
 
-// connect makes the client of the server that the flags, the environment or a
+// reachTime is how long it may take until the first answer of any server: whoever
+// types a wrong address is not to wait as long as for a node that is restarted.
+const reachTime = time.Second
+
+// connect makes the client of the servers that the flags, the environment or a
 // profile name.
 func (c *cli) connect() (*client.Client, error) {
 	server, err := c.serverURL()
@@ -228,7 +232,7 @@ func (c *cli) connect() (*client.Client, error) {
 		return nil, err
 	}
 	return client.New(server, client.WithUserAgent("pheromone-cli"),
-		client.WithRetry(client.Retry{MaxAttempts: 4, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second}))
+		client.WithRetry(client.Retry{Reach: reachTime, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second}))
 }
 
 // family is a command that only holds others.

@@ -58,7 +58,7 @@ func (l *load) run(clients int) {
 		workers.Go(func() {
 			o := client.WithRetry(client.Retry{MaxAttempts: 1})
 			if n%2 == 0 {
-				o = client.WithRetry(client.Retry{MaxAttempts: 1000, MaxBackoff: 100 * time.Millisecond})
+				o = client.WithRetry(client.Retry{For: 2 * time.Minute, MaxBackoff: 100 * time.Millisecond})
 			}
 			c, err := client.New(l.node.URL(), o)
 			if err != nil {

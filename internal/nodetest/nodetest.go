@@ -180,10 +180,12 @@ func (n *Node) Address() string { return n.address }
 // PID is the process of the running node.
 func (n *Node) PID() int { return n.process.Process.Pid }
 
-// Client returns a client that keeps trying while the node is away.
+// Client returns a client of this node and no other, that keeps trying while the
+// node is away.
 func (n *Node) Client() *client.Client {
 	n.t.Helper()
-	c, err := client.New(n.URL(), client.WithRetry(client.Retry{MaxAttempts: 1000, MaxBackoff: 200 * time.Millisecond}))
+	c, err := client.New(n.URL(), client.WithoutDiscovery(),
+		client.WithRetry(client.Retry{For: 2 * time.Minute, MaxBackoff: 200 * time.Millisecond}))
 	if err != nil {
 		n.t.Fatalf("client: %v", err)
 	}
