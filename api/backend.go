@@ -169,6 +169,8 @@ type ListSessions struct {
 type Status interface {
 	Ready() error // nil when every shard led here takes commands
 	Cluster(ctx context.Context) (wire.Cluster, error)
+	// ShardHash hashes what this node's replica of a shard holds.
+	ShardHash(ctx context.Context, shard spec.ShardID) (wire.ShardHash, error)
 }
 
 // Members changes who belongs to the cluster. All but the first two answer once the

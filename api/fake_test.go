@@ -294,6 +294,13 @@ func (f *fake) Logs(ctx context.Context, app spec.AppName, function spec.Functio
 
 func (f *fake) Ready() error { return f.ready }
 
+func (f *fake) ShardHash(_ context.Context, id spec.ShardID) (wire.ShardHash, error) {
+	if id != 1 {
+		return wire.ShardHash{}, spec.Errorf(spec.CodeNotFound, "there is no shard %d", id)
+	}
+	return wire.ShardHash{Shard: 1, Node: "n1", Replica: 1, Applied: 7, Hash: "00ff"}, nil
+}
+
 func (f *fake) Cluster(context.Context) (wire.Cluster, error) {
 	return wire.Cluster{Node: "n1", Version: "v0", Ready: true, Nodes: []wire.Node{{Name: "n1", Live: true}}, Shards: []wire.Shard{{Shard: 1, Leader: "n1"}}}, nil
 }

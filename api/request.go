@@ -31,6 +31,7 @@ type request struct {
 	session  spec.SessionID
 	function spec.FunctionName
 	node     string
+	shard    spec.ShardID
 	sum      string // SHA-256 in hexadecimal digits
 
 	query query
@@ -58,6 +59,8 @@ func (r *request) setParam(name, value string) error {
 		r.function, err = spec.FunctionName(value), spec.ValidFunctionName(value)
 	case "node":
 		r.node, err = value, spec.ValidAppName(value) // nodes' names are made as apps' are
+	case "shard":
+		r.shard, err = shardID(value)
 	case "sha256":
 		r.sum, err = value, validSum(value)
 	default:
@@ -67,6 +70,14 @@ func (r *request) setParam(name, value string) error {
 		return inField(name, err)
 	}
 	return nil
+}
+
+func shardID(value string) (spec.ShardID, error) {
+	id, err := strconv.ParseUint(value, 10, 64)
+	if err != nil {
+		return 0, spec.Errorf(spec.CodeInvalid, "%q is not the number of a shard", clip(value))
+	}
+	return spec.ShardID(id), nil
 }
 
 func validSum(s string) error {

@@ -33,6 +33,7 @@ func routes() []*route {
 		{method: http.MethodGet, pattern: "/v1/version", handle: getVersion, early: true},
 		{method: http.MethodGet, pattern: "/v1/cluster", handle: getCluster, early: true},
 		{method: http.MethodGet, pattern: "/v1/cluster/shards", handle: getShards, early: true},
+		{method: http.MethodGet, pattern: "/v1/cluster/shards/{shard}/hash", handle: getShardHash},
 		{method: http.MethodGet, pattern: "/v1/cluster/nodes", handle: getNodes, early: true},
 		{method: http.MethodPost, pattern: "/v1/cluster/init", handle: initCluster, body: smallBody, early: true},
 		{method: http.MethodPost, pattern: "/v1/cluster/join", handle: joinCluster, body: smallBody, early: true},

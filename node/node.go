@@ -56,6 +56,8 @@ type Node struct {
 	questions *questions
 	conductor *conductor.Conductor
 
+	hashing chan struct{} // holds one token while ShardHash reads a shard
+
 	ready  atomic.Bool
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
@@ -74,7 +76,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	n := &Node{cfg: cfg, started: time.Now(), methods: map[string]peer.Handler{}, ended: make(chan struct{})}
+	n := &Node{cfg: cfg, started: time.Now(), methods: map[string]peer.Handler{}, hashing: make(chan struct{}, 1), ended: make(chan struct{})}
 	n.locals.all.Store(&map[spec.ShardID]*local{})
 	n.questions = newQuestions(n)
 	n.ctx, n.cancel = context.WithCancel(context.Background())

@@ -2,14 +2,8 @@ package linear
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"time"
-
-	"github.com/anishathalye/porcupine"
-
-	"github.com/pheromone-run/pheromone/client"
-	"github.com/pheromone-run/pheromone/spec"
 )
 
 // TestKeyValueObjectsAreLinearizableAndWatchedOverRestarts: clients get, put and
@@ -21,87 +15,30 @@ func TestKeyValueObjectsAreLinearizableAndWatchedOverRestarts(t *testing.T) {
 		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
 			node := start(t, shards)
 			lasts := time.Duration(*seconds) * time.Second
-			l := newLoad(node, lasts)
-			c := patient(t, node)
-			w := watchLoad(t, node, c, l.keys)
-			began := time.AfterFunc(lasts, func() { close(l.stop) })
+			l := NewLoad(Config{Servers: []string{node.URL()}, App: app, Bucket: objects, Clients: *clients, Lasts: lasts, Seed: *seed})
+			ctx := bounded(t, lasts+3*time.Minute)
+			w, err := l.Watch(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop := make(chan struct{})
+			began := time.AfterFunc(lasts, func() { close(stop) })
 			defer began.Stop()
 			finished := make(chan struct{})
 			go func() {
 				defer close(finished)
-				l.run(*clients)
+				l.Run(stop)
 			}()
-			kills := bounce(node, random(uint64(1000+part)), 800*time.Millisecond, l.stop)
+			kills := bounce(node, random(uint64(1000+part)), 800*time.Millisecond, stop)
 			<-finished
-			end := map[spec.Key]spec.Revision{}
-			for _, key := range l.keys { // watches end with these
-				end[key] = put(t.Context(), t, c, objects, key, "end", client.PutOptions{}).Revision
-			}
-			t.Logf("%d operations, %d kills, gets without an answer: %v", len(l.mu.history), kills, l.mu.away)
-			for _, err := range l.mu.faults {
+			summary, faults := l.Verify(ctx, w)
+			t.Logf("%d kills, %v", kills, summary)
+			for _, err := range faults {
 				t.Error(err)
 			}
-			changes := w.check(t, l.mu.history, end)
-			check(t, resolve(l.mu.history, changes))
+			if t.Failed() {
+				t.Logf("seed %d", *seed)
+			}
 		})
 	}
-}
-
-// checkWait bounds the search for an order. It is short for histories that have one.
-const checkWait = 2 * time.Minute
-
-// resolve tells, from what the watches show, what became of the puts whose answers
-// were lost: too many that may have happened at any time are more than a checker
-// can try out. A put that is not shown was not done; one that is took effect before
-// anybody saw its revision, or a later one.
-func resolve(history []porcupine.Operation, changes map[spec.Key][]change) []porcupine.Operation {
-	shown := map[string]spec.Revision{}
-	for _, list := range changes {
-		for _, c := range list {
-			shown[c.value] = c.revision
-		}
-	}
-	var resolved []porcupine.Operation
-	for _, o := range history {
-		op, out := o.Input.(operation), o.Output.(outcome)
-		if op.kind == putting && out.ending == unknown {
-			revision, ok := shown[op.value]
-			if !ok {
-				continue
-			}
-			o.Output = outcome{revision: revision}
-			for _, other := range history {
-				if other.Input.(operation).key == op.key && other.Output.(outcome).revision >= revision {
-					o.Return = min(o.Return, other.Return)
-				}
-			}
-		}
-		resolved = append(resolved, o)
-	}
-	return resolved
-}
-
-func check(t *testing.T, history []porcupine.Operation) {
-	t.Helper()
-	endings := map[ending]int{}
-	for i := range history {
-		endings[history[i].Output.(outcome).ending]++
-	}
-	t.Logf("done %d, not there %d, refused %d, unknown %d", endings[done], endings[missing], endings[refused], endings[unknown])
-	if endings[done] < 100 || endings[refused] == 0 || endings[missing] == 0 {
-		t.Errorf("%d operations were done, %d refused: the load proves little", endings[done], endings[refused])
-	}
-	result, info := porcupine.CheckOperationsVerbose(model, history, checkWait)
-	if result == porcupine.Ok {
-		return
-	}
-	picture, err := os.CreateTemp("", "pheromone-linear-*.html")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = picture.Close() }()
-	if err := porcupine.Visualize(model, info, picture); err != nil {
-		t.Error(err)
-	}
-	t.Errorf("the history is %s: no order of the operations explains the answers (seed %d): see %s", result, *seed, picture.Name())
 }

@@ -96,3 +96,13 @@ func bounce(node *nodetest.Node, moments *rand.Rand, between time.Duration, done
 		node.Restart()
 	}
 }
+
+// positionNow returns the position of a change that is made for that.
+func positionNow(t *testing.T, c *client.Client, bucket spec.BucketName) string {
+	t.Helper()
+	position, err := PositionNow(bounded(t, time.Minute), Config{Servers: []string{c.URL()}, App: app, Bucket: bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return position
+}

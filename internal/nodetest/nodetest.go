@@ -1,6 +1,7 @@
 // Package nodetest runs real nodes, processes of the real binary, for tests: it
-// builds the binary once, starts nodes on free ports, kills them without warning
-// and starts them again on the same data, and finds what they leave behind.
+// builds the binary once, starts nodes on free ports, alone or as a cluster, kills
+// them without warning and starts them again on the same data, and finds what they
+// leave behind.
 //
 // It may import client; only tests import it.
 package nodetest
@@ -57,6 +58,7 @@ func Cleanup() { _ = os.RemoveAll(build.dir) }
 // Node is a node in a process of its own. Its address stays the same over restarts.
 type Node struct {
 	t       testing.TB
+	name    string
 	binary  string
 	data    string
 	address string
@@ -80,11 +82,11 @@ func Start(t testing.TB, args ...string) *Node {
 // test ends it.
 func New(t testing.TB, args ...string) *Node {
 	t.Helper()
-	n := &Node{t: t, binary: Binary(t), data: filepath.Join(t.TempDir(), "data"), address: freeAddress(t), args: args, log: &logBuffer{}}
+	n := &Node{t: t, name: "n1", binary: Binary(t), data: filepath.Join(t.TempDir(), "data"), address: freeAddress(t), args: args, log: &logBuffer{}}
 	t.Cleanup(func() {
 		n.Stop()
 		if t.Failed() {
-			t.Logf("the node's log ends with:\n%s", n.log.tail())
+			t.Logf("the log of node %s ends with:\n%s", n.name, n.log.tail())
 		}
 	})
 	return n
@@ -129,7 +131,13 @@ func (n *Node) Exited() <-chan struct{} { return n.exited }
 func (n *Node) Restart() {
 	n.t.Helper()
 	n.Launch()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	n.WaitReady(30 * time.Second)
+}
+
+// WaitReady waits until the node that was launched is ready.
+func (n *Node) WaitReady(wait time.Duration) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	c := n.Client()
 	defer c.Close()
@@ -139,13 +147,29 @@ func (n *Node) Restart() {
 		}
 		select {
 		case <-n.exited:
-			n.t.Fatalf("the node ended at its start:\n%s", n.log.tail())
+			n.t.Fatalf("node %s ended at its start:\n%s", n.name, n.log.tail())
 		case <-ctx.Done():
-			n.t.Fatalf("the node does not get ready:\n%s", n.log.tail())
+			n.t.Fatalf("node %s does not get ready:\n%s", n.name, n.log.tail())
 		case <-time.After(10 * time.Millisecond): // ask again
 		}
 	}
 }
+
+// Pause stops the node's process as it is, until Resume; its connections stay open.
+func (n *Node) Pause() { n.signal(syscall.SIGSTOP) }
+
+// Resume has a paused node go on.
+func (n *Node) Resume() { n.signal(syscall.SIGCONT) }
+
+func (n *Node) signal(s syscall.Signal) {
+	n.t.Helper()
+	if err := n.process.Process.Signal(s); err != nil {
+		n.t.Fatalf("signal %v to node %s: %v", s, n.name, err)
+	}
+}
+
+// Running tells whether the node was launched and has not been ended by Kill or Stop.
+func (n *Node) Running() bool { return n.process != nil }
 
 // Kill ends the node with SIGKILL and waits until it is gone.
 func (n *Node) Kill() { n.end(syscall.SIGKILL) }
@@ -158,15 +182,19 @@ func (n *Node) end(signal syscall.Signal) {
 		return
 	}
 	_ = n.process.Process.Signal(signal)
+	_ = n.process.Process.Signal(syscall.SIGCONT) // one that is paused has to hear it
 	select {
 	case <-n.exited:
 	case <-time.After(20 * time.Second):
 		_ = n.process.Process.Kill()
 		<-n.exited
-		n.t.Errorf("the node did not end after %v", signal)
+		n.t.Errorf("node %s did not end after %v", n.name, signal)
 	}
 	n.process = nil
 }
+
+// Name is the node's name.
+func (n *Node) Name() string { return n.name }
 
 // URL is where the node's API is.
 func (n *Node) URL() string { return "http://" + n.address }

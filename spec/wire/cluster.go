@@ -88,3 +88,13 @@ type InitCluster struct {
 type JoinCluster struct {
 	Address string `json:"address"` // host:port at which a node of the cluster is reached by others
 }
+
+// ShardHash answers GET /v1/cluster/shards/{shard}/hash: two replicas that have
+// applied the same entries have the same hash.
+type ShardHash struct {
+	Shard   spec.ShardID `json:"shard"`
+	Node    string       `json:"node"` // that holds the replica
+	Replica uint64       `json:"replica"`
+	Applied uint64       `json:"applied"` // index of the last entry applied
+	Hash    string       `json:"hash"`
+}

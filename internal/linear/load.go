@@ -12,16 +12,32 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/pheromone-run/pheromone/client"
-	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// load is clients that work on a few keys, and what they saw.
-type load struct {
-	node  *nodetest.Node
+// Config says what a Load works on. All but KeyPrefix is required.
+type Config struct {
+	// Servers are the nodes that clients ask, each client one of them, and with
+	// several another one after an answer that did not come.
+	Servers []string
+	App     spec.AppName
+	Bucket  spec.BucketName // drives nothing
+	// KeyPrefix keeps the keys of one load apart from those of another.
+	KeyPrefix string
+	Clients   int
+	Lasts     time.Duration // about; how many keys there are follows from it
+	Seed      uint64
+}
+
+// now is the key that is put to learn a position.
+func (c Config) now() spec.Key { return spec.Key(c.KeyPrefix + "now") }
+
+// Load is clients that get, put and delete a few keys, and what they saw.
+type Load struct {
+	cfg   Config
 	keys  []spec.Key
 	began time.Time
-	stop  chan struct{}
+	stop  <-chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -39,34 +55,35 @@ const (
 	keyTime    = 5 * time.Second
 )
 
-func newLoad(node *nodetest.Node, lasts time.Duration) *load {
-	l := &load{node: node, began: time.Now(), stop: make(chan struct{})}
-	for n := range keysAtOnce * int((lasts+keyTime-1)/keyTime) {
-		l.keys = append(l.keys, spec.Key(fmt.Sprintf("key-%04d", n)))
+// NewLoad makes a load that has yet to Run.
+func NewLoad(cfg Config) *Load {
+	l := &Load{cfg: cfg, began: time.Now()}
+	for n := range keysAtOnce * int((cfg.Lasts+keyTime-1)/keyTime) {
+		l.keys = append(l.keys, spec.Key(fmt.Sprintf("%skey-%04d", cfg.KeyPrefix, n)))
 	}
 	l.mu.last = map[spec.Key]spec.Revision{}
 	l.mu.away = map[spec.Code]int{}
 	return l
 }
 
-// run has clients work until stop is closed. Half of them repeat what got no
+// random returns the random numbers of one part of the load.
+func (l *Load) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(l.cfg.Seed, part)) }
+
+// Run has the clients work until stop is closed. Half of them repeat what got no
 // answer, under the same idempotency key, until it has one; the others don't, and
 // so don't know what became of it.
-func (l *load) run(clients int) {
+func (l *Load) Run(stop <-chan struct{}) {
+	l.stop = stop
 	var workers sync.WaitGroup
-	for n := range clients {
+	for n := range l.cfg.Clients {
 		workers.Go(func() {
-			o := client.WithRetry(client.Retry{MaxAttempts: 1})
-			if n%2 == 0 {
-				o = client.WithRetry(client.Retry{For: 2 * time.Minute, MaxBackoff: 100 * time.Millisecond})
-			}
-			c, err := client.New(l.node.URL(), o)
+			s, err := dial(l.cfg.Servers, n)
 			if err != nil {
 				l.fault(err)
 				return
 			}
-			defer c.Close()
-			w := &worker{load: l, number: n, client: c, random: random(uint64(n) + 1)}
+			defer s.Close()
+			w := &worker{Load: l, number: n, servers: s, patient: n%2 == 0, random: l.random(uint64(n) + 1)}
 			for !l.stopped() {
 				w.once()
 			}
@@ -75,7 +92,7 @@ func (l *load) run(clients int) {
 	workers.Wait()
 }
 
-func (l *load) stopped() bool {
+func (l *Load) stopped() bool {
 	select {
 	case <-l.stop:
 		return true
@@ -84,9 +101,9 @@ func (l *load) stopped() bool {
 	}
 }
 
-func (l *load) now() int64 { return time.Since(l.began).Nanoseconds() }
+func (l *Load) now() int64 { return time.Since(l.began).Nanoseconds() }
 
-func (l *load) fault(err error) {
+func (l *Load) fault(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.faults = append(l.mu.faults, err)
@@ -97,7 +114,7 @@ const never = 1 << 62
 
 // note takes an operation into the history. One without an answer goes on until
 // the end of the history.
-func (l *load) note(number int, call int64, op operation, out outcome) {
+func (l *Load) note(number int, call int64, op operation, out outcome) {
 	back := l.now()
 	if out.ending == unknown {
 		back = never
@@ -111,14 +128,16 @@ func (l *load) note(number int, call int64, op operation, out outcome) {
 }
 
 type worker struct {
-	*load
-	number int
-	count  int
-	client *client.Client
-	random *rand.Rand
+	*Load
+	number  int
+	count   int // puts
+	asked   int // operations
+	servers *servers
+	patient bool
+	random  *rand.Rand
 }
 
-// answerWait bounds one call, restarts of the node included.
+// answerWait bounds one operation of a patient client, restarts of nodes included.
 const answerWait = 30 * time.Second
 
 func (w *worker) once() {
@@ -136,8 +155,8 @@ func (w *worker) once() {
 		w.note(w.number, call, op, outcome{ending: missing})
 	case code == spec.CodePrecondition && op.kind != get:
 		w.note(w.number, call, op, outcome{ending: refused})
-	case code == spec.CodeOverloaded: // it was not done
-	case code != spec.CodeUnavailable && code != spec.CodeTimeout:
+	case code == spec.CodeOverloaded && !w.patient: // it was not done
+	case !noAnswer(code):
 		w.fault(fmt.Errorf("%v at %s: %w", op, time.Duration(call), err))
 	case op.kind == get:
 		w.mu.Lock()
@@ -154,6 +173,7 @@ func (w *worker) once() {
 func pauseShortly() { <-time.After(5 * time.Millisecond) }
 
 func (w *worker) choose() operation {
+	w.asked++
 	past := keysAtOnce * int(time.Since(w.began)/keyTime)
 	op := operation{key: w.keys[min(past, len(w.keys)-keysAtOnce)+w.random.IntN(keysAtOnce)]}
 	w.mu.Lock()
@@ -184,10 +204,25 @@ func (w *worker) choose() operation {
 	return op
 }
 
+// ask asks for the operation: once, or, as a patient client, until there is an answer.
 func (w *worker) ask(ctx context.Context, op operation) (outcome, error) {
+	if !w.patient {
+		ctx, cancel := context.WithTimeout(ctx, tryWait)
+		defer cancel()
+		return w.askOnce(ctx, w.servers.next(), op, "")
+	}
+	var out outcome
+	err := w.servers.until(ctx, func(ctx context.Context, c *client.Client) (err error) {
+		out, err = w.askOnce(ctx, c, op, fmt.Sprintf("%s%d-%d", w.cfg.KeyPrefix, w.number, w.asked))
+		return err
+	})
+	return out, err
+}
+
+func (w *worker) askOnce(ctx context.Context, c *client.Client, op operation, idempotency string) (outcome, error) {
 	switch op.kind {
 	case get:
-		o, err := w.client.Get(ctx, app, objects, op.key, client.GetOptions{})
+		o, err := c.Get(ctx, w.cfg.App, w.cfg.Bucket, op.key, client.GetOptions{})
 		if err != nil {
 			return outcome{}, err
 		}
@@ -197,15 +232,15 @@ func (w *worker) ask(ctx context.Context, op operation) (outcome, error) {
 		}
 		return outcome{value: value, revision: o.Revision}, nil
 	case putting:
-		r, err := w.client.Put(ctx, app, objects, op.key, strings.NewReader(bytesOf(op.value)), client.PutOptions{
-			Meta: map[string]string{"value": op.value}, IfRevision: op.ifRevision, IfAbsent: op.ifAbsent,
+		r, err := c.Put(ctx, w.cfg.App, w.cfg.Bucket, op.key, strings.NewReader(bytesOf(op.value)), client.PutOptions{
+			Meta: map[string]string{"value": op.value}, IfRevision: op.ifRevision, IfAbsent: op.ifAbsent, IdempotencyKey: idempotency,
 		})
 		if err == nil && r.Revision == 0 {
 			err = errors.New("the put's answer has no revision")
 		}
 		return outcome{revision: r.Revision}, err
 	default:
-		_, err := w.client.Delete(ctx, app, objects, op.key, client.DeleteOptions{IfRevision: op.ifRevision})
+		_, err := c.Delete(ctx, w.cfg.App, w.cfg.Bucket, op.key, client.DeleteOptions{IfRevision: op.ifRevision, IdempotencyKey: idempotency})
 		return outcome{}, err
 	}
 }
