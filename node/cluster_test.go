@@ -92,8 +92,8 @@ func (m *member) ready() {
 	}
 }
 
-// cluster waits until a node describes its cluster in a certain way.
-func (m *member) cluster(what string, ok func(wire.Cluster) bool) wire.Cluster {
+// shows waits until a node describes its cluster in a certain way.
+func (m *member) shows(what string, ok func(wire.Cluster) bool) wire.Cluster {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
@@ -157,9 +157,9 @@ func showing(nodes string) (string, func(wire.Cluster) bool) {
 func TestThreeNodesWithTheSameAddressesFormACluster(t *testing.T) {
 	all := members(t, 3)
 	form(all...)
-	first := all[0].cluster(showing("n1+! n2+! n3+!"))
+	first := all[0].shows(showing("n1+! n2+! n3+!"))
 	for _, m := range all {
-		c := m.cluster("leaders of all shards", func(c wire.Cluster) bool {
+		c := m.shows("leaders of all shards", func(c wire.Cluster) bool {
 			return nodesOf(c) == "n1+! n2+! n3+!" && len(c.Shards) == 2 && c.Shards[0].Leader != "" && c.Shards[1].Leader != ""
 		})
 		if c.ID != first.ID || c.ID == "" || c.Node != m.cfg.Name || c.ControlLeader != first.ControlLeader {
@@ -174,19 +174,27 @@ func TestThreeNodesWithTheSameAddressesFormACluster(t *testing.T) {
 	}
 }
 
+func TestAFounderWithoutAVoteIsInTheCluster(t *testing.T) {
+	all := members(t, 4)
+	form(all...)
+	for _, m := range all {
+		m.shows(showing("n1+! n2+! n3+! n4+"))
+	}
+}
+
 func TestAMemberComesBackWithNothingButItsData(t *testing.T) {
 	all := members(t, 3)
 	form(all...)
-	id := all[0].cluster(showing("n1+! n2+! n3+!")).ID
+	id := all[0].shows(showing("n1+! n2+! n3+!")).ID
 	away := all[1]
 	away.stop()
-	all[0].cluster(showing("n1+! n2! n3+!"))
+	all[0].shows(showing("n1+! n2! n3+!"))
 	away.cfg = node.Config{Name: "n2", DataDir: away.cfg.DataDir, Listen: "127.0.0.1:0", Fatal: away.cfg.Fatal}
 	form(away)
-	if c := away.cluster(showing("n1+! n2+! n3+!")); c.ID != id {
+	if c := away.shows(showing("n1+! n2+! n3+!")); c.ID != id {
 		t.Errorf("it came back to %s, not %s", c.ID, id)
 	}
-	all[0].cluster(showing("n1+! n2+! n3+!"))
+	all[0].shows(showing("n1+! n2+! n3+!"))
 }
 
 func TestAMemberThatMovesIsFoundAgain(t *testing.T) {
@@ -197,7 +205,7 @@ func TestAMemberThatMovesIsFoundAgain(t *testing.T) {
 	moved.cfg.PeerListen = freeAddress(t)
 	form(moved)
 	for _, m := range all {
-		m.cluster("the new address", func(c wire.Cluster) bool {
+		m.shows("the new address", func(c wire.Cluster) bool {
 			return nodesOf(c) == "n1+! n2+! n3+!" && c.Nodes[2].Address == moved.cfg.PeerListen
 		})
 	}
@@ -216,7 +224,7 @@ func TestAFourthNodeJoinsAndIsRemoved(t *testing.T) {
 	fourth := joins(t, "n4", all)
 	form(fourth)
 	for _, m := range append(all, fourth) {
-		m.cluster(showing("n1+! n2+! n3+! n4+"))
+		m.shows(showing("n1+! n2+! n3+! n4+"))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -230,7 +238,7 @@ func TestAFourthNodeJoinsAndIsRemoved(t *testing.T) {
 	if err := fourth.ends(); err == nil || !strings.Contains(err.Error(), removed) {
 		t.Errorf("the node ended with %v", err)
 	}
-	all[0].cluster(showing("n1+! n2+! n3+!"))
+	all[0].shows(showing("n1+! n2+! n3+!"))
 	fourth.node = nil
 	fourth.start()
 	if err := fourth.ends(); err == nil || !strings.Contains(err.Error(), removed) {
@@ -238,7 +246,7 @@ func TestAFourthNodeJoinsAndIsRemoved(t *testing.T) {
 	}
 	again := joins(t, "n4", all)
 	form(again)
-	all[0].cluster(showing("n1+! n2+! n3+! n4+"))
+	all[0].shows(showing("n1+! n2+! n3+! n4+"))
 }
 
 func TestTheClusterOutlivesTheRemovalOfTheControlLeader(t *testing.T) {
@@ -248,7 +256,7 @@ func TestTheClusterOutlivesTheRemovalOfTheControlLeader(t *testing.T) {
 	second := joins(t, "n2", []*member{first})
 	form(second)
 	// It gets a vote once the leader has seen for a while that it stays.
-	second.cluster(showing("n1+! n2+!"))
+	second.shows(showing("n1+! n2+!"))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := second.node.RemoveNode(ctx, "n1", true); err != nil {
@@ -257,7 +265,7 @@ func TestTheClusterOutlivesTheRemovalOfTheControlLeader(t *testing.T) {
 	if err := first.ends(); err == nil || !strings.Contains(err.Error(), "was removed") {
 		t.Errorf("the node ended with %v", err)
 	}
-	second.cluster("itself as the leader of what is left", func(c wire.Cluster) bool {
+	second.shows("itself as the leader of what is left", func(c wire.Cluster) bool {
 		return nodesOf(c) == "n2+!" && c.ControlLeader == "n2"
 	})
 	if err := second.node.Rebalance(ctx); err != nil {
@@ -272,7 +280,7 @@ func TestAVoteThatIsNeededIsNotRemoved(t *testing.T) {
 	all := members(t, 3)
 	form(all...)
 	all[2].stop()
-	all[0].cluster(showing("n1+! n2+! n3!"))
+	all[0].shows(showing("n1+! n2+! n3!"))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	err := all[0].node.RemoveNode(ctx, "n2", false)
@@ -285,7 +293,7 @@ func TestANodeThatWaitsSaysSoAndTakesNoRequests(t *testing.T) {
 	all := members(t, 2)
 	all[0].cfg.Expect, all[1].cfg.Expect = 0, 0
 	all[0].start()
-	all[0].cluster("what it waits for", func(c wire.Cluster) bool {
+	all[0].shows("what it waits for", func(c wire.Cluster) bool {
 		return strings.Contains(c.Waiting, "pheromone cluster init") && c.ID == "" && !c.Ready
 	})
 	c, err := client.New(all[0].node.URL(), client.WithRetry(client.Retry{MaxAttempts: 1}))
@@ -297,7 +305,7 @@ func TestANodeThatWaitsSaysSoAndTakesNoRequests(t *testing.T) {
 		t.Errorf("a request: %v", err)
 	}
 	all[1].start()
-	all[0].cluster("the other one", func(c wire.Cluster) bool {
+	all[0].shows("the other one", func(c wire.Cluster) bool {
 		return strings.Contains(c.Waiting, "pheromone cluster init") && !strings.Contains(c.Waiting, "nobody to talk to")
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -333,11 +341,11 @@ func TestDrainAndRebalanceAreKnownToAll(t *testing.T) {
 	if err := all[2].node.DrainNode(ctx, "n2", true); err != nil {
 		t.Fatal(err)
 	}
-	all[0].cluster("a node that drains", draining)
+	all[0].shows("a node that drains", draining)
 	if err := all[0].node.DrainNode(ctx, "n2", false); err != nil {
 		t.Fatal(err)
 	}
-	all[1].cluster("no node that drains", func(c wire.Cluster) bool { return !draining(c) })
+	all[1].shows("no node that drains", func(c wire.Cluster) bool { return !draining(c) })
 	if err := all[1].node.DrainNode(ctx, "n9", true); spec.CodeOf(err) != spec.CodeNotFound {
 		t.Errorf("an unknown node: %v", err)
 	}

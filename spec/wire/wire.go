@@ -16,7 +16,7 @@ import (
 const (
 	HeaderSession        = "Pheromone-Session"
 	HeaderRevision       = "Pheromone-Revision"
-	HeaderAge            = "Pheromone-Age" // of what ?stale=1 read, in milliseconds
+	HeaderAge            = "Pheromone-Age"   // of what ?stale=1 read, in milliseconds
 	HeaderMetaPrefix     = "Pheromone-Meta-" // object metadata, one header a field
 	HeaderProducer       = "Pheromone-Producer"
 	HeaderDeleted        = "Pheromone-Deleted" // "1" for an object that stands for a deletion
