@@ -239,6 +239,10 @@ func (n *Node) spareVote(ctx context.Context, name string) error {
 	if !votes || there > voters/2 {
 		return nil
 	}
+	if voters == 0 {
+		return spec.Errorf(spec.CodePrecondition, "node %s is the only one with a vote in the control group", name).
+			WithHint("wait until another one has one, which takes some seconds once it is there")
+	}
 	return spec.Errorf(spec.CodePrecondition, "the vote of node %s is needed while node %s is away", name, away).
 		WithHint("bring node " + away + " back, or remove that one first")
 }

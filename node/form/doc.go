@@ -10,8 +10,8 @@
 // has a cluster, and this node is the one that decides (found.go). What stands in
 // the way and can't go away by waiting ends Run (obstacle.go); the rest is told by
 // Waiting, and logged once in a while. Once the control group is open, Keeper
-// (keeper.go) announces the node, and on the leader of the group makes the founders
-// members, places the shards and keeps the group's servers those of the members.
+// (keeper.go) announces the node, notices its removal, and on the leader of the
+// group makes the founders members, places the shards and takes others in.
 //
 // What it promises: of nodes with the same addresses only the one at the first of
 // them decides who founds the cluster, once, and writes it down before it says so:

@@ -155,11 +155,7 @@ type view struct {
 
 // see asks the nodes at some addresses who they are.
 func (f *Former) see(ctx context.Context, addresses []string) []view {
-	return f.greet(ctx, addresses, f.hello())
-}
-
-func (f *Former) greet(ctx context.Context, addresses []string, hello Hello) []view {
-	views := make([]view, len(addresses))
+	views, hello := make([]view, len(addresses)), f.hello()
 	var asked sync.WaitGroup
 	for i, address := range addresses {
 		asked.Go(func() {

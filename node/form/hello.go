@@ -23,8 +23,6 @@ type Hello struct {
 	Up      time.Duration `json:"up"`
 	Now     time.Time     `json:"now"`
 	Cluster string        `json:"cluster,omitempty"`
-	// Sure asks for a standing that is as new as this request, or none.
-	Sure bool `json:"sure,omitempty"`
 }
 
 // Answer is the answer to a Hello.
@@ -68,7 +66,7 @@ func (f *Former) self() Node {
 }
 
 // Hello answers another node.
-func (f *Former) Hello(ctx context.Context, h Hello) (Answer, error) {
+func (f *Former) Hello(_ context.Context, h Hello) (Answer, error) {
 	if len(h.Seeds) > maxSeeds {
 		return Answer{}, spec.Errorf(spec.CodeInvalid, "%d addresses to join, at most %d are possible", len(h.Seeds), maxSeeds)
 	}
@@ -76,15 +74,6 @@ func (f *Former) Hello(ctx context.Context, h Hello) (Answer, error) {
 	if a.Cluster == "" {
 		f.lookAgain()
 		return a, nil
-	}
-	if h.Sure {
-		group := f.group.Load()
-		if group == nil {
-			return Answer{}, spec.Errorf(spec.CodeUnavailable, "node %s is starting", f.cfg.Self.Name)
-		}
-		if err := group.ReadBarrier(ctx); err != nil {
-			return Answer{}, err
-		}
 	}
 	a.Standing, a.Founding = f.standing(h.Node)
 	return a, nil

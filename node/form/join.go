@@ -10,6 +10,8 @@ import (
 // JoinArgs asks a cluster to take a node in.
 type JoinArgs struct {
 	Node Node `json:"node"`
+	// Member says that the node knows itself as a member, and tells what changed.
+	Member bool `json:"member,omitempty"`
 	// Passed says that the request was passed on already, by a node that took the
 	// one asked for the leader.
 	Passed bool `json:"passed,omitempty"`

@@ -2,6 +2,7 @@ package form
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -10,31 +11,26 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// Keeper keeps the members of a cluster in step, from a node that belongs to it.
+// Keeper makes a node known to its cluster, and takes others in. Who of the members
+// has a vote, and who is dropped, is the conductor's to decide.
 type Keeper struct {
 	former *Former
 	group  *control.Group
 	log    *slog.Logger
-	led    time.Time // since when this node leads the group, zero if it does not
-	member bool      // this node was seen among the members
-	lost   time.Time // since when the group has no leader as far as is known, zero if it has one
+	member bool // this node was seen among the members
 }
 
 const (
-	keepAgain  = time.Second // from one look at the members to the next
-	leaveAgain = 50 * time.Millisecond
+	keepAgain  = time.Second // from one look at what is known to the next
+	leaveAgain = 100 * time.Millisecond
 	// keepWait bounds a step: it is tried again.
 	keepWait = 10 * time.Second
+	// leaveWait bounds how long a removed node stays for the others to agree without
+	// it, which the conductor sees to.
+	leaveWait = 30 * time.Second
 	// joinWait bounds how long a node waits to be taken in; within it the control
 	// group may elect a leader.
 	joinWait = 10 * time.Second
-	// settled is how long a node leads before it judges who is there.
-	settled = 5 * time.Second
-	// orphaned is how long a node is without a leader before it asks whether it is a
-	// member any more.
-	orphaned = 5 * time.Second
-	// heard is how lately the leader heard from a server that gets a vote.
-	heard = 2 * time.Second
 )
 
 // NewKeeper makes the Keeper of a node whose control group is open.
@@ -42,16 +38,21 @@ func NewKeeper(f *Former, group *control.Group) *Keeper {
 	return &Keeper{former: f, group: group, log: f.cfg.Log}
 }
 
-// Run keeps the members in step until ctx ends. Its error says that this node is no
-// member any more.
+// Run keeps what the cluster knows of this node right until ctx ends. Its error says
+// that the node is no member any more.
 func (k *Keeper) Run(ctx context.Context) error {
 	for {
 		changed, led := k.group.Changed(), k.group.LeaderChanged()
 		if err := k.removed(ctx); err != nil {
 			return err
 		}
-		if err := k.step(ctx); err != nil && ctx.Err() == nil {
-			k.log.Debug("the cluster's members are not in step yet", "error", err)
+		err := k.step(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case spec.CodeOf(err) == spec.CodeGone:
+			return k.errRemoved()
+		case err != nil:
+			k.log.Debug("the node is not known to its cluster yet", "error", err)
 		}
 		again := time.NewTimer(keepAgain)
 		select {
@@ -67,8 +68,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// removed tells whether this node was removed from the cluster. One that is told of
-// nothing any more asks.
+// removed tells whether this node saw its removal from the cluster.
 func (k *Keeper) removed(ctx context.Context) error {
 	state, self := k.group.State(), k.former.cfg.Self.Name
 	m, ok := state.Members[self]
@@ -78,37 +78,30 @@ func (k *Keeper) removed(ctx context.Context) error {
 		k.leave(ctx)
 		return k.errRemoved()
 	}
-	if _, led := k.group.Leader(); led {
-		k.lost = time.Time{}
-		return nil
-	}
-	if k.lost.IsZero() {
-		k.lost = time.Now()
-	}
-	if time.Since(k.lost) < orphaned {
-		return nil
-	}
-	k.lost = time.Now()
-	addresses := k.former.addresses()
-	for name, m := range state.Members {
-		if name != self && !slices.Contains(addresses, m.Address) {
-			addresses = append(addresses, m.Address)
-		}
-	}
-	hello := k.former.hello()
-	hello.Sure = true
-	for _, v := range k.former.greet(ctx, addresses, hello) {
-		if v.err == nil && v.answer.Cluster == hello.Cluster && (v.answer.Standing == StandingStranger || v.answer.Standing == StandingTaken) {
-			return k.errRemoved()
-		}
-	}
 	return nil
+}
+
+// places are the addresses at which other members may be.
+func (k *Keeper) places() []string {
+	places := k.former.addresses()[1:]
+	add := func(name, address string) {
+		if name != k.former.cfg.Self.Name && !slices.Contains(places, address) {
+			places = append(places, address)
+		}
+	}
+	for name, m := range k.group.State().Members {
+		add(name, m.Address)
+	}
+	for _, s := range k.group.Servers() {
+		add(s.Name, s.Address)
+	}
+	return places
 }
 
 // leave has another node lead the control group, if this one does, and waits until
 // it is no server of it: without it the others may be too few to agree on that.
 func (k *Keeper) leave(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, keepWait)
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
 	defer cancel()
 	for ctx.Err() == nil {
 		if _, ok := k.server(k.former.cfg.Self.Name); !ok {
@@ -116,7 +109,7 @@ func (k *Keeper) leave(ctx context.Context) {
 		}
 		if k.group.IsLeader() {
 			if err := k.group.TransferLeadership(ctx); err != nil {
-				k.log.Warn("the control group is not led by another node yet", "error", err)
+				k.log.Debug("the control group is not led by another node yet", "error", err)
 			}
 		}
 		select {
@@ -134,23 +127,12 @@ func (k *Keeper) errRemoved() error {
 func (k *Keeper) step(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, keepWait)
 	defer cancel()
-	if !k.group.IsLeader() {
-		k.led = time.Time{}
-		return k.announce(ctx)
+	if k.group.IsLeader() {
+		if err := k.found(ctx); err != nil {
+			return err
+		}
 	}
-	if k.led.IsZero() {
-		k.led = time.Now()
-	}
-	if err := k.found(ctx); err != nil {
-		return err
-	}
-	if err := k.announce(ctx); err != nil {
-		return err
-	}
-	if err := k.servers(ctx); err != nil {
-		return err
-	}
-	return k.votes(ctx)
+	return k.announce(ctx)
 }
 
 // found makes the founders members and places the shards, once.
@@ -166,10 +148,12 @@ func (k *Keeper) found(ctx context.Context) error {
 		return err
 	}
 	for _, n := range founding.Nodes {
-		if _, ok := k.group.State().Members[n.Name]; ok {
-			continue
+		if _, ok := k.group.State().Members[n.Name]; !ok {
+			if _, err := k.group.Apply(ctx, putMember(n, k.now())); err != nil {
+				return err
+			}
 		}
-		if _, err := k.group.Apply(ctx, putMember(n, k.now())); err != nil {
+		if err := k.serve(ctx, n.Name, n.Address); err != nil {
 			return err
 		}
 	}
@@ -189,16 +173,35 @@ func putMember(n Node, at time.Time) *control.PutMember {
 	}}
 }
 
-// announce has the cluster know where this node is now, and in which version.
+// announce has the cluster know where this node is now, and in which version. One
+// that was moved can't be found by the leader, and does not know it.
 func (k *Keeper) announce(ctx context.Context) error {
 	self := k.former.self()
+	if _, led := k.group.Leader(); !led {
+		return k.announceTo(ctx, self)
+	}
 	m, ok := k.group.State().Members[self.Name]
 	if !ok || m.Install != self.Install ||
 		m.Address == self.Address && m.API == self.API && m.Version == self.Version && m.Capacity == self.Capacity {
 		return nil
 	}
-	_, err := k.Join(ctx, JoinArgs{Node: self})
+	_, err := k.Join(ctx, JoinArgs{Node: self, Member: true})
 	return err
+}
+
+// announceTo asks the other members to tell the leader of this node.
+func (k *Keeper) announceTo(ctx context.Context, self Node) error {
+	var errs []error
+	for _, address := range k.places() {
+		ctx, cancel := context.WithTimeout(ctx, askWait)
+		err := k.former.cfg.Ask(ctx, address, MethodJoin, JoinArgs{Node: self, Member: true}, &Joined{})
+		cancel()
+		if err == nil || spec.CodeOf(err) == spec.CodeGone {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Join takes a node into the cluster, or what changed of a member. A node that does
@@ -221,14 +224,21 @@ func (k *Keeper) Join(ctx context.Context, args JoinArgs) (Joined, error) {
 		err := k.former.cfg.Ask(ctx, address, MethodJoin, args, &done)
 		return done, err
 	}
-	return k.admit(ctx, args.Node)
+	return k.admit(ctx, args)
 }
 
 // admit makes a node a member, on the leader.
-func (k *Keeper) admit(ctx context.Context, n Node) (Joined, error) {
+func (k *Keeper) admit(ctx context.Context, args JoinArgs) (Joined, error) {
+	n := args.Node
+	if err := k.group.ReadBarrier(ctx); err != nil {
+		return Joined{}, err
+	}
 	state := k.group.State()
 	if len(state.Placement.Slots) == 0 {
 		return Joined{}, spec.Errorf(spec.CodeUnavailable, "the cluster is being founded")
+	}
+	if m := state.Members[n.Name]; args.Member && m.Install != n.Install {
+		return Joined{}, spec.Errorf(spec.CodeGone, "node %s is no member of the cluster any more", n.Name)
 	}
 	if m, ok := state.Members[n.Name]; n.Name != k.former.cfg.Self.Name && (!ok || m.Address != n.Address) {
 		if err := is(k.former.see(ctx, []string{n.Address})[0], n); err != nil {
@@ -281,58 +291,4 @@ func (k *Keeper) address(name string) (string, bool) {
 	}
 	s, ok := k.server(name)
 	return s.Address, ok
-}
-
-// servers keeps the control group's servers those of the members.
-func (k *Keeper) servers(ctx context.Context) error {
-	state := k.group.State()
-	if len(state.Placement.Slots) == 0 {
-		return nil
-	}
-	for name, m := range state.Members {
-		if s, ok := k.server(name); !ok || s.Address != m.Address {
-			if err := k.serve(ctx, name, m.Address); err != nil {
-				return err
-			}
-		}
-	}
-	for _, s := range k.group.Servers() {
-		if _, ok := state.Members[s.Name]; ok || s.Name == k.former.cfg.Self.Name { // which leaves by itself
-			continue
-		}
-		if err := k.group.RemoveServer(ctx, s.Name); err != nil {
-			return err
-		}
-		k.log.Info("a node is no server of the control group any more", "node", s.Name)
-	}
-	return nil
-}
-
-// votes gives votes to members until there are enough.
-func (k *Keeper) votes(ctx context.Context) error {
-	if time.Since(k.led) < settled {
-		return nil
-	}
-	state, voters := k.group.State(), 0
-	servers := k.group.Servers()
-	for _, s := range servers {
-		if s.Voter {
-			voters++
-		}
-	}
-	for _, s := range servers {
-		if voters >= votersFor(len(state.Members)) {
-			return nil
-		}
-		last, ok := k.group.LastContact(s.Name)
-		if s.Voter || !ok || time.Since(last) > heard || state.Members[s.Name].Draining {
-			continue
-		}
-		if err := k.group.AddServer(ctx, s.Name, s.Address, true); err != nil {
-			return err
-		}
-		voters++
-		k.log.Info("a node votes in the control group", "node", s.Name)
-	}
-	return nil
 }
