@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -166,5 +167,47 @@ func TestReplicasAndLeadersFollowTheNodes(t *testing.T) {
 	a.until("the three that are left vote", func(c wire.Cluster) bool {
 		return len(c.Nodes) == 3 && !slices.ContainsFunc(c.Nodes, func(n wire.Node) bool { return !n.Voter || !n.Live })
 	})
+	b.hasThings()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAReplicaWhoseDataIsLostIsMadeAnewOnItsNode(t *testing.T) {
+	all := members(t, 3)
+	for _, m := range all {
+		m.start()
+	}
+	for _, m := range all {
+		m.ready()
+	}
+	a, b := all[0], all[1]
+	b.stop()
+	logs, old := filepath.Join(b.cfg.DataDir, "raft"), t.TempDir()
+	must(t, os.CopyFS(old, os.DirFS(logs)))
+	b.start()
+	b.ready()
+	a.keepThings()
+	b.hasThings()
+	b.stop()
+	must(t, os.RemoveAll(logs)) // what it had promised since is gone
+	must(t, os.CopyFS(logs, os.DirFS(old)))
+	b.start()
+	a.until("n2 has new replicas of both shards", func(c wire.Cluster) bool {
+		anew := 0
+		for _, s := range c.Shards {
+			for _, r := range s.Replicas {
+				if r.Node == "n2" && r.Replica == 4 && !r.Joining && len(s.Replicas) == 3 {
+					anew++
+				}
+			}
+		}
+		return anew == 2
+	})
+	b.ready()
 	b.hasThings()
 }

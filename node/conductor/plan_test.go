@@ -201,6 +201,13 @@ func TestAReplicaWhoseDataIsLostIsReplacedOnItsNode(t *testing.T) {
 	delete(s.state.Placement.Shards[1].Replicas, n)
 	s.want(t, "add replica shard=1 node=c")
 
+	// It got its vote and lost what it had before it was known to have joined.
+	s = newScene(3, []string{"a", "b"})
+	n = s.replica(1, "c", "promoted")
+	s.want(t, fmt.Sprintf("mark joined shard=1 replica=%d", n))
+	s.Nodes["c"].Replicas[1] = conductor.Replica{Number: n, Lost: true}
+	s.want(t, fmt.Sprintf("remove replica shard=1 replica=%d", n))
+
 	// The others are no quorum without it: what they have must not be all there is.
 	s = newScene(3, []string{"a"})
 	s.replica(1, "b", "lost")
@@ -324,6 +331,12 @@ func TestARequestEvensReplicasOut(t *testing.T) {
 	s.want(t, "add replica shard=1 node=d", "add replica shard=2 node=d", "add replica shard=3 node=d")
 	s.silent("a", 10*time.Second)
 	s.want(t)
+
+	s = newScene(3, abc, []string{"b", "a"})
+	s.state.Settings = map[string]string{conductor.RebalanceKey: "now"}
+	s.replica(2, "c", "learner")
+	s.applied(2, "c", 10)
+	s.want(t) // it is not over yet
 }
 
 func TestTheControlGroupHasThreeVotersAndFiveFromFiveNodesOn(t *testing.T) {

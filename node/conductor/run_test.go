@@ -27,6 +27,8 @@ type stage struct {
 	leading bool
 	changed chan struct{} // of the state and of the leader
 	calls   map[string]int
+	// stuck has a lead stay where it is, whatever is asked.
+	stuck bool
 	// fail, if it is set, answers calls before the nodes do.
 	fail func(ctx context.Context, node, method string) error
 }
@@ -145,7 +147,9 @@ func (s *stage) call(ctx context.Context, node, method string, args, result any)
 	case method == "replica.remove":
 		s.members.Voters, s.members.Removed = without(s.members.Voters), append(slices.Clone(s.members.Removed), o.Replica)
 	case method == "replica.transfer":
-		s.lead = o.Replica
+		if !s.stuck {
+			s.lead = o.Replica
+		}
 		return nil
 	}
 	s.members.Version++
@@ -238,6 +242,40 @@ func TestADrainedNodesLeadAndReplicaGoWithinSeconds(t *testing.T) {
 			t.Errorf("the lead was moved %d times", n)
 		}
 	})
+}
+
+func TestALeadThatDoesNotMoveIsNotAskedForAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.stuck = true
+		s.state.Members["n1"] = control.Member{Name: "n1", Address: address("n1"), Draining: true}
+		s.run(t)
+		after(time.Minute)
+		if n := s.called("replica.transfer"); n < 8 || n > 12 {
+			t.Errorf("the lead was asked for %d times in a minute", n)
+		}
+	})
+}
+
+func TestANodeThatComesBackHasNotLivedForLong(t *testing.T) {
+	answer := &conductor.Status{}
+	m := conductor.NewMemory(noon)
+	look := func(after time.Duration, answer *conductor.Status) conductor.Node {
+		return m.Look("n1", answer, noon.Add(after), 3*time.Second)
+	}
+	look(0, answer)
+	if n := look(2*time.Second, nil); n.Since != noon || n.Seen != noon || n.Replicas != nil {
+		t.Errorf("after two seconds of silence: %+v", n)
+	}
+	if n := look(3*time.Second, answer); n.Since != noon || n.Seen != noon.Add(3*time.Second) || n.Replicas == nil {
+		t.Errorf("after an answer: %+v", n)
+	}
+	if n := look(6*time.Second, nil); !n.Since.IsZero() || n.Seen != noon.Add(3*time.Second) {
+		t.Errorf("after three seconds of silence: %+v", n)
+	}
+	if n := look(8*time.Second, answer); n.Since != noon.Add(8*time.Second) {
+		t.Errorf("back again: %+v", n)
+	}
 }
 
 func TestOnlyTheNodeThatLeadsTheControlGroupConducts(t *testing.T) {
