@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/internal/watchdog"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -47,6 +48,10 @@ type Config struct {
 	// RebuildAfter is how long a node of the cluster is away before what it holds is
 	// made up for on others. Default 5 minutes.
 	RebuildAfter time.Duration
+	// DiskTimeout is how long the disk under DataDir may hang before a node of a
+	// cluster ends itself, so that others take over; a node alone is only not ready.
+	// Default 10 s, at least 1 s; negative: any time.
+	DiskTimeout time.Duration
 	// Insecure lets the API listen beyond loopback, without TLS and tokens, and
 	// PeerListen without a token.
 	Insecure bool
@@ -112,6 +117,9 @@ func (c Config) withDefaults() Config {
 	if c.RebuildAfter == 0 {
 		c.RebuildAfter = 5 * time.Minute
 	}
+	if c.DiskTimeout == 0 {
+		c.DiskTimeout = watchdog.DefaultBound
+	}
 	if c.ReserveBytes == 0 {
 		c.ReserveBytes = defaultReserveBytes
 	}
@@ -139,6 +147,9 @@ func (c Config) Validate() error {
 	}
 	if c.Shards < 1 || c.Shards > maxShards {
 		errs = append(errs, fmt.Errorf("shards: %d is not between 1 and %d", c.Shards, maxShards))
+	}
+	if c.DiskTimeout >= 0 && c.DiskTimeout < time.Second {
+		errs = append(errs, fmt.Errorf("disk-timeout: %v is less than 1s: a disk that is merely slow would end the node", c.DiskTimeout))
 	}
 	if c.ReserveBytes < leastReserveBytes {
 		errs = append(errs, fmt.Errorf("disk-reserve: %s is less than %s, which the store needs to go on and to delete", spec.FormatSize(max(c.ReserveBytes, 0)), spec.FormatSize(leastReserveBytes)))

@@ -18,9 +18,11 @@ const (
 	artifactsFolder = "artifacts"
 	logsFolder      = "logs"
 	scratchFolder   = "scratch"
+	// diskFile is written over and over to see whether the disk answers.
+	diskFile = "disk-watch"
 )
 
-var dataFolders = []string{storeFolder, controlFolder, raftFolder, artifactsFolder, logsFolder, scratchFolder}
+var dataFolders = []string{storeFolder, controlFolder, raftFolder, artifactsFolder, logsFolder, scratchFolder, diskFile}
 
 // refuseForeign refuses a data folder that is somebody else's, before anything is
 // written into it: a home folder, say, that was named by mistake.

@@ -19,6 +19,7 @@ import (
 	"github.com/pheromone-run/pheromone/exec/artifact"
 	"github.com/pheromone-run/pheromone/exec/logs"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/internal/watchdog"
 	"github.com/pheromone-run/pheromone/node/conductor"
 	"github.com/pheromone-run/pheromone/node/form"
 	"github.com/pheromone-run/pheromone/node/peer"
@@ -41,6 +42,7 @@ type Node struct {
 	pool      *exec.Pool
 	server    *api.Server
 	listener  net.Listener
+	disk      *watchdog.Watchdog // nil if the disk is not watched
 
 	// Other nodes; nil for a node that is alone.
 	network *peer.Network
@@ -99,6 +101,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.watchDisk(clustered)
 	if clustered {
 		return n.startClustered()
 	}
@@ -266,6 +269,9 @@ func (n *Node) Close() error {
 func (n *Node) close() error {
 	var errs []error
 	n.ready.Store(false)
+	if n.disk != nil {
+		n.disk.Close()
+	}
 	if n.server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownWait)
 		errs = append(errs, n.server.Shutdown(ctx))

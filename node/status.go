@@ -14,6 +14,9 @@ func (n *Node) Ready() error {
 	if err := n.gate(); err != nil {
 		return err
 	}
+	if err := n.diskErr(); err != nil {
+		return err
+	}
 	if !n.ready.Load() {
 		return spec.Errorf(spec.CodeUnavailable, "the node is starting or stopping")
 	}

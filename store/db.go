@@ -33,7 +33,8 @@ type DB struct {
 	identity Identity
 	fatal    func(error)
 	failure  atomic.Pointer[failure]
-	opened   atomic.Bool // before that, a failure is what Open returns
+	synced   atomic.Int64 // when a log or a folder was last synced, in Unix nanoseconds
+	opened   atomic.Bool  // before that, a failure is what Open returns
 	disk     disk
 	staging  staging
 	holds    holds
@@ -167,7 +168,7 @@ func openPebble(dir string, o *pebble.Options) (db *pebble.DB, err error) {
 
 func (db *DB) pebbleOptions(o Options, mustExist bool) *pebble.Options {
 	p := &pebble.Options{
-		FS:                          logFS{o.FS, db.fail},
+		FS:                          logFS{o.FS, db.fail, func() { db.synced.Store(time.Now().UnixNano()) }},
 		CacheSize:                   o.CacheBytes,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: memTablesAtMost,
@@ -224,6 +225,9 @@ func (db *DB) Err() error {
 	}
 	return nil
 }
+
+// Synced returns when something of the store last reached the disk.
+func (db *DB) Synced() time.Time { return time.Unix(0, db.synced.Load()) }
 
 // Metrics returns what pebble counts, for the node's metrics page.
 func (db *DB) Metrics() *pebble.Metrics { return db.pebble.Metrics() }

@@ -19,6 +19,7 @@ import (
 type logFS struct {
 	vfs.FS
 	failed func(error)
+	synced func()
 }
 
 func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
@@ -38,7 +39,7 @@ func (f logFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &logFile{File: dir, name: name, failed: f.failed}, nil
+	return &logFile{File: dir, name: name, failed: f.failed, synced: f.synced}, nil
 }
 
 func (f logFS) Unwrap() vfs.FS { return f.FS }
@@ -55,7 +56,7 @@ func (f logFS) watch(file vfs.File, name string, err error) (vfs.File, error) {
 		f.failed(fmt.Errorf("make %s: %w", name, err))
 		return file, err
 	}
-	return &logFile{File: file, name: name, failed: f.failed}, nil
+	return &logFile{File: file, name: name, failed: f.failed, synced: f.synced}, nil
 }
 
 // tableFile is any other file. Pebble tries at once again what has met a full
@@ -79,6 +80,7 @@ type logFile struct {
 	vfs.File
 	name   string
 	failed func(error)
+	synced func()
 }
 
 func (f *logFile) Write(p []byte) (int, error) {
@@ -103,6 +105,8 @@ func (f *logFile) SyncTo(length int64) (bool, error) {
 func (f *logFile) watch(op string, err error) error {
 	if err != nil {
 		f.failed(fmt.Errorf("%s %s: %w", op, f.name, err))
+	} else if op == "sync" {
+		f.synced()
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -225,5 +226,19 @@ func remove(t *testing.T, dir, pattern string) {
 		if err := os.Remove(file); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestAStoreTellsWhenItLastReachedTheDisk(t *testing.T) {
+	db := inMemory(t)
+	before := db.Synced()
+	if before.IsZero() || time.Since(before) > time.Minute {
+		t.Errorf("opened, and last synced at %v", before)
+	}
+	if err := db.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if after := db.Synced(); !after.After(before) {
+		t.Errorf("synced at %v, after %v", after, before)
 	}
 }

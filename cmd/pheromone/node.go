@@ -12,7 +12,7 @@ func startNode(ctx context.Context, c cli.NodeConfig) (cli.Node, error) {
 		Name: c.Name, DataDir: c.DataDir, Listen: c.Listen, Insecure: c.Insecure,
 		Shards: c.Shards, ReserveBytes: c.ReserveBytes, InputBytes: c.InputBytes, Version: c.Version, Log: c.Log, Alone: c.Alone,
 		PeerListen: c.PeerListen, PeerAdvertise: c.PeerAdvertise, Join: c.Join, Expect: c.Expect, JoinToken: c.JoinToken,
-		Replicas: c.Replicas, RaftRTT: c.RaftRTT, RaftElection: c.RaftElection, RebuildAfter: c.RebuildAfter,
+		Replicas: c.Replicas, RaftRTT: c.RaftRTT, RaftElection: c.RaftElection, RebuildAfter: c.RebuildAfter, DiskTimeout: c.DiskTimeout,
 	})
 	if err != nil {
 		return nil, err // a nil *node.Node must not become a Node

@@ -52,6 +52,7 @@ type NodeConfig struct {
 	RaftRTT                   time.Duration
 	RaftElection              int
 	RebuildAfter              time.Duration
+	DiskTimeout               time.Duration
 	Version                   string
 	Log                       *slog.Logger
 }

@@ -29,6 +29,7 @@ type serveFlags struct {
 	raftRTT         durationFlag
 	raftElection    int
 	rebuildAfter    durationFlag
+	diskTimeout     durationFlag
 	diskReserve     sizeFlag
 	inputMemory     sizeFlag
 	insecure        bool
@@ -78,6 +79,8 @@ func (c *cli) serveCommand() *cobra.Command {
 	flags.Var(&f.raftRTT, "raft-rtt", "tick of a cluster's shards (0: 20ms)")
 	flags.IntVar(&f.raftElection, "raft-election", 0, "ticks without a word of the leader after which another is elected (0: 25)")
 	flags.Var(&f.rebuildAfter, "rebuild-after", "how long a node is away before others make up for what it holds (0: 5m)")
+	f.diskTimeout = durationFlag(10 * time.Second)
+	flags.Var(&f.diskTimeout, "disk-timeout", "how long the disk may hang before a node of a cluster ends itself (0: for ever)")
 	flags.Var(&f.diskReserve, "disk-reserve", "room on the disk below which puts are refused, as in 1GiB (0: the node's default)")
 	flags.Var(&f.inputMemory, "input-memory", "memory for the inputs of all attempts that run, as in 512MiB; what does not fit waits (0: the node's default)")
 	flags.BoolVar(&f.insecure, "insecure", false, "listen beyond this machine although nothing is encrypted and nobody is asked who they are")
@@ -142,10 +145,14 @@ func (c *cli) serve(ctx context.Context, f serveFlags) (err error) {
 	if f.insecure && !isLoopback(f.listen) {
 		log.Warn("listening beyond this machine without TLS and tokens, as --insecure asks", "listen", f.listen)
 	}
+	if f.diskTimeout == 0 {
+		f.diskTimeout = -1
+	}
 	node, err := c.startNode(ctx, NodeConfig{Name: f.name, DataDir: data, Listen: f.listen, Shards: f.shards,
 		ReserveBytes: int64(f.diskReserve), InputBytes: int64(f.inputMemory), Insecure: f.insecure, Version: programVersion().Version, Log: log,
 		PeerListen: f.peerListen, PeerAdvertise: f.peerAdvertise, Join: f.join, Expect: f.bootstrapExpect, JoinToken: f.joinToken,
-		Replicas: f.replicas, RaftRTT: time.Duration(f.raftRTT), RaftElection: f.raftElection, RebuildAfter: time.Duration(f.rebuildAfter)})
+		Replicas: f.replicas, RaftRTT: time.Duration(f.raftRTT), RaftElection: f.raftElection, RebuildAfter: time.Duration(f.rebuildAfter),
+		DiskTimeout: time.Duration(f.diskTimeout)})
 	if err != nil {
 		return err
 	}

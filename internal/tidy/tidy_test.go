@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 	"exec":               {"spec", "exec", "client/fn", "client/python"},
 	"leader":             {"spec", "triggers", "store", "raft/shard", "exec", "internal/failpoint"},
 	"api":                {"spec"},
-	"node":               {"spec", "triggers", "store", "raft", "exec", "leader", "api", "client/python", "node/peer", "node/form", "node/conductor"},
+	"node":               {"spec", "triggers", "store", "raft", "exec", "leader", "api", "client/python", "node/peer", "node/form", "node/conductor", "internal/watchdog"},
 	"node/peer":          {"spec"},
 	"node/form":          {"spec", "store", "raft/control", "node/peer"},
 	"node/conductor":     {"spec", "raft/control", "raft/shard", "node/peer"},
@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"examples":           {"client", "internal/nodetest"},
 	"internal/crash":     {"spec", "client", "internal/nodetest"},
 	"internal/failpoint": {"spec"},
+	"internal/watchdog":  {},
 
 	// A program that embeds a node, as somebody outside writes it.
 	"examples/custom-primitive": {"spec", "triggers", "exec/inproc", "client", "node", "examples/custom-primitive"},

@@ -13,7 +13,8 @@
 // after the batch is on the disks of a majority and can be read from the local
 // store; after Lead returns, nothing of an earlier epoch is ever applied; after
 // ReadIndex returns, local reads see all that was acknowledged before the call.
-// It does not rest on clocks or leases for any of this.
+// It does not rest on clocks or leases for any of this. A replica that has lost some
+// of what it promised is not started (ErrLost).
 //
 // Imports spec, store and internal/failpoint.
 package shard
