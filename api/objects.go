@@ -16,7 +16,6 @@ import (
 const (
 	maxTTL          = 10 * 365 * 24 * time.Hour
 	maxDeliverAfter = 365 * 24 * time.Hour
-	maxMetaFields   = 64
 )
 
 // putObject puts a key-value object, or an object into a session.
@@ -105,8 +104,8 @@ func (r *request) meta() (map[string]string, error) {
 			return nil, spec.Errorf(spec.CodeInvalid, "header %s names no field: put the field's name behind it", wire.HeaderMetaPrefix).WithField(wire.HeaderMetaPrefix)
 		case twice:
 			return nil, spec.Errorf(spec.CodeInvalid, "header %s is there twice: send it once", clip(header)).WithField(clip(header))
-		case len(meta) == maxMetaFields:
-			return nil, spec.Errorf(spec.CodeInvalid, "more than %d metadata fields: put them into the object", maxMetaFields).WithField(wire.HeaderMetaPrefix)
+		case len(meta) == spec.MaxMetaFields:
+			return nil, spec.Errorf(spec.CodeInvalid, "more than %d metadata fields: put them into the object", spec.MaxMetaFields).WithField(wire.HeaderMetaPrefix)
 		case !utf8.Valid(value):
 			return nil, spec.Errorf(spec.CodeInvalid, "the value of %s is not UTF-8", clip(header)).WithField(clip(header))
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -105,11 +104,9 @@ func (r *request) header(name string) (string, error) {
 
 // contentType returns the body's media type as it was sent, "" if it was not.
 func (r *request) contentType() (string, error) {
-	const longest = 256
 	t := string(r.fh.Request.Header.ContentType())
-	if len(t) > longest || strings.ContainsFunc(t, isControl) {
-		return "", spec.Errorf(spec.CodeInvalid, "bad content type %q: at most %d bytes without control characters", clip(t), longest).
-			WithField("Content-Type")
+	if err := spec.ValidContentType(t); err != nil {
+		return "", inField("Content-Type", err)
 	}
 	return t, nil
 }

@@ -13,9 +13,67 @@ import (
 
 // AppsChanged has the leader take over what is deployed now. It returns once new
 // triggers are armed and the data of deleted apps is gone.
-func (l *Leader) AppsChanged(ctx context.Context) error { return l.do(ctx, appsChanged{}, 0) }
+func (l *Leader) AppsChanged(ctx context.Context) error {
+	// In an entry of its own: what is taken over is read from the store.
+	if err := l.do(ctx, appsReplaced{}, 0); err != nil {
+		return err
+	}
+	return l.do(ctx, appsChanged{}, 0)
+}
 
-// appsChanged is its command. It reads the store, so it is exclusive.
+// appsReplaced is the command that drops what is left of apps that were deleted and
+// deployed again before this leader looked. It reads the store, so it is exclusive.
+type appsReplaced struct{}
+
+func (appsReplaced) exclusive() {}
+
+func (appsReplaced) evaluate(t *tx) error {
+	t.dropReplaced()
+	return nil
+}
+
+// deployedAgain lists the deployed apps that were another incarnation when the shard
+// took them over.
+func (r *reign) deployedAgain() []spec.AppName {
+	var names []spec.AppName
+	for _, name := range r.leader.cfg.Apps.Names() {
+		if r.born[name] != r.leader.cfg.Apps.Incarnation(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// dropReplaced deletes everything of earlier incarnations of the deployed apps.
+func (t *tx) dropReplaced() {
+	again := t.deployedAgain()
+	if len(again) == 0 {
+		return
+	}
+	known := t.known()
+	t.dropAll(slices.DeleteFunc(slices.Clone(again), func(name spec.AppName) bool { return !known[name] }))
+	for _, name := range again {
+		t.born[name] = t.leader.cfg.Apps.Incarnation(name)
+		t.write(store.AppendIncarnationKey(nil, t.shard(), name), store.AppendIncarnation(nil, t.born[name]))
+	}
+}
+
+// loadIncarnations reads which incarnation of each app the shard's data are of.
+func (r *reign) loadIncarnations() error {
+	lower, upper := store.Bounds(store.AppendIncarnationsPrefix(nil, r.leader.cfg.Shard))
+	var damaged error
+	err := r.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		app, keyErr := store.DecodeIncarnationKey(k)
+		incarnation, err := store.DecodeIncarnation(v)
+		damaged = errors.Join(keyErr, err)
+		r.born[app] = incarnation
+		return damaged == nil
+	})
+	return errors.Join(err, damaged)
+}
+
+// appsChanged is the command that takes over what is deployed. It reads the store,
+// so it is exclusive.
 type appsChanged struct{}
 
 func (appsChanged) exclusive() {}
@@ -34,6 +92,9 @@ func (t *tx) takeApps() {
 			continue
 		}
 		deployed[name] = true
+		if t.born[name] != t.leader.cfg.Apps.Incarnation(name) {
+			continue // replaced meanwhile: whoever replaced it tells again
+		}
 		if p := t.newest[name]; p != nil && p.version == version {
 			continue
 		}
@@ -49,13 +110,19 @@ func (t *tx) takeApps() {
 // undeployed lists the apps that are known here, by their data, their changes or
 // because they were deployed, and that are deployed no more.
 func (t *tx) undeployed(deployed map[spec.AppName]bool) []spec.AppName {
+	known := t.known()
+	maps.DeleteFunc(known, func(name spec.AppName, _ bool) bool { return deployed[name] })
+	return slices.Sorted(maps.Keys(known))
+}
+
+// known lists the apps that have left something here, or are deployed.
+func (t *tx) known() map[spec.AppName]bool {
 	known := t.stored()
 	maps.Copy(known, t.changes.apps)
 	for name := range t.newest {
 		known[name] = true
 	}
-	maps.DeleteFunc(known, func(name spec.AppName, _ bool) bool { return deployed[name] })
-	return slices.Sorted(maps.Keys(known))
+	return known
 }
 
 // dropAll deletes everything of apps that are not deployed any more.
@@ -173,6 +240,7 @@ func (t *tx) drop(app spec.AppName) {
 	t.unstall(app)
 	t.forgetPlans(app)
 	delete(t.newest, app)
+	delete(t.born, app)
 	t.batch.DeleteRanges(store.AppRanges(t.shard(), app))
 	t.dropMail(app)
 }

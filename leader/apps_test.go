@@ -158,3 +158,54 @@ func TestADeletedAppLeavesNothingButTimersThatEndByThemselves(t *testing.T) {
 		w.completed(w.put("in", "k", ""), "fire:inv-1=k")
 	})
 }
+
+// A leader that sees an app only before it was deleted and after it was deployed
+// again must not take what is left for the new one's.
+func TestAnAppThatIsReplacedUnseenLeavesNothing(t *testing.T) {
+	for name, look := range map[string]func(*world){"told": (*world).tellOfApps, "after a restart": (*world).restart} {
+		t.Run(name, func(t *testing.T) {
+			overShards(t, func(t *testing.T, shards int) {
+				manifest := oneTrigger("{name: x, primitive: by_batch_size, count: 3, max_wait: 720h, target: fire}")
+				var got collector
+				w := newWorld(t, shards, manifest, map[string]function{"fire": got.take})
+				var old []spec.SessionID
+				for _, key := range []string{"a", "b"} {
+					res, err := w.tryPut(leader.Put{Bucket: "in", Key: spec.Key(key), Body: strings.NewReader("old"), Request: key})
+					if err != nil {
+						t.Fatal(err)
+					}
+					old = append(old, res.Session)
+				}
+				eventually(t, "both are held", func() bool { return len(w.leftOf("x")) >= 3 })
+				w.apps.delete()
+				w.apps.apply(t, manifest)
+				_, err := w.tryPut(leader.Put{Bucket: "in", Key: "early", Body: strings.NewReader("new")})
+				wantCode(t, err, spec.CodeUnavailable, "demo")
+				look(w)
+				for _, id := range old {
+					if _, err := w.home(id).Session(t.Context(), "demo", id); spec.CodeOf(err) != spec.CodeNotFound {
+						t.Errorf("session %s of the app that is gone: %v", id, err)
+					}
+				}
+				w.restart()
+				for i, key := range []string{"a", "c", "d"} {
+					res, err := w.tryPut(leader.Put{Bucket: "in", Key: spec.Key(key), Body: strings.NewReader("new"), Request: key})
+					if err != nil || res.Existed {
+						t.Errorf("put %d: %+v, %v", i, res, err)
+					}
+				}
+				eventually(t, "the batch fires", func() bool { return len(got.sorted()) == 1 })
+				keys := strings.Split(got.sorted()[0], "+")
+				slices.Sort(keys) // they come from several shards
+				wantLines(t, keys, "a", "c", "d")
+				w.apps.delete()
+				w.tellOfApps()
+				for _, k := range w.left() {
+					if !strings.HasPrefix(k, "50 ") && !strings.HasPrefix(k, "80 ") {
+						t.Errorf("left in the store: %s", k)
+					}
+				}
+			})
+		})
+	}
+}

@@ -253,6 +253,10 @@ func (inv *invocation) buffer(emissions []emission) *exec.Failure {
 	for i := range emissions {
 		e := &emissions[i]
 		inv.bufferedBytes += int64(len(e.payload.inline)+len(e.Key)) + 512
+		inv.bufferedBytes += int64(len(e.ContentType))
+		for name, value := range e.Meta {
+			inv.bufferedBytes += int64(len(name) + len(value))
+		}
 		for _, key := range e.JoinKeys {
 			inv.bufferedBytes += int64(len(key))
 		}
@@ -344,6 +348,15 @@ func madeKey(invocation, seq uint64) spec.Key {
 	return spec.Key("~" + strconv.FormatUint(invocation, 10) + "-" + strconv.FormatUint(seq, 10))
 }
 
+// described tells what is wrong with what an emission says of its object. The API
+// checks the same of what comes from outside.
+func (e *emission) described() error {
+	if err := spec.ValidContentType(e.ContentType); err != nil {
+		return err
+	}
+	return spec.ValidMeta(e.Meta)
+}
+
 // check tells why an emission can't be applied, or whether what it puts is there
 // already. before is how many objects will be put before it.
 func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, f *exec.Failure) {
@@ -380,6 +393,9 @@ func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, 
 		if err := spec.ValidKey(string(e.Key)); err != nil {
 			return refuse("put into bucket %q: %s", e.Bucket, err)
 		}
+	}
+	if err := e.described(); err != nil {
+		return refuse("put into bucket %q: %s", e.Bucket, err)
 	}
 	if limit := s.plan.app.Limits.MaxObjectBytes; limit > 0 && e.payload.size > limit {
 		return refuse("the object for bucket %q has %d bytes, the app's limit is %d (limits.max_object_size)", e.Bucket, e.payload.size, limit)

@@ -125,6 +125,28 @@ func TestWhatIsRefusedFailsTheAttemptForGood(t *testing.T) {
 		"a key that is too long":       {func(c *call) { c.put("out", strings.Repeat("k", 2000), "") }, exec.Refused, []string{"out"}},
 		"a join that is not there":     {func(c *call) { c.join("out", "joined", "a") }, exec.Refused, []string{"joined", "out"}},
 		"a join of a bad key":          {func(c *call) { c.join("sets", "joined", "") }, exec.Refused, []string{"joined"}},
+		"a content type that is too long": {func(c *call) {
+			c.emit(exec.Emission{Bucket: "out", Key: "k", ContentType: strings.Repeat("t", 257)})
+		}, exec.Refused, []string{"out", "content type", "256"}},
+		"a content type with a line break": {func(c *call) {
+			c.emit(exec.Emission{Bucket: "out", Key: "k", ContentType: "text/plain\r\nX-Other: 1"})
+		}, exec.Refused, []string{"out", "content type"}},
+		"too many metadata fields": {func(c *call) {
+			meta := map[string]string{}
+			for i := range 65 {
+				meta[fmt.Sprint("m", i)] = ""
+			}
+			c.emit(exec.Emission{Bucket: "out", Key: "k", Meta: meta})
+		}, exec.Refused, []string{"out", "65 metadata fields", "64"}},
+		"metadata that is too large": {func(c *call) {
+			c.emit(exec.Emission{Bucket: "out", Key: "k", Meta: map[string]string{"m": strings.Repeat("v", 16<<10)}})
+		}, exec.Refused, []string{"out", "metadata", "16384"}},
+		"metadata that is no text": {func(c *call) {
+			c.emit(exec.Emission{Bucket: "out", Key: "k", Meta: map[string]string{"m": "\xff"}})
+		}, exec.Refused, []string{"out", `"m"`, "UTF-8"}},
+		"a child with metadata that is too large": {func(c *call) {
+			c.emit(exec.Emission{Meta: map[string]string{"m": strings.Repeat("v", 16<<10)}, Child: &exec.ChildStart{Function: "next"}})
+		}, exec.Refused, []string{"child", "metadata"}},
 		"two values under one key": {func(c *call) {
 			c.put("out", "before", "1")
 			c.put("out", "before", "2")

@@ -49,6 +49,9 @@ func (t *tx) checkChild(inv *invocation, e *emission) (existing bool, f *exec.Fa
 	if _, there := t.get(t.childKey(s, childOf(inv, e))); there {
 		return true, nil
 	}
+	if err := e.described(); err != nil {
+		return refuse("its input: %s", err)
+	}
 	p := t.newest[s.name.app]
 	if p == nil || p.app.Functions[e.Child.Function] == nil {
 		return refuse("there is no function %q in app %q", e.Child.Function, s.name.app)

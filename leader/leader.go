@@ -42,6 +42,8 @@ type Apps interface {
 	App(name spec.AppName, version uint64) (*spec.App, uint64, bool)
 	// Names lists the deployed apps.
 	Names() []spec.AppName
+	// Incarnation counts how often an app was deployed again after it had been deleted.
+	Incarnation(name spec.AppName) uint64
 }
 
 // Router delivers mail to the leader of the shard that owns a slot.

@@ -70,8 +70,11 @@ func (r *reign) plan(app spec.AppName, version uint64) (*plan, bool) {
 // deployed returns the newest version of an app.
 func (r *reign) deployed(app spec.AppName) (*plan, error) {
 	p, ok := r.newest[app]
-	if !ok {
-		return nil, spec.NoApp(app, r.leader.cfg.Apps.Names())
+	if ok && r.born[app] == r.leader.cfg.Apps.Incarnation(app) {
+		return p, nil
 	}
-	return p, nil
+	if _, _, deployed := r.leader.cfg.Apps.App(app, 0); deployed { // what it would do belongs to an app that is gone
+		return nil, spec.Errorf(spec.CodeUnavailable, "app %q has been deployed just now: shard %d takes it over in a moment", app, r.leader.cfg.Shard)
+	}
+	return nil, spec.NoApp(app, r.leader.cfg.Apps.Names())
 }

@@ -29,6 +29,14 @@ func (r *reign) recover() error {
 	if err := r.loadChanges(); err != nil {
 		return fmt.Errorf("read the change log: %w", err)
 	}
+	if err := r.loadIncarnations(); err != nil {
+		return fmt.Errorf("read the incarnations of apps: %w", err)
+	}
+	if len(r.deployedAgain()) > 0 {
+		if err := r.alone(func(t *tx) { t.dropReplaced() }); err != nil {
+			return err
+		}
+	}
 	if err := r.alone(func(t *tx) { t.takeApps() }); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type reign struct {
 	pending   map[spec.AppName]int     // invocations not ended, by app
 	pendingOf map[functionName]int     // the same by function
 	newest    map[spec.AppName]*plan   // of the deployed apps
+	born      map[spec.AppName]uint64  // the incarnations of apps that the shard's data are of
 	plans     map[planName]*plan
 	resting   []*session             // ended ones that leave memory once they are applied
 	sweeps    map[store.Timer]uint64 // the entries that the sweeps of held objects rest on
@@ -124,6 +125,7 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 		pending:   make(map[spec.AppName]int),
 		pendingOf: make(map[functionName]int),
 		newest:    make(map[spec.AppName]*plan),
+		born:      make(map[spec.AppName]uint64),
 		plans:     make(map[planName]*plan),
 		sweeps:    make(map[store.Timer]uint64),
 		overlay:   newOverlay(),

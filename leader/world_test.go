@@ -215,6 +215,8 @@ type deployed struct {
 	versions []*spec.App
 	deleted  bool
 	also     spec.AppName // another app, with the same versions
+
+	incarnation uint64
 }
 
 func (d *deployed) apply(t testing.TB, manifest string) {
@@ -226,6 +228,9 @@ func (d *deployed) apply(t testing.TB, manifest string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.versions = append(d.versions, app)
+	if d.deleted {
+		d.incarnation++
+	}
 	d.deleted = false
 }
 
@@ -246,6 +251,12 @@ func (d *deployed) App(name spec.AppName, version uint64) (*spec.App, uint64, bo
 		return nil, 0, false
 	}
 	return d.versions[version-1], version, true
+}
+
+func (d *deployed) Incarnation(spec.AppName) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.incarnation
 }
 
 func (d *deployed) Names() []spec.AppName {

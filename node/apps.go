@@ -36,6 +36,9 @@ func (n *Node) App(name spec.AppName, version uint64) (*spec.App, uint64, bool) 
 // Names implements leader.Apps.
 func (n *Node) Names() []spec.AppName { return n.control.State().Names() }
 
+// Incarnation implements leader.Apps.
+func (n *Node) Incarnation(name spec.AppName) uint64 { return n.control.State().Incarnation(name) }
+
 // catchUpWait bounds how long a request waits for what other nodes have deployed.
 const catchUpWait = 3 * time.Second
 

@@ -195,6 +195,18 @@ func DecodeTriggerState(src []byte) (TriggerState, error) {
 	return s, r.done("trigger state")
 }
 
+// AppendIncarnation appends the record of an app's incarnation.
+func AppendIncarnation(dst []byte, incarnation uint64) []byte {
+	return appendUint(append(dst, recordVersion), incarnation)
+}
+
+// DecodeIncarnation reads the record of an app's incarnation.
+func DecodeIncarnation(src []byte) (uint64, error) {
+	r := openRecord(src)
+	incarnation := r.uint()
+	return incarnation, r.done("incarnation")
+}
+
 // AppendRequest appends the record of a request with an idempotency key.
 func AppendRequest(dst []byte, q *Request) []byte {
 	dst = appendString(append(dst, recordVersion), q.Session)

@@ -17,6 +17,7 @@ const (
 	tableMeta         table = 0x01
 	tableRestoring    table = 0x02
 	tableCounters     table = 0x03
+	tableIncarnation  table = 0x04
 	tableObjects      table = 0x10
 	tableHeld         table = 0x11
 	tableHeldInput    table = 0x12

@@ -150,6 +150,24 @@ func decodeInvocationKey(key []byte, t table) (spec.AppName, spec.InvocationID, 
 	return app, id, r.done()
 }
 
+// AppendIncarnationsPrefix appends the prefix of the incarnations of a shard's apps.
+func AppendIncarnationsPrefix(dst []byte, shard spec.ShardID) []byte {
+	return appendTable(dst, shard, tableIncarnation)
+}
+
+// AppendIncarnationKey appends the key under which a shard keeps the incarnation of
+// an app that its data are of; there is none for the first one.
+func AppendIncarnationKey(dst []byte, shard spec.ShardID, app spec.AppName) []byte {
+	return appendApp(dst, shard, tableIncarnation, app)
+}
+
+// DecodeIncarnationKey takes the key of an app's incarnation apart.
+func DecodeIncarnationKey(key []byte) (spec.AppName, error) {
+	_, r := openKey(key, tableIncarnation)
+	app := spec.AppName(r.part())
+	return app, r.done()
+}
+
 // AppendRequestKey appends the key of a request with an idempotency key.
 func AppendRequestKey(dst []byte, shard spec.ShardID, app spec.AppName, idempotency string) []byte {
 	return appendPart(appendApp(dst, shard, tableRequest, app), idempotency)

@@ -110,6 +110,9 @@ func (s *State) addVersion(v *AppVersion, r *Result) error {
 	}
 	record.Last++
 	v.Version = record.Last
+	if record.Deleted {
+		record.Incarnation++
+	}
 	record.Deleted, record.DeletedAt = false, time.Time{}
 	record.Versions = append(slices.Clone(record.Versions), v)
 	if extra := len(record.Versions) - MaxVersions; extra > 0 {

@@ -67,6 +67,11 @@ func TestWhatTheVersionForOneNodeWroteIsReadAlike(t *testing.T) {
 			t.Errorf("shard %d is %+v", id, shard)
 		}
 	}
+	for name, a := range s.Apps {
+		if a.Incarnation != 0 {
+			t.Errorf("app %s is incarnation %d", name, a.Incarnation)
+		}
+	}
 	if v, _ := s.Current("shop"); v.Version != 3 {
 		t.Errorf("version %d", v.Version)
 	} else if app, err := v.App(); err != nil || app.Functions["f"].Concurrency != 2 {
@@ -101,5 +106,32 @@ func TestASnapshotOfALaterVersionIsRefused(t *testing.T) {
 	err := newFSM().Restore(io.NopCloser(strings.NewReader(`{"format":3,"state":{}}`)))
 	if err == nil || !strings.Contains(err.Error(), "format 3") {
 		t.Errorf("it is read with %v", err)
+	}
+}
+
+func TestAnAppThatIsDeployedAgainIsAnotherIncarnation(t *testing.T) {
+	machine := oldSnapshot(t)
+	index := machine.state.Load().Index
+	want := []uint64{1, 1, 1, 2}
+	for i, c := range []Command{
+		&ApplyApp{Name: "gone", Spec: []byte("1")},
+		&ApplyApp{Name: "gone", Spec: []byte("2")},
+		&DeleteApp{Name: "gone"},
+		&RollbackApp{Name: "gone", Version: 1},
+	} {
+		data, err := encodeCommand(c, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		index++
+		if o := machine.Apply(&raft.Log{Index: index, Data: data}).(outcome); o.err != nil {
+			t.Fatalf("%T: %v", c, o.err)
+		}
+		if got := machine.state.Load().Incarnation("gone"); got != want[i] {
+			t.Errorf("after %T it is incarnation %d, want %d", c, got, want[i])
+		}
+	}
+	if n := machine.state.Load().Incarnation("shop"); n != 0 {
+		t.Errorf("another app is incarnation %d", n)
 	}
 }

@@ -41,6 +41,10 @@ type AppRecord struct {
 	// that still run; the next one that is applied has the next number.
 	Deleted   bool      `json:"deleted,omitempty"`
 	DeletedAt time.Time `json:"deleted_at,omitzero"`
+	// Incarnation counts how often the app was deployed again after it had been
+	// deleted: what is kept of an earlier one belongs to the past, for those too who
+	// see the app only before and after.
+	Incarnation uint64 `json:"incarnation,omitempty"`
 }
 
 // MaxVersions is how many versions of an app are kept.
@@ -107,6 +111,14 @@ func (s *State) Version(name spec.AppName, version uint64) (*AppVersion, bool) {
 		return nil, false
 	}
 	return a.Versions[i], true
+}
+
+// Incarnation returns how often an app was deployed again after it had been deleted.
+func (s *State) Incarnation(name spec.AppName) uint64 {
+	if a := s.Apps[name]; a != nil {
+		return a.Incarnation
+	}
+	return 0
 }
 
 // Names lists the deployed apps in order.
