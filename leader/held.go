@@ -81,23 +81,20 @@ func (t *tx) setApart(app spec.AppName, rec *store.Object) {
 }
 
 // stepBucket passes an event to a machine of scope bucket and does what it asks.
-// It returns false if the event was not taken because the trigger is stalled; an
-// object is always taken.
-func (t *tx) stepBucket(p *plan, bucket spec.BucketName, tr *spec.Trigger, ev triggers.Event) bool {
+// If the trigger is stalled, objects and sets wait for it; a tick is lost.
+func (t *tx) stepBucket(p *plan, bucket spec.BucketName, tr *spec.Trigger, ev triggers.Event) {
 	m := t.machine(nil, machineName{app: p.app.Name, bucket: bucket, trigger: tr.Name}, tr)
 	if m == nil {
-		return false
+		return
 	}
 	ev.Now = timeOf(t.at)
 	if m.behind() {
-		return t.stepBehind(p, m, ev)
+		t.stepBehind(p, m, ev)
+		return
 	}
-	taken := t.stepHeld(p, m, ev)
-	if !taken && ev.Kind == triggers.ObjectArrived {
-		t.putBehind(m, ev.Object)
-		return true
+	if !t.stepHeld(p, m, ev) {
+		t.putBehind(m, ev)
 	}
-	return taken
 }
 
 func (t *tx) stepHeld(p *plan, m *machine, ev triggers.Event) bool {
@@ -284,21 +281,16 @@ func (t *tx) nameSet(s *session, bucket spec.BucketName, tr *spec.Trigger, keys 
 		t.postSet(s, home, bucket, tr.Name, keys)
 		return
 	}
-	if t.takeSet(s.name.app, bucket, tr.Name, keys) != nil {
-		t.postSet(s, home, bucket, tr.Name, keys) // mail is sent until it is taken
-	}
+	t.takeSet(s.name.app, bucket, tr.Name, keys)
 }
 
-// takeSet names a set with a trigger of scope bucket that lives here. A stalled
-// one refuses it.
-func (t *tx) takeSet(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) error {
+// takeSet names a set with a trigger of scope bucket that lives here.
+func (t *tx) takeSet(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) {
 	p := t.newest[app]
 	if p == nil {
-		return nil
+		return
 	}
-	tr := findTrigger(p.app, bucket, trigger)
-	if tr == nil || tr.Scope != spec.ScopeBucket || t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys}) {
-		return nil
+	if tr := findTrigger(p.app, bucket, trigger); tr != nil && tr.Scope == spec.ScopeBucket {
+		t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys})
 	}
-	return errStalled(bucket, trigger)
 }

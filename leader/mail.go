@@ -151,11 +151,6 @@ func (c *take) evaluate(t *tx) error {
 		t.leader.cfg.Log.Warn("message of an unknown kind refused", "from", uint64(m.From), "sequence", m.Sequence, "kind", uint8(m.Kind))
 		return spec.Errorf(spec.CodeUnsupported, "shard %d does not know messages of kind %d", t.shard(), m.Kind)
 	}
-	if m.Kind == store.MailSet { // before the mark: one that is refused is sent again
-		if err := t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys); err != nil {
-			return err
-		}
-	}
 	t.steps.Pass(failpoint.Taken, m.App)
 	t.put(mark, []byte{1}) // an empty value reads as deleted while it is in flight
 	if m.Unacknowledged > low {
@@ -168,7 +163,8 @@ func (c *take) evaluate(t *tx) error {
 	switch m.Kind {
 	case store.MailObject:
 		t.hold(m.App, m.Bucket, m.Trigger, &m.Object)
-	case store.MailSet: // taken above
+	case store.MailSet:
+		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys)
 	case store.MailStart, store.MailEnd, store.MailCancel:
 		t.takeForSession(&m.Mail)
 	}

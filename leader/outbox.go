@@ -215,8 +215,8 @@ func (o *outbox) landed(l *route, x *letter, err error) bool {
 	return false
 }
 
-// refused tells whether a receiver is there and does not take this one message: a
-// stalled trigger does not take sets. The others to it need not wait.
+// refused tells whether a receiver is there and does not take this one message, as
+// one of a kind that it does not know. The others to it need not wait.
 func refused(err error) bool {
 	code := spec.CodeOf(err)
 	return code == spec.CodeConflict || code == spec.CodeUnsupported

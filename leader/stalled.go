@@ -21,15 +21,18 @@ import (
 // machine has panicked or asked for what can't be. The shard goes on without it.
 //
 // In scope session that fails the session, which can be run again later. In scope
-// bucket nothing is lost: objects that come are kept as items behind those that
-// the machine has, its backlog, and the record says where it begins. A reign or a
-// version of the app that comes later tries again. Once there is a machine it
-// steps through the backlog, a bounded part in each round, as if each object came
-// when it came; what arrives meanwhile stays behind it.
+// bucket nothing is lost: objects that come, and sets that are named, are kept
+// behind the items that the machine has, its backlog, and the record says where it
+// begins. A reign or a version of the app that comes later tries again. Once
+// there is a machine it steps through the backlog, a bounded part in each round, as
+// if each came when it came; what arrives meanwhile stays behind it.
 
 const (
 	// backlogRound is how many objects of a backlog are counted in one round.
 	backlogRound = 256
+	// backlogBytes is how many bytes the names may have of what is taken in one round;
+	// a set alone may have more.
+	backlogBytes = 1 << 20
 	// backlogPause is how long a backlog waits for entries that are in flight.
 	backlogPause = 5 * time.Millisecond
 	// retainedHeader is up to which size the header of a built-in primitive's machine
@@ -245,54 +248,62 @@ func (t *tx) has(m *machine, o *triggers.Object) bool {
 func (m *machine) behind() bool { return m.stalled != "" || m.backlog != 0 }
 
 // stepBehind is stepBucket for a trigger that is stalled, or has a backlog yet.
-func (t *tx) stepBehind(p *plan, m *machine, ev triggers.Event) bool {
-	switch {
-	case ev.Kind == triggers.ObjectArrived:
-		t.putBehind(m, ev.Object)
-		return true
-	case m.stalled != "":
-		return false
-	case ev.Kind == triggers.Tick:
+func (t *tx) stepBehind(p *plan, m *machine, ev triggers.Event) {
+	if !t.putBehind(m, ev) && m.stalled == "" && ev.Kind == triggers.Tick {
 		t.catchUp(p, m)
-		return true
 	}
-	return t.stepHeld(p, m, ev) // a set may be named before its objects are counted
 }
 
-// putBehind adds an object to a trigger's backlog.
-func (t *tx) putBehind(m *machine, o triggers.Object) {
+// putBehind adds an object or a set to a trigger's backlog, and tells whether the
+// event was one.
+func (t *tx) putBehind(m *machine, ev triggers.Event) bool {
 	n := m.name
-	t.write(store.AppendTriggerItemKey(nil, t.shard(), n.app, "", n.bucket, n.trigger, o.Position),
-		store.AppendItem(nil, &store.Item{Key: o.Key, Group: o.Group, Time: t.at}))
-	m.tail = o.Position
+	var position uint64
+	switch ev.Kind {
+	case triggers.ObjectArrived:
+		position = ev.Object.Position
+		t.write(store.AppendTriggerItemKey(nil, t.shard(), n.app, "", n.bucket, n.trigger, position),
+			store.AppendItem(nil, &store.Item{Key: ev.Object.Key, Group: ev.Object.Group, Time: t.at}))
+	case triggers.SetNamed: // in order with the objects: the first ones that come belong to it
+		position = uint64(t.revision())
+		t.write(store.AppendTriggerSetKey(nil, t.shard(), n.app, n.bucket, n.trigger, position),
+			store.AppendNamedSet(nil, &store.NamedSet{Keys: ev.Keys, Time: t.at}))
+	default:
+		return false
+	}
+	m.tail = position
 	if m.backlog == 0 {
-		m.backlog, m.known = o.Position, true
+		m.backlog, m.known = position, true
 		t.markMachine(m, n)
 	}
+	return true
 }
 
 // catchUp counts a part of a backlog. The machine's timer goes off soon to go on
 // with it; after the last part it is ticked, and has its timer to itself again.
 func (t *tx) catchUp(p *plan, m *machine) {
-	items, err := t.backlogItems(m)
+	waiting, last, err := t.waiting(m)
 	if err != nil {
 		t.broken(err)
 		return
 	}
 	defer t.markMachine(m, m.name)
 	counted := 0
-	for _, it := range items {
+	for i := range waiting {
 		if t.full() || m.stale {
 			break // a stale header is written first, so that a panic can't lose it
 		}
-		m.backlog = it.Position
-		if !t.stepHeld(p, m, triggers.Event{Kind: triggers.ObjectArrived, Now: it.Time, Object: it.Object}) {
-			return // with the object that it can't take as the first of the backlog
+		m.backlog = waiting[i].position
+		if !t.stepHeld(p, m, waiting[i].Event) {
+			return // with what it can't take as the first of the backlog
 		}
-		m.backlog = it.Position + 1
+		if n := m.name; waiting[i].Kind == triggers.SetNamed {
+			t.erase(store.AppendTriggerSetKey(nil, t.shard(), n.app, n.bucket, n.trigger, waiting[i].position))
+		}
+		m.backlog = waiting[i].position + 1
 		counted++
 	}
-	if counted == len(items) && counted < backlogRound && m.backlog > m.tail {
+	if counted == len(waiting) && last && m.backlog > m.tail {
 		m.backlog = 0
 		t.stepHeld(p, m, triggers.Event{Kind: triggers.Tick, Now: timeOf(t.at)})
 		return
@@ -304,22 +315,70 @@ func (t *tx) catchUp(p *plan, m *machine) {
 	t.rearm(nil, m.name, m, t.at+pause)
 }
 
-// backlogItems reads the first items of a backlog. Those of entries in flight are
-// not among them, nor any behind those.
-func (t *tx) backlogItems(m *machine) ([]triggers.Item, error) {
-	items, failed := t.items(m.name, m.backlog, 0)
-	var list []triggers.Item
-	for it := range items {
-		if list = append(list, it); len(list) == backlogRound {
-			break
-		}
-	}
-	return list, *failed
+// waits is an object or a set of a backlog: what the machine would have been told
+// when it came.
+type waits struct {
+	triggers.Event
+	position uint64
 }
 
-// errStalled answers what can't wait in a stalled trigger's backlog.
-func errStalled(bucket spec.BucketName, trigger spec.TriggerName) error {
-	return spec.Errorf(spec.CodeConflict, "trigger %q on bucket %q is stalled", trigger, bucket)
+// waiting reads the first that waits for a machine, in order, and tells whether it
+// is all. What entries in flight write is not among it, nor anything behind that:
+// objects and sets are read as they were at one time.
+func (t *tx) waiting(m *machine) (list []waits, last bool, err error) {
+	at := t.leader.cfg.DB.Snapshot()
+	defer func() { err = errors.Join(err, at.Close()) }()
+	n, sh := m.name, t.shard()
+	_, end := store.Bounds(store.AppendTriggerItemsPrefix(nil, sh, n.app, "", n.bucket, n.trigger))
+	objects, allObjects, err := page(at, store.AppendTriggerItemKey(nil, sh, n.app, "", n.bucket, n.trigger, m.backlog), end, func(k, v []byte) (waits, int, error) {
+		_, position, keyErr := store.DecodeTriggerItemKey(k)
+		it, err := store.DecodeItem(v)
+		o := triggers.Object{Position: position, Key: it.Key, Group: it.Group}
+		return waits{triggers.Event{Kind: triggers.ObjectArrived, Now: timeOf(it.Time), Object: o}, position}, len(k) + len(v), errors.Join(keyErr, err)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	_, end = store.Bounds(store.AppendTriggerSetsPrefix(nil, sh, n.app, n.bucket, n.trigger))
+	sets, allSets, err := page(at, store.AppendTriggerSetKey(nil, sh, n.app, n.bucket, n.trigger, m.backlog), end, func(k, v []byte) (waits, int, error) {
+		_, position, keyErr := store.DecodeTriggerSetKey(k)
+		set, err := store.DecodeNamedSet(v)
+		return waits{triggers.Event{Kind: triggers.SetNamed, Now: timeOf(set.Time), Keys: set.Keys}, position}, len(k) + len(v), errors.Join(keyErr, err)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	known := ^uint64(0) // up to where all is read
+	if !allObjects {
+		known = objects[len(objects)-1].position
+	}
+	if !allSets {
+		known = min(known, sets[len(sets)-1].position)
+	}
+	list = append(objects, sets...)
+	slices.SortFunc(list, func(a, b waits) int { return cmp.Compare(a.position, b.position) })
+	list = slices.DeleteFunc(list, func(w waits) bool { return w.position > known })
+	return list, allObjects && allSets, nil
+}
+
+// page reads the first records of a range, and tells whether they are all.
+func page(at *store.Snapshot, lower, upper []byte, read func(k, v []byte) (waits, int, error)) (list []waits, all bool, err error) {
+	var damaged error
+	size := 0
+	all = true
+	err = at.Scan(lower, upper, func(k, v []byte) bool {
+		if len(list) == backlogRound || size > backlogBytes {
+			all = false
+			return false
+		}
+		w, bytes, err := read(k, v)
+		if damaged = err; err != nil {
+			return false
+		}
+		list, size = append(list, w), size+bytes
+		return true
+	})
+	return list, all, errors.Join(damaged, err)
 }
 
 // headerOf returns the header to be written for a machine.

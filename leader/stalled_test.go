@@ -402,46 +402,6 @@ func (w *world) damage(change func(*store.TriggerState)) {
 	}
 }
 
-func TestSetsThatAreNamedForAStalledJoinWaitForIt(t *testing.T) {
-	overShards(t, func(t *testing.T, shards int) {
-		var got collector
-		w := newWorld(t, shards, oneTrigger("{name: x, primitive: dynamic_join, scope: bucket, target: fire}"), map[string]function{
-			"fire": got.take,
-			"seed": func(c *call) error {
-				name := string(c.in[0].Key)
-				c.join("in", "x", spec.Key(name+"1"), spec.Key(name+"2"))
-				return nil
-			},
-		})
-		w.result(w.put("seeds", "a", ""))
-		w.inTurn([]string{"a1", "b1"})
-		var good []byte
-		w.damage(func(s *store.TriggerState) { good = s.Header; s.Header = []byte{1, 200} })
-		w.restart()
-		w.wantStalled("damaged header")
-		var named []spec.SessionID
-		for _, name := range []string{"b", "c"} {
-			named = append(named, w.put("seeds", name, ""))
-		}
-		w.inTurn([]string{"c2", "c1", "b2"})
-		for _, id := range named {
-			eventually(t, "the naming is on its way", func() bool { return w.session(id).PendingInvocations == 0 })
-			if s := w.session(id); s.Status != wire.SessionRunning {
-				t.Errorf("the session is %s, though its set is not named yet", s.Status)
-			}
-		}
-		w.damage(func(s *store.TriggerState) { s.Header = good })
-		w.restart()
-		for _, id := range named {
-			w.completed(id)
-		}
-		w.inTurn([]string{"a2"})
-		eventually(t, "all have fired", func() bool { return len(got.keys()) >= 6 })
-		w.quiet()
-		wantLines(t, got.sorted(), "a1+a2", "b1+b2", "c1+c2")
-	})
-}
-
 func TestAStalledTriggerIsToldOnce(t *testing.T) {
 	log := &logged{}
 	var got collector

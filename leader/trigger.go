@@ -179,7 +179,7 @@ func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machi
 	if m.retains() {
 		m.header = rec.Header
 	}
-	items, failed := t.items(name, 0, rec.Stalled)
+	items, failed := t.items(name, rec.Stalled)
 	m.Machine, err = triggers.Restore(tr, rec.Header, items)
 	if *failed != nil {
 		return nil, *failed
@@ -192,27 +192,19 @@ func (t *tx) loadMachine(s *session, name machineName, tr *spec.Trigger) (*machi
 	return m, err
 }
 
-// items reads what is kept for a machine from a position on, up to before another
-// one unless that is 0; the error is set when the sequence ends.
-func (t *tx) items(name machineName, from, before uint64) (iter.Seq[triggers.Item], *error) {
+// items reads what is kept for a machine, up to before a position unless that is 0;
+// the error is set when the sequence ends.
+func (t *tx) items(name machineName, before uint64) (iter.Seq[triggers.Item], *error) {
 	failed := new(error)
 	return func(yield func(triggers.Item) bool) {
 		lower, upper := store.Bounds(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
-		if from != 0 {
-			lower = store.AppendTriggerItemKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger, from)
-		}
 		if before != 0 {
 			upper = store.AppendTriggerItemKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger, before)
 		}
 		err := t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
-			_, position, err := store.DecodeTriggerItemKey(k)
-			if err != nil {
-				*failed = err
-				return false
-			}
+			_, position, keyErr := store.DecodeTriggerItemKey(k)
 			it, err := store.DecodeItem(v)
-			if err != nil {
-				*failed = err
+			if *failed = errors.Join(keyErr, err); *failed != nil {
 				return false
 			}
 			return yield(triggers.Item{Object: triggers.Object{Position: position, Key: it.Key, Group: it.Group}, Time: timeOf(it.Time)})
@@ -228,6 +220,7 @@ func (t *tx) forgetMachine(name machineName, timer store.Micros) {
 	t.erase(store.AppendTriggerStateKey(nil, t.shard(), name.app, name.session, name.bucket, name.trigger))
 	t.batch.DeleteRange(store.Bounds(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, name.session, name.bucket, name.trigger)))
 	if name.session == "" {
+		t.batch.DeleteRange(store.Bounds(store.AppendTriggerSetsPrefix(nil, t.shard(), name.app, name.bucket, name.trigger)))
 		t.sweepFrom(name, uint64(t.counters.Revision))
 	}
 	if timer != 0 {

@@ -178,6 +178,23 @@ func DecodeItem(src []byte) (Item, error) {
 	return i, r.done("item")
 }
 
+// AppendNamedSet appends the record of a set that waits for a trigger's machine.
+func AppendNamedSet(dst []byte, s *NamedSet) []byte {
+	dst = appendInt(append(dst, recordVersion), s.Time)
+	dst = appendUint(dst, uint64(len(s.Keys)))
+	for _, key := range s.Keys {
+		dst = appendString(dst, key)
+	}
+	return dst
+}
+
+// DecodeNamedSet reads the record of a set.
+func DecodeNamedSet(src []byte) (NamedSet, error) {
+	r := openRecord(src)
+	s := NamedSet{Time: r.micros(), Keys: list(&r, 1, func(r *recordReader) spec.Key { return spec.Key(r.string()) })}
+	return s, r.done("named set")
+}
+
 // AppendTriggerState appends the record of a trigger's state.
 func AppendTriggerState(dst []byte, s *TriggerState) []byte {
 	dst = appendInt(append(dst, recordVersion), s.Timer)

@@ -26,6 +26,7 @@ const (
 	tableChild        table = 0x22
 	tableTriggerState table = 0x30
 	tableTriggerItem  table = 0x31
+	tableTriggerSet   table = 0x32
 	tablePending      table = 0x40
 	tableHistory      table = 0x41
 	tableTimer        table = 0x50

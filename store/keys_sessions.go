@@ -103,6 +103,25 @@ func DecodeTriggerItemKey(key []byte) (TriggerKey, uint64, error) {
 	return k, position, r.done()
 }
 
+// AppendTriggerSetKey appends the key of a set that waits among the items of a
+// trigger of scope bucket.
+func AppendTriggerSetKey(dst []byte, shard spec.ShardID, app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, position uint64) []byte {
+	return appendUint64(AppendTriggerSetsPrefix(dst, shard, app, bucket, trigger), position)
+}
+
+// AppendTriggerSetsPrefix appends the prefix of all sets that wait for a trigger,
+// in order of position.
+func AppendTriggerSetsPrefix(dst []byte, shard spec.ShardID, app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName) []byte {
+	return appendPart(appendPart(appendSession(dst, shard, tableTriggerSet, app, ""), bucket), trigger)
+}
+
+// DecodeTriggerSetKey takes the key of a set apart.
+func DecodeTriggerSetKey(key []byte) (TriggerKey, uint64, error) {
+	_, r := openKey(key, tableTriggerSet)
+	k, position := r.trigger(), r.uint64()
+	return k, position, r.done()
+}
+
 func (r *keyReader) trigger() TriggerKey {
 	return TriggerKey{App: spec.AppName(r.part()), Session: spec.SessionID(r.part()), Bucket: spec.BucketName(r.part()), Trigger: spec.TriggerName(r.part())}
 }

@@ -12,7 +12,7 @@ func prefixRange(prefix []byte) Range {
 
 // appTables are the tables whose keys have the app after the table.
 var appTables = [...]table{
-	tableIncarnation, tableObjects, tableHeld, tableHeldInput, tableSession, tableSessionIndex, tableChild, tableTriggerState, tableTriggerItem,
+	tableIncarnation, tableObjects, tableHeld, tableHeldInput, tableSession, tableSessionIndex, tableChild, tableTriggerState, tableTriggerItem, tableTriggerSet,
 	tablePending, tableHistory, tableRequest, tableStaged, tableBlobRefs, tableBlobChunk,
 }
 

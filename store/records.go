@@ -237,6 +237,13 @@ type Item struct {
 	Time  Micros
 }
 
+// NamedSet is a set that was named for a dynamic_join across a bucket while its
+// trigger was stalled, and waits among its items.
+type NamedSet struct {
+	Keys []spec.Key
+	Time Micros
+}
+
 // Request remembers a request with an idempotency key.
 type Request struct {
 	Session     spec.SessionID
