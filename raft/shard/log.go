@@ -42,7 +42,16 @@ func (lineLogger) SetLevel(logger.LogLevel) {}
 func (l lineLogger) Debugf(format string, args ...any)   { l.write(slog.LevelDebug, format, args) }
 func (l lineLogger) Infof(format string, args ...any)    { l.write(slog.LevelDebug, format, args) }
 func (l lineLogger) Warningf(format string, args ...any) { l.write(slog.LevelDebug, format, args) }
-func (l lineLogger) Errorf(format string, args ...any)   { l.write(slog.LevelError, format, args) }
+
+// Errorf keeps the level, but of the transport: it has one for each attempt to reach
+// a host that is away, and tells of that in its own way.
+func (l lineLogger) Errorf(format string, args ...any) {
+	level := slog.LevelError
+	if l.part == "transport" {
+		level = slog.LevelDebug
+	}
+	l.write(level, format, args)
+}
 
 // Panicf must not return: dragonboat goes on with broken state otherwise. It
 // panics with an error: dragonboat swallows other panics while it opens.

@@ -43,6 +43,7 @@ type transport struct {
 	mu struct {
 		sync.Mutex
 		accepted map[net.Conn]struct{}
+		away     map[string]time.Time // hosts that are not reached, and when that was last said
 		closed   bool
 	}
 }
@@ -56,6 +57,8 @@ const (
 	// frameWait bounds the time between two pieces of a frame, each up to framePiece.
 	frameWait  = 10 * time.Second
 	framePiece = 256 << 10
+	// sayAgain is how often it is said that a host is not reached.
+	sayAgain = time.Minute
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -67,7 +70,7 @@ type transportFactory struct {
 
 func (f transportFactory) Create(_ config.NodeHostConfig, batches raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
 	t := &transport{network: f.network, log: f.log, batches: batches, chunks: chunks}
-	t.mu.accepted = make(map[net.Conn]struct{})
+	t.mu.accepted, t.mu.away = make(map[net.Conn]struct{}), make(map[string]time.Time)
 	return t
 }
 
@@ -216,10 +219,32 @@ func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (r
 
 func (t *transport) connect(ctx context.Context, target string) (*sender, error) {
 	conn, err := t.network.Dial(ctx, target)
+	t.say(target, err)
 	if err != nil {
 		return nil, err
 	}
 	return &sender{conn: conn}, nil
+}
+
+// say tells once in a while that a host is not reached, and when it is again.
+func (t *transport) say(target string, err error) {
+	t.mu.Lock()
+	last, away := t.mu.away[target]
+	silent := err == nil && !away || err != nil && away && time.Since(last) < sayAgain || t.mu.closed
+	switch {
+	case err == nil:
+		delete(t.mu.away, target)
+	case !silent:
+		t.mu.away[target] = time.Now()
+	}
+	t.mu.Unlock()
+	switch {
+	case silent:
+	case err == nil:
+		t.log.Info("raft messages of shards reach a node again", "address", target)
+	default:
+		t.log.Warn("raft messages of shards do not reach a node", "address", target, "error", err)
+	}
 }
 
 // sender sends frames to another host.
