@@ -92,7 +92,7 @@ func (t *trip) ask() (io.ReadCloser, error) {
 	silence := time.AfterFunc(t.rt.cfg.Silence, t.cut)
 	defer silence.Stop()
 	sent := time.Now()
-	body, err := t.rt.cfg.Call(t.ctx, t.node, MethodRun, newRunArgs(t.rt.cfg.Node, task, reference, bytes, t.rt.cfg.Silence), t.out, nil)
+	body, err := t.rt.cfg.Call(t.ctx, t.node, MethodRun, newRunArgs(t.rt.cfg.Node, task, reference, bytes, t.replica, t.rt.cfg.Silence), t.out, nil)
 	if err == nil && body == nil {
 		err = errors.New("no stream came back")
 	}

@@ -30,7 +30,7 @@ const wait = time.Minute
 
 // cluster is nodes with executors, connected by networks on loopback.
 type cluster struct {
-	t        *testing.T
+	t        testing.TB
 	nodes    map[string]*testNode
 	replicas []string
 	last     uint64
@@ -53,7 +53,7 @@ type testNode struct {
 
 // newCluster starts nodes with so many places for attempts each; the replicas are
 // on n1 and n2.
-func newCluster(t *testing.T, places map[string]int, change ...func(*cluster, *spread.Config)) *cluster {
+func newCluster(t testing.TB, places map[string]int, change ...func(*cluster, *spread.Config)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, nodes: map[string]*testNode{}, replicas: []string{"n1", "n2"}}
 	for name := range places {
@@ -140,7 +140,9 @@ func (c *cluster) close() {
 		}
 		n.served.Wait()
 	}
-	goleak.VerifyNone(c.t)
+	if _, ok := c.t.(*testing.T); ok { // a benchmark has goroutines of its own
+		goleak.VerifyNone(c.t)
+	}
 }
 
 // register makes a function of all nodes; h is told on which node it runs.
@@ -254,7 +256,7 @@ func (d *deployed) Changed() <-chan struct{} {
 
 // run is a sink that records and complains about calls that must not come.
 type run struct {
-	t    *testing.T
+	t    testing.TB
 	task *exec.Task
 
 	mu       sync.Mutex
@@ -269,7 +271,7 @@ type run struct {
 	done     chan struct{}
 }
 
-func newRun(t *testing.T) *run { return &run{t: t, done: make(chan struct{})} }
+func newRun(t testing.TB) *run { return &run{t: t, done: make(chan struct{})} }
 
 func (r *run) called(what string) {
 	if r.finished > 0 {

@@ -13,10 +13,9 @@ import (
 
 // Methods of calls between nodes.
 const (
-	MethodRun      = "exec.run"
-	MethodLoad     = "exec.load"
-	MethodInputs   = "exec.inputs"
-	MethodArtifact = "exec.artifact"
+	MethodRun    = "exec.run"
+	MethodLoad   = "exec.load"
+	MethodInputs = "exec.inputs"
 )
 
 // runArgs asks a node to run an attempt.
@@ -38,15 +37,16 @@ type runArgs struct {
 	MaxObjectBytes int64             `json:"max_object_bytes,omitempty"`
 	Inputs         []byte            `json:"inputs"`
 	InputBytes     int64             `json:"input_bytes"`
-	Silence        time.Duration     `json:"silence"` // after which the leader's node takes the other for lost
+	Replica        bool              `json:"replica,omitempty"` // the node has a replica of the shard
+	Silence        time.Duration     `json:"silence"`           // after which the leader's node takes the other for lost
 }
 
-func newRunArgs(from string, t *exec.Task, inputs []byte, bytes int64, silence time.Duration) *runArgs {
+func newRunArgs(from string, t *exec.Task, inputs []byte, bytes int64, replica bool, silence time.Duration) *runArgs {
 	return &runArgs{
 		From: from, App: t.App, Version: t.Version, Function: t.Function.Name, Invocation: t.Invocation, Attempt: t.Attempt,
 		Shard: t.Shard, Epoch: t.Epoch, Bucket: t.Bucket, Trigger: t.Trigger, Group: t.Group, Window: t.Window,
 		Traceparent: t.Traceparent, Timeout: t.Timeout, MaxObjectBytes: t.MaxObjectBytes,
-		Inputs: inputs, InputBytes: bytes, Silence: silence,
+		Inputs: inputs, InputBytes: bytes, Replica: replica, Silence: silence,
 	}
 }
 

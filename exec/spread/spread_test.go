@@ -257,7 +257,7 @@ func TestFunctionsOfTheProgramRunWhereTheyAreRegistered(t *testing.T) {
 }
 
 func TestAnAttemptWaitsForItsAppsVersion(t *testing.T) {
-	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, func(_ *cluster, cfg *spread.Config) { cfg.VersionWait = wait })
+	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, func(_ *cluster, cfg *spread.Config) { cfg.VersionWait, cfg.Fresh = wait, wait })
 	defer close(c.fill("n1", 1).let)
 	c.register("f", func(string, *fn.Context, []fn.Object) error { return nil })
 	first := c.submit("f") // n1 learns of the room there
@@ -266,9 +266,10 @@ func TestAnAttemptWaitsForItsAppsVersion(t *testing.T) {
 	task := c.task("f", r)
 	task.Version = 2
 	c.nodes["n1"].rt.Submit(task)
+	eventually(t, "it is there", func() bool { return c.nodes["n2"].rt.Stats().Guests == 1 })
 	c.nodes["n2"].apps.set(2)
-	if on := r.end(""); on != "n2/inproc" {
-		t.Fatalf("ran on %s", on)
+	if on := r.end(""); on != "n2/inproc" || c.stats().Returned != 0 {
+		t.Fatalf("ran on %s, counted %+v", on, c.stats())
 	}
 }
 
