@@ -113,14 +113,14 @@ func TestALeaderThatTakesItsTimeWithEmissionsIsWaitedFor(t *testing.T) {
 	l := newLinks(t)
 	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withLinks(l), func(_ *cluster, cfg *spread.Config) { cfg.Silence = 3 * time.Second })
 	defer close(c.fill("n1", 1).let)
-	first := make(chan struct{})
+	second := make(chan struct{})
 	c.register("f", func(_ string, ctx *fn.Context, _ []fn.Object) error {
 		for i := range 3 {
 			if err := ctx.Put("out", fmt.Sprint(i), make([]byte, 9<<20)); err != nil { // too large to be held back
 				return err
 			}
-			if i == 0 {
-				close(first)
+			if i == 1 {
+				close(second)
 			}
 		}
 		return nil
@@ -129,7 +129,7 @@ func TestALeaderThatTakesItsTimeWithEmissionsIsWaitedFor(t *testing.T) {
 	r.hold = make(chan struct{})
 	c.nodes["n1"].rt.Submit(c.task("f", r))
 	select {
-	case <-first:
+	case <-second:
 		t.Fatal("the function went on before its first object was taken")
 	case <-time.After(5 * time.Second): // longer than a silence
 	}
@@ -138,6 +138,32 @@ func TestALeaderThatTakesItsTimeWithEmissionsIsWaitedFor(t *testing.T) {
 	if len(r.emitted) != 3 {
 		t.Fatalf("emitted %d", len(r.emitted))
 	}
+}
+
+func TestAnAttemptThatWaitsToEmitCanBeCancelled(t *testing.T) {
+	c := newCluster(t, map[string]int{"n1": 1, "n2": 1})
+	defer close(c.fill("n1", 1).let)
+	emitting := make(chan struct{})
+	c.register("f", func(_ string, ctx *fn.Context, _ []fn.Object) error {
+		for i := range 5 {
+			if i == 1 {
+				close(emitting)
+			}
+			if err := ctx.Put("out", fmt.Sprint(i), make([]byte, 9<<20)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	r := newRun(t)
+	r.hold = make(chan struct{})
+	task := c.task("f", r)
+	c.nodes["n1"].rt.Submit(task)
+	<-emitting
+	c.nodes["n1"].rt.Cancel(task.Ref())
+	close(r.hold)
+	r.end(exec.Cancelled)
+	eventually(t, "the attempt is gone", func() bool { return c.stats().Away == 0 && c.nodes["n2"].rt.Stats().Guests == 0 })
 }
 
 func TestTheSameNumberInANewEpochIsAnotherAttempt(t *testing.T) {

@@ -25,7 +25,8 @@ type trip struct {
 	cut     context.CancelFunc // ends the call
 	ctx     context.Context
 	gets    chan struct{} // one token for each object that is being read
-	begun   bool          // an executor there has it; of run's goroutine
+	begun   bool          // an executor there has it; of run's goroutine, as is there
+	there   bool          // it is not on its way there any more
 
 	mu struct {
 		sync.Mutex
@@ -49,7 +50,13 @@ func (t *trip) run() {
 	defer t.out.end(io.ErrClosedPipe)
 	t.rt.stats.away.Add(1)
 	defer t.rt.stats.away.Add(-1)
-	body, err := t.ask()
+	defer t.arrived()
+	args, err := t.args()
+	if err != nil {
+		t.back(err.Error(), true)
+		return
+	}
+	body, err := t.ask(args)
 	if body == nil {
 		t.notTaken(err)
 		return
@@ -76,23 +83,34 @@ func (t *trip) run() {
 	_ = body.Close()
 }
 
-// ask sends the attempt. It returns the stream of what comes of it.
-func (t *trip) ask() (io.ReadCloser, error) {
+// referenceMost bounds what names the inputs: it is part of the arguments of a call.
+const referenceMost = 16 << 20
+
+// args describes the attempt.
+func (t *trip) args() (*runArgs, error) {
 	task := t.e.task
 	reference, err := task.Inputs()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", t.rt.cfg.ErrNotSent, err)
+		return nil, err
+	}
+	if len(reference) > referenceMost {
+		return nil, fmt.Errorf("its inputs take %d bytes to be named, at most %d are sent", len(reference), referenceMost)
 	}
 	var bytes int64
 	if task.Size != nil {
 		if bytes, err = task.Size(t.ctx); err != nil {
-			return nil, fmt.Errorf("%w: %w", t.rt.cfg.ErrNotSent, err)
+			return nil, err
 		}
 	}
+	return newRunArgs(t.rt.cfg.Node, task, reference, bytes, t.replica, t.rt.cfg.Silence), nil
+}
+
+// ask sends the attempt. It returns the stream of what comes of it.
+func (t *trip) ask(args *runArgs) (io.ReadCloser, error) {
 	silence := time.AfterFunc(t.rt.cfg.Silence, t.cut)
 	defer silence.Stop()
 	sent := time.Now()
-	body, err := t.rt.cfg.Call(t.ctx, t.node, MethodRun, newRunArgs(t.rt.cfg.Node, task, reference, bytes, t.replica, t.rt.cfg.Silence), t.out, nil)
+	body, err := t.rt.cfg.Call(t.ctx, t.node, MethodRun, args, t.out, nil)
 	if err == nil && body == nil {
 		err = errors.New("no stream came back")
 	}
@@ -112,11 +130,12 @@ func (t *trip) notTaken(err error) {
 			return
 		}
 	}
-	t.back(err.Error())
+	t.back(err.Error(), false)
 }
 
-// back gives the attempt to the local executors again: nothing has been done.
-func (t *trip) back(why string) {
+// back gives the attempt to the local executors again: nothing has been done. If
+// it stays with them it is not offered to other nodes any more.
+func (t *trip) back(why string, stays bool) {
 	t.rt.cfg.Log.Debug("an attempt came back", "node", t.node, "invocation", t.e.task.Invocation.String(), "why", why)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,7 +144,7 @@ func (t *trip) back(why string) {
 	}
 	t.mu.ended = true
 	t.rt.stats.returned.Add(1)
-	e, foreign := t.e, t.rt.foreign(t.e.task)
+	e, foreign := t.e, !stays && t.rt.foreign(t.e.task)
 	var f *exec.Failure
 	t.rt.mu.Lock()
 	switch {
@@ -137,7 +156,7 @@ func (t *trip) back(why string) {
 	if f != nil {
 		t.rt.forget(e)
 	} else {
-		e.where, e.trip, e.since = home, nil, time.Now()
+		e.where, e.trip, e.since, e.stays = home, nil, time.Now(), stays
 		if foreign {
 			e.where = adrift
 		}
@@ -205,12 +224,20 @@ func (t *trip) take(f frame) (over bool, err error) {
 			return true, err
 		}
 		t.told(head.Room)
-		t.back(head.Why)
+		t.back(head.Why, false)
 		return true, nil
 	default:
 		return true, fmt.Errorf("it sent frame %d, which is not known here", f.kind)
 	}
 	return false, nil
+}
+
+// arrived counts the attempt off those that are on their way to an executor.
+func (t *trip) arrived() {
+	if !t.there {
+		t.there = true
+		t.rt.peers.arrived(t.node, functionOf(t.e.task))
+	}
 }
 
 func (t *trip) told(room exec.Room) {
@@ -223,6 +250,7 @@ func (t *trip) takeStarted(f frame) error {
 	if err := f.parse(&head); err != nil {
 		return err
 	}
+	t.arrived()
 	t.told(head.Room)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -252,12 +280,28 @@ func (t *trip) takeEmitted(f frame) error {
 	if err != nil {
 		return err
 	}
+	if refused := t.emit(list); refused != nil {
+		kind := exec.Refused
+		if spec.CodeOf(refused) == spec.CodeConflict {
+			kind = exec.Conflict
+		}
+		t.finish(nil, &exec.Failure{Kind: kind, Message: refused.Error()})
+		if err := t.out.send(cancelled, nil); err != nil {
+			return err
+		}
+	}
+	// In any case, so that an attempt that is to stop does not wait for room.
+	return t.out.send(taken, nil)
+}
+
+// emit hands emissions over, unless the task is over.
+func (t *trip) emit(list []exec.Emission) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.mu.ended {
-		return nil // it was cancelled, and the node is told
+		return nil
 	}
-	return t.out.send(taken, &takenHead{faultOf(t.e.task.Sink.Emit(t.e.task, list))})
+	return t.e.task.Sink.Emit(t.e.task, list)
 }
 
 // takeWanted answers without holding up the stream, unless too many are open.

@@ -29,16 +29,18 @@ type guest struct {
 	cancel   context.CancelFunc
 	took     chan struct{} // closed once an executor has the attempt, or it has ended
 	tookOnce sync.Once
-	local    atomic.Bool // all inputs were read from this node's copy
-	coming   bool        // it is on its way to the local executors; guarded by the runtime's mutex
+	room     chan struct{} // capacity 1: an emission has been taken
+	local    atomic.Bool   // all inputs were read from this node's copy
+	coming   bool          // it is on its way to the local executors; guarded by the runtime's mutex
 
 	mu struct {
 		sync.Mutex
 		task      *exec.Task
 		submitted bool
-		stopped   bool       // the leader's node has cancelled it
-		over      bool       // the last frame has been sent
-		emit      chan error // gets the answer to the emission that waits for one
+		stopped   bool  // the leader's node has cancelled it
+		over      bool  // the last frame has been sent
+		sent      []int // bytes of the emissions that are not taken yet, oldest first
+		bytes     int   // of them together
 		gets      map[uint64]chan answer
 		lastGet   uint64
 	}
@@ -66,7 +68,7 @@ func (rt *Runtime) host(args *runArgs, body io.Reader) (io.ReadCloser, error) {
 	g := &guest{
 		rt: rt, args: args, function: functionRef{args.App, args.Function}, out: newOutgoing(args.Silence / beatsPerSilence),
 		ref:  exec.TaskRef{App: args.App, Invocation: args.Invocation, Attempt: args.Attempt, Epoch: args.Epoch},
-		took: make(chan struct{}),
+		took: make(chan struct{}), room: make(chan struct{}, 1),
 	}
 	g.ctx, g.cancel = context.WithCancel(rt.ctx)
 	g.mu.gets = make(map[uint64]chan answer)
@@ -284,17 +286,17 @@ func (g *guest) take(f frame) error {
 	switch f.kind {
 	case beat:
 	case taken:
-		var head takenHead
-		if err := f.parse(&head); err != nil {
-			return err
-		}
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.mu.emit == nil {
+		if len(g.mu.sent) == 0 {
 			return errors.New("an answer to nothing")
 		}
-		g.mu.emit <- head.Error.error()
-		g.mu.emit = nil
+		g.mu.bytes -= g.mu.sent[0]
+		g.mu.sent = g.mu.sent[1:]
+		select {
+		case g.room <- struct{}{}:
+		default:
+		}
 	case object:
 		var head objectHead
 		if err := f.parse(&head); err != nil {
@@ -334,25 +336,45 @@ func (g *guest) Started(t *exec.Task, executor string) {
 	}
 }
 
-// Emit implements exec.Sink: it returns the answer of the leader's node.
+// Bounds of what was emitted and is not taken by the leader's node. A single
+// emission may be larger.
+const (
+	windowFrames = 16
+	windowBytes  = 1 << 20
+)
+
+// Emit implements exec.Sink. It waits for room in the window, and not for what the
+// leader says: one whose emission is refused is cancelled, as its leader's node
+// knows.
 func (g *guest) Emit(_ *exec.Task, list []exec.Emission) error {
 	if err := sendable(list); err != nil {
 		return err
 	}
 	heads, data := pack(list)
-	ch := make(chan error, 1)
+	bytes := 0
+	for _, d := range data {
+		bytes += len(d)
+	}
+	for !g.reserve(bytes) {
+		select {
+		case <-g.room:
+		case <-g.ctx.Done():
+			return errLeaderGone
+		}
+	}
+	return g.out.send(emitted, &emittedHead{heads}, data...)
+}
+
+// reserve takes a part of the window, if there is room.
+func (g *guest) reserve(bytes int) bool {
 	g.mu.Lock()
-	g.mu.emit = ch
-	g.mu.Unlock()
-	if err := g.out.send(emitted, &emittedHead{heads}, data...); err != nil {
-		return err
+	defer g.mu.Unlock()
+	if n := len(g.mu.sent); n >= windowFrames || n > 0 && g.mu.bytes+bytes > windowBytes {
+		return false
 	}
-	select {
-	case err := <-ch:
-		return err
-	case <-g.ctx.Done():
-		return errLeaderGone
-	}
+	g.mu.sent = append(g.mu.sent, bytes)
+	g.mu.bytes += bytes
+	return true
 }
 
 // Get implements exec.Sink.

@@ -49,6 +49,8 @@ type testNode struct {
 	served  sync.WaitGroup
 	// streamed counts the inputs that were asked for by other nodes.
 	streamed atomic.Int64
+	// asked counts how often other nodes asked for its room.
+	asked atomic.Int64
 }
 
 // newCluster starts nodes with so many places for attempts each; the replicas are
@@ -96,8 +98,11 @@ func (n *testNode) handle(handlers map[string]spread.Handler) peer.Handler {
 		if h == nil {
 			return peer.Answer{}, spec.Errorf(spec.CodeNotFound, "no method %s", call.Method)
 		}
-		if call.Method == spread.MethodInputs {
+		switch call.Method {
+		case spread.MethodInputs:
 			n.streamed.Add(1)
+		case spread.MethodLoad:
+			n.asked.Add(1)
 		}
 		result, body, err := h(ctx, call.Args, call.Body)
 		return peer.Answer{Result: result, Body: body}, err

@@ -29,6 +29,8 @@ func (l *lane) pop() {
 }
 
 const (
+	// bytesGuessed is up to where a bound of the inputs' bytes is taken for them.
+	bytesGuessed   = 128 << 10
 	bytesUnknown   = -1
 	bytesBeingRead = -2
 )
@@ -40,7 +42,7 @@ func (rt *Runtime) enqueue(e *entry) {
 	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	if rt.mu.closed || e.where != home && e.where != adrift {
+	if rt.mu.closed || e.stays || e.where != home && e.where != adrift {
 		return
 	}
 	f := functionOf(e.task)
@@ -247,8 +249,8 @@ func (rt *Runtime) move(w waiting, c *choice) bool {
 	}
 	t := newTrip(e, c)
 	e.where, e.trip = away, t
+	rt.peers.took(c.node, functionOf(e.task))
 	rt.wg.Go(t.run)
 	rt.mu.Unlock()
-	rt.peers.took(c.node, functionOf(e.task))
 	return true
 }

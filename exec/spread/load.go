@@ -45,9 +45,12 @@ type peerNode struct {
 	trip  time.Duration // mean of what it took from asking it to run an attempt to its word that it does
 	rate  float64       // bytes a second that inputs went there with
 	rooms map[functionRef]news
-	asked time.Time // when it was last asked for its room
-	busy  bool      // it is being asked
-	left  time.Time // until when it is left alone
+	// coming counts the attempts that are on their way to an executor there: the node's
+	// word on its room does not know all of them.
+	coming map[functionRef]int
+	asked  time.Time // when it was last asked for its room
+	busy   bool      // it is being asked
+	left   time.Time // until when it is left alone
 }
 
 // news is the room of a function on a node, and when it was told.
@@ -65,7 +68,7 @@ func (p *peers) init(cfg Config) {
 func (p *peers) node(name string) *peerNode {
 	n := p.mu.nodes[name]
 	if n == nil {
-		n = &peerNode{trip: firstTrip, rate: firstRate, rooms: make(map[functionRef]news)}
+		n = &peerNode{trip: firstTrip, rate: firstRate, rooms: make(map[functionRef]news), coming: make(map[functionRef]int)}
 		p.mu.nodes[name] = n
 	}
 	return n
@@ -84,8 +87,10 @@ func (p *peers) cost(name string, bytes int64) time.Duration {
 func (p *peers) room(name string, f functionRef, now time.Time) (room exec.Room, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n, ok := p.node(name).rooms[f]
-	return n.room, ok && now.Sub(n.at) < p.fresh
+	n := p.node(name)
+	of, ok := n.rooms[f]
+	of.room.Free -= n.coming[f]
+	return of.room, ok && now.Sub(of.at) < p.fresh
 }
 
 // answering tells whether a node was asked so recently that its answer is worth
@@ -112,14 +117,21 @@ func (p *peers) told(name string, f functionRef, room exec.Room, at time.Time) {
 	n.left = time.Time{}
 }
 
-// took counts an attempt that goes to a node.
+// took counts an attempt that goes to a node, arrived one that is there, or that
+// will not come.
 func (p *peers) took(name string, f functionRef) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.node(name).coming[f]++
+}
+
+func (p *peers) arrived(name string, f functionRef) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	n := p.node(name)
-	of := n.rooms[f]
-	of.room.Free--
-	n.rooms[f] = of
+	if n.coming[f]--; n.coming[f] <= 0 {
+		delete(n.coming, f)
+	}
 }
 
 // lost forgets the room of a node that could not be reached, and leaves it alone.

@@ -89,10 +89,6 @@ type wantedHead struct {
 	Key    spec.Key        `json:"key"`
 }
 
-type takenHead struct {
-	Error *fault `json:"error,omitempty"`
-}
-
 type objectHead struct {
 	ID    uint64     `json:"id"`
 	Error *fault     `json:"error,omitempty"`

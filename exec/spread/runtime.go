@@ -160,6 +160,7 @@ type entry struct {
 	where     where
 	since     time.Time // when it began to wait
 	cancelled bool
+	stays     bool  // it is not offered to other nodes
 	trip      *trip // while it is away
 }
 
@@ -169,7 +170,7 @@ func (rt *Runtime) Submit(t *exec.Task) {
 	e := &entry{rt: rt, task: t, inner: *t, since: time.Now()}
 	e.inner.Sink = e
 	e.bytes.Store(bytesUnknown)
-	if t.SizeAtMost > 0 {
+	if 0 < t.SizeAtMost && t.SizeAtMost <= bytesGuessed {
 		e.bytes.Store(t.SizeAtMost)
 	}
 	if rt.foreign(t) {

@@ -110,9 +110,10 @@ func TestAnAttemptWaitsHereWhileNoNodeHasRoom(t *testing.T) {
 	r := c.submit("f")
 	asked := func() bool { return len(c.nodes["n1"].pool.Stats().Functions) == 2 }
 	eventually(t, "it is queued here", asked)
+	eventually(t, "n2 has said that it has no room", func() bool { return c.nodes["n2"].asked.Load() > 1 })
 	close(first.let)
-	if on := r.end(""); on != "inproc" {
-		t.Fatalf("ran on %s", on)
+	if on := r.end(""); on != "inproc" || c.stats().Returned != 0 {
+		t.Fatalf("ran on %s, counted %+v", on, c.stats())
 	}
 }
 
