@@ -36,7 +36,7 @@ const (
 	returned // no executor has taken the attempt: it is as if it had not been sent
 
 	// Of the leader's node.
-	taken  // answers emitted
+	taken  // what was emitted has been handed on
 	object // answers wanted
 	cancelled
 
