@@ -2,7 +2,8 @@
 // the choice of executor, and the limits; one folder for each runtime
 // (exec/process: programs that speak the executor protocol; exec/inproc: Go
 // functions registered by an embedding program). Beside them, exec/artifact keeps
-// the folders that programs run in, and exec/logs what functions print.
+// the folders that programs run in, exec/logs what functions print, and exec/spread
+// has other nodes of a cluster run what waits here.
 // DESIGN.md tells the reasons.
 //
 // The owner (package leader) submits Tasks and hears what comes of them through

@@ -127,14 +127,7 @@ func stopping() *Failure { return &Failure{Kind: Lost, Message: "the node is sto
 // Cancel implements Runtime.
 func (p *Pool) Cancel(ref TaskRef) {
 	p.mu.Lock()
-	e := p.mu.waiting[ref]
-	if e != nil {
-		delete(p.mu.waiting, e.ref())
-		e.cancelled = true // it is passed over when its turn comes
-		l := p.lane(e.task)
-		l.live--
-		p.tidy(e.task, l)
-	}
+	e := p.unqueue(ref)
 	p.mu.Unlock()
 	if e != nil {
 		go e.task.Sink.Done(e.task, nil, &Failure{Kind: Cancelled, Message: "the attempt was cancelled before it began"})
@@ -143,6 +136,76 @@ func (p *Pool) Cancel(ref TaskRef) {
 	for _, r := range p.runtimes {
 		r.Cancel(ref)
 	}
+}
+
+// unlimited stands for the room of a runtime that can't tell.
+const unlimited = 1 << 30
+
+// Room implements Lender.
+func (p *Pool) Room(t *Task) Room {
+	r := p.runtimes[t.Function.Runtime]
+	if r == nil {
+		return Room{Absent: true}
+	}
+	room := Room{Free: unlimited}
+	if l, ok := r.(Lender); ok {
+		room = l.Room(t)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return Room{}
+	}
+	l := p.mu.functions[functionRef{t.App, t.Function.Name}]
+	switch limit := t.Function.Concurrency; {
+	case l == nil:
+		if limit > 0 {
+			room.Free = min(room.Free, limit)
+		}
+	case l.live > 0:
+		room.Free = 0
+	case limit > 0:
+		room.Free = max(0, min(room.Free, limit-l.handed))
+	}
+	return room
+}
+
+// Withdraw implements Lender.
+func (p *Pool) Withdraw(ref TaskRef) *Task {
+	p.mu.Lock()
+	e := p.unqueue(ref)
+	p.mu.Unlock()
+	if e != nil {
+		return e.task
+	}
+	for _, r := range p.runtimes {
+		l, ok := r.(Lender)
+		if !ok {
+			continue
+		}
+		if inner := l.Withdraw(ref); inner != nil {
+			e := inner.Sink.(*entry)
+			e.release()
+			p.ended(e)
+			return e.task
+		}
+	}
+	return nil
+}
+
+// unqueue takes a task out of those that wait here, nil if it does not. p.mu is
+// held.
+func (p *Pool) unqueue(ref TaskRef) *entry {
+	e := p.mu.waiting[ref]
+	if e == nil {
+		return nil
+	}
+	delete(p.mu.waiting, ref)
+	e.cancelled = true // it is passed over when its turn comes
+	l := p.lane(e.task)
+	l.live--
+	p.tidy(e.task, l)
+	return e
 }
 
 // ended gives the place of an ended task to the next that waits for it.
@@ -227,7 +290,7 @@ type entry struct {
 	inputs inputs
 	// Guarded by the pool's mutex.
 	started   bool
-	cancelled bool
+	cancelled bool // or withdrawn
 }
 
 func (e *entry) ref() TaskRef { return e.task.Ref() }

@@ -91,8 +91,11 @@ type bench struct {
 }
 
 func newBench(t *testing.T, s ...exec.Settings) *bench {
-	rt := inproc.New(inproc.Settings{})
-	b := &bench{Pool: exec.New(map[spec.Runtime]exec.Runtime{spec.RuntimeInproc: rt}, append(s, exec.Settings{})[0]), inproc: rt}
+	return newBenchOver(t, inproc.New(inproc.Settings{}), append(s, exec.Settings{})[0])
+}
+
+func newBenchOver(t *testing.T, rt *inproc.Runtime, s exec.Settings) *bench {
+	b := &bench{Pool: exec.New(map[spec.Runtime]exec.Runtime{spec.RuntimeInproc: rt}, s), inproc: rt}
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)

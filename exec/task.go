@@ -15,7 +15,8 @@ type Task struct {
 	Function *spec.Function
 
 	Invocation spec.InvocationID
-	Attempt    int    // from 1
+	Attempt    int // from 1
+	Shard      spec.ShardID
 	Epoch      uint64 // of the shard's leader that dispatched the attempt
 
 	Bucket      spec.BucketName // the bucket and trigger that fired it
@@ -32,6 +33,9 @@ type Task struct {
 	// Load reads the inputs. The pool calls it once an executor is free, so that
 	// what waits costs no memory.
 	Load func(ctx context.Context) ([]Input, error)
+	// Inputs makes a reference to what Load reads that another node can read them
+	// by. nil if the attempt can only run here.
+	Inputs func() ([]byte, error)
 	// Size tells how many bytes Load will return: the pool takes them from its
 	// budget before it has them read. nil if they are not to be counted.
 	Size func(ctx context.Context) (int64, error)
@@ -40,15 +44,17 @@ type Task struct {
 	Sink       Sink
 }
 
-// TaskRef names a task.
+// TaskRef names a task. The epoch is part of it: after a change of the leader an
+// attempt may have the number of one that is being stopped.
 type TaskRef struct {
 	App        spec.AppName
 	Invocation spec.InvocationID
 	Attempt    int
+	Epoch      uint64
 }
 
 // Ref names the task.
-func (t *Task) Ref() TaskRef { return TaskRef{t.App, t.Invocation, t.Attempt} }
+func (t *Task) Ref() TaskRef { return TaskRef{t.App, t.Invocation, t.Attempt, t.Epoch} }
 
 // Input is an object passed to a function.
 type Input struct {
@@ -144,4 +150,21 @@ type Runtime interface {
 	// Close stops everything: running attempts are ended without Done being
 	// waited for by their functions, processes are killed, none is left over.
 	Close() error
+}
+
+// Room tells how many more attempts of a function would begin at once.
+type Room struct {
+	Free   int  `json:"free,omitempty"`
+	Cold   bool `json:"cold,omitempty"`   // but only once an executor has been started
+	Absent bool `json:"absent,omitempty"` // none ever will: the function is not here
+}
+
+// Lender is a Runtime whose tasks another node may run instead.
+type Lender interface {
+	// Room tells how much room there is for tasks like t: of its app, artifact and
+	// function, which is all that counts of it.
+	Room(t *Task) Room
+	// Withdraw takes back a task that no executor has taken, as if it had never been
+	// submitted: its sink hears nothing. It returns nil for every other one.
+	Withdraw(ref TaskRef) *Task
 }

@@ -224,7 +224,7 @@ func (t *tx) drop(app spec.AppName) {
 			t.letGoBuffered(inv)
 			t.countPending(inv, -1)
 			if inv.dispatched {
-				ref := inv.ref()
+				ref := t.refOf(inv)
 				t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 			}
 		}

@@ -167,7 +167,7 @@ func (c *emitted) evaluate(t *tx) error {
 	}
 	if f != nil {
 		inv.refusal = f
-		ref := inv.ref()
+		ref := t.refOf(inv)
 		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 	}
 	return nil

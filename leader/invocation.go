@@ -41,9 +41,9 @@ func (inv *invocation) id() spec.InvocationID {
 	return spec.InvocationID{Session: inv.session.name.session, Number: inv.number}
 }
 
-// ref names the present attempt to the executors.
-func (inv *invocation) ref() exec.TaskRef {
-	return exec.TaskRef{App: inv.session.name.app, Invocation: inv.id(), Attempt: int(inv.attempt)}
+// refOf names an invocation's present attempt to the executors.
+func (r *reign) refOf(inv *invocation) exec.TaskRef {
+	return exec.TaskRef{App: inv.session.name.app, Invocation: inv.id(), Attempt: int(inv.attempt), Epoch: r.term.Epoch()}
 }
 
 // fire makes an invocation of a function and dispatches it.
@@ -145,7 +145,7 @@ func (t *tx) task(inv *invocation) *exec.Task {
 	if fn == nil { // the app's version is not kept any more and a later one lacks the function
 		fn = &spec.Function{Name: inv.rec.Function, Runtime: "removed", Timeout: time.Second}
 	}
-	in := &inputs{t.leader, s.name, inv.number, inv.rec.Inputs}
+	in := &inputs{db: t.leader.cfg.DB, shard: t.shard(), app: s.name.app, session: s.name.session, number: inv.number, refs: inv.rec.Inputs}
 	task := &exec.Task{
 		App:            s.name.app,
 		Version:        s.plan.version,
@@ -153,6 +153,7 @@ func (t *tx) task(inv *invocation) *exec.Task {
 		Function:       fn,
 		Invocation:     inv.id(),
 		Attempt:        int(inv.attempt),
+		Shard:          t.shard(),
 		Epoch:          t.term.Epoch(),
 		Bucket:         inv.rec.Bucket,
 		Trigger:        inv.rec.Trigger,
@@ -161,6 +162,7 @@ func (t *tx) task(inv *invocation) *exec.Task {
 		Timeout:        fn.Timeout,
 		MaxObjectBytes: s.plan.app.Limits.MaxObjectBytes,
 		Load:           in.load,
+		Inputs:         in.reference,
 		Size:           in.size,
 		Sink:           (*sink)(t.reign),
 	}
@@ -318,7 +320,7 @@ func (t *tx) cancelInvocation(s *session, inv *invocation, why string) {
 	t.steps.Pass(failpoint.Cancelled, s.name.app)
 	if inv.dispatched {
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: &store.Failure{Kind: exec.Cancelled, Message: why}})
-		ref := inv.ref()
+		ref := t.refOf(inv)
 		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
 	}
 	t.unexpect(inv)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -90,67 +89,4 @@ func (l *Leader) bytesFrom(from blobReader, app spec.AppName, rec *store.Object)
 		return nil, fmt.Errorf("read the bytes of revision %d: %w", rec.Revision, err)
 	}
 	return data, nil
-}
-
-// inputs are the objects that an invocation is given.
-type inputs struct {
-	leader *Leader
-	name   sessionName
-	number uint64
-	refs   []store.InputRef
-}
-
-// each calls f with the record of each input, in order.
-func (in *inputs) each(ctx context.Context, f func(i int, from spec.SessionID, rec *store.Object) error) error {
-	l, name := in.leader, in.name
-	var key []byte
-	for i := range in.refs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		ref := &in.refs[i]
-		from := name.session
-		if ref.Held {
-			from = ref.Source
-			key = store.AppendHeldInputKey(key[:0], l.cfg.Shard, name.app, name.session, in.number, uint64(ref.Revision))
-		} else {
-			key = store.AppendSessionObjectKey(key[:0], l.cfg.Shard, name.app, ref.Bucket, name.session, ref.Key)
-		}
-		value, err := l.cfg.DB.Get(key)
-		if err != nil {
-			return fmt.Errorf("read input %s/%s of session %s: %w", ref.Bucket, ref.Key, from, err)
-		}
-		rec, err := store.DecodeObject(value)
-		if err != nil {
-			return fmt.Errorf("read input %s/%s of session %s: %w", ref.Bucket, ref.Key, from, err)
-		}
-		if err := f(i, from, &rec); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// load reads the inputs from the store.
-func (in *inputs) load(ctx context.Context) ([]exec.Input, error) {
-	out := make([]exec.Input, len(in.refs))
-	err := in.each(ctx, func(i int, from spec.SessionID, rec *store.Object) error {
-		data, err := in.leader.bytesOf(in.name.app, rec)
-		ref := &in.refs[i]
-		out[i] = exec.Input{Bucket: ref.Bucket, Key: ref.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Data: data, Deleted: rec.Deleted}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-// size adds up the inputs' bytes.
-func (in *inputs) size(ctx context.Context) (bytes int64, err error) {
-	err = in.each(ctx, func(_ int, _ spec.SessionID, rec *store.Object) error {
-		bytes += rec.Size
-		return nil
-	})
-	return bytes, err
 }

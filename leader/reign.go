@@ -376,7 +376,7 @@ func (r *reign) abandon() {
 				r.leader.letGo(s.name.app, inv.buffered[i].payload, true)
 			}
 			if inv.dispatched {
-				r.leader.cfg.Runtime.Cancel(inv.ref())
+				r.leader.cfg.Runtime.Cancel(r.refOf(inv))
 			}
 		}
 	}

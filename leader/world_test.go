@@ -29,6 +29,7 @@ type world struct {
 	shards  int
 	apps    *deployed
 	run     *runner
+	execs   exec.Runtime // instead of run, if it is set
 	told    told
 	log     *slog.Logger // nowhere if nil
 	firing  int          // bound of the firings of an entry; 0: the default
@@ -73,6 +74,10 @@ func (w *world) start() {
 	if w.network != nil {
 		network = w.network
 	}
+	var execs exec.Runtime = w.run
+	if w.execs != nil {
+		execs = w.execs
+	}
 	w.leaders, w.raft = map[spec.ShardID]*leader.Leader{}, map[spec.ShardID]*shard.Shard{}
 	for i := range w.shards {
 		id := spec.ShardID(i + 1)
@@ -82,7 +87,7 @@ func (w *world) start() {
 		}
 		w.raft[id] = s
 		w.leaders[id] = leader.New(leader.Config{
-			Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: network, Runtime: w.run, Tell: w.told.add, FiringBytes: w.firing,
+			Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: network, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
 			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Now: w.clock, Log: w.log,
 		})
 	}

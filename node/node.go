@@ -19,6 +19,7 @@ import (
 	"github.com/pheromone-run/pheromone/exec/artifact"
 	"github.com/pheromone-run/pheromone/exec/logs"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/exec/spread"
 	"github.com/pheromone-run/pheromone/internal/watchdog"
 	"github.com/pheromone-run/pheromone/node/conductor"
 	"github.com/pheromone-run/pheromone/node/form"
@@ -40,6 +41,7 @@ type Node struct {
 	artifacts *artifact.Store
 	logs      *logs.Logs
 	pool      *exec.Pool
+	spread    *spread.Runtime // before the pool in a cluster; nil for a node that is alone
 	server    *api.Server
 	listener  net.Listener
 	disk      *watchdog.Watchdog // nil if the disk is not watched
@@ -81,6 +83,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, started: time.Now(), methods: map[string]peer.Handler{}, hashing: make(chan struct{}, 1), ended: make(chan struct{})}
 	n.locals.all.Store(&map[spec.ShardID]*local{})
 	n.questions = newQuestions(n)
+	n.answerExecs()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -202,6 +205,7 @@ func (n *Node) startExecutors() error {
 		runtimes[spec.RuntimeInproc] = n.cfg.Inproc
 	}
 	n.pool = exec.New(runtimes, exec.Settings{InputBytes: n.cfg.InputBytes})
+	n.spreadExecs()
 	return nil
 }
 
@@ -288,7 +292,7 @@ func (n *Node) close() error {
 	n.tasks.Wait()
 	n.handOver()
 	if n.pool != nil {
-		errs = append(errs, n.pool.Close())
+		errs = append(errs, n.executors().Close())
 	}
 	if n.host != nil {
 		errs = append(errs, n.host.Close())

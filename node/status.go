@@ -36,21 +36,27 @@ var (
 	shardLabels    = []string{"shard"}
 	functionLabels = []string{"app", "function"}
 
-	leadingDesc  = prometheus.NewDesc("pheromone_shard_leading", "Whether this node leads the shard and takes commands.", shardLabels, nil)
-	pendingDesc  = prometheus.NewDesc("pheromone_shard_pending_invocations", "Invocations of the shard that have not ended.", shardLabels, nil)
-	outboxDesc   = prometheus.NewDesc("pheromone_shard_outbox_messages", "Messages of the shard that other shards have not taken yet.", shardLabels, nil)
-	appliedDesc  = prometheus.NewDesc("pheromone_shard_applied_index", "Index of the last raft entry applied.", shardLabels, nil)
-	queuedDesc   = prometheus.NewDesc("pheromone_function_queued_attempts", "Attempts that wait for an executor.", functionLabels, nil)
-	runningDesc  = prometheus.NewDesc("pheromone_function_running_attempts", "Attempts that executors run.", functionLabels, nil)
-	processDesc  = prometheus.NewDesc("pheromone_executor_processes", "Executor processes.", nil, nil)
-	diskDesc     = prometheus.NewDesc("pheromone_store_disk_bytes", "Bytes that the store takes on disk.", nil, nil)
-	stalledDesc  = prometheus.NewDesc("pheromone_stalled_triggers", "Triggers of scope bucket that can't go on; what comes for them is kept.", shardLabels, nil)
-	writableDesc = prometheus.NewDesc("pheromone_store_writable", "Whether there is room on the disk for more.", nil, nil)
+	leadingDesc     = prometheus.NewDesc("pheromone_shard_leading", "Whether this node leads the shard and takes commands.", shardLabels, nil)
+	pendingDesc     = prometheus.NewDesc("pheromone_shard_pending_invocations", "Invocations of the shard that have not ended.", shardLabels, nil)
+	outboxDesc      = prometheus.NewDesc("pheromone_shard_outbox_messages", "Messages of the shard that other shards have not taken yet.", shardLabels, nil)
+	appliedDesc     = prometheus.NewDesc("pheromone_shard_applied_index", "Index of the last raft entry applied.", shardLabels, nil)
+	queuedDesc      = prometheus.NewDesc("pheromone_function_queued_attempts", "Attempts that wait for an executor.", functionLabels, nil)
+	runningDesc     = prometheus.NewDesc("pheromone_function_running_attempts", "Attempts that executors run.", functionLabels, nil)
+	processDesc     = prometheus.NewDesc("pheromone_executor_processes", "Executor processes.", nil, nil)
+	diskDesc        = prometheus.NewDesc("pheromone_store_disk_bytes", "Bytes that the store takes on disk.", nil, nil)
+	stalledDesc     = prometheus.NewDesc("pheromone_stalled_triggers", "Triggers of scope bucket that can't go on; what comes for them is kept.", shardLabels, nil)
+	ranDesc         = prometheus.NewDesc("pheromone_attempts_total", "Attempts of this node's shards that an executor took, by where: on this node, on one with a replica of the shard, on any other.", []string{"on"}, nil)
+	inputsLocalDesc = prometheus.NewDesc("pheromone_attempts_inputs_local_total", "Attempts of this node's shards whose inputs were all read on the node that ran them.", nil, nil)
+	lostDesc        = prometheus.NewDesc("pheromone_attempts_lost_total", "Attempts of this node's shards that were lost with another node.", nil, nil)
+	returnedDesc    = prometheus.NewDesc("pheromone_attempts_returned_total", "Attempts of this node's shards that another node gave back without having run them.", nil, nil)
+	awayDesc        = prometheus.NewDesc("pheromone_attempts_away", "Attempts of this node's shards that other nodes have now.", nil, nil)
+	guestsDesc      = prometheus.NewDesc("pheromone_attempts_guests", "Attempts of other nodes' shards that this node has now.", nil, nil)
+	writableDesc    = prometheus.NewDesc("pheromone_store_writable", "Whether there is room on the disk for more.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, outboxDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc} {
+	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, outboxDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc, ranDesc, inputsLocalDesc, lostDesc, returnedDesc, awayDesc, guestsDesc} {
 		to <- d
 	}
 }
@@ -75,8 +81,28 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(runningDesc, float64(f.Running), string(f.App), string(f.Function))
 	}
 	gauge(processDesc, float64(len(stats.Processes)))
+	c.collectSpread(to)
 	gauge(diskDesc, float64(c.node.db.Metrics().DiskSpaceUsage()))
 	gauge(writableDesc, truth(c.node.db.Writable() == nil))
+}
+
+// collectSpread reports where this node's leaders have attempts run.
+func (c *collector) collectSpread(to chan<- prometheus.Metric) {
+	if c.node.spread == nil {
+		return
+	}
+	s := c.node.spread.Stats()
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	count(ranDesc, s.Leader, "leader")
+	count(ranDesc, s.Replica, "replica")
+	count(ranDesc, s.Other, "other")
+	count(inputsLocalDesc, s.InputsLocal)
+	count(lostDesc, s.Lost)
+	count(returnedDesc, s.Returned)
+	to <- prometheus.MustNewConstMetric(awayDesc, prometheus.GaugeValue, float64(s.Away))
+	to <- prometheus.MustNewConstMetric(guestsDesc, prometheus.GaugeValue, float64(s.Guests))
 }
 
 func truth(b bool) float64 {

@@ -37,6 +37,7 @@ type attempt struct {
 	task   *exec.Task
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	waits  bool // for a place; guarded by the runtime's mutex
 
 	ended atomic.Bool // written under mu
 	mu    struct {
@@ -63,17 +64,17 @@ func (a *attempt) run(h fn.Handler) {
 	t.Sink.Started(t, "inproc")
 	a.mu.Unlock()
 	if h == nil {
-		a.finish(unknownFunction(t))
+		a.leave(unknownFunction(t))
 		return
 	}
 	if !a.rt.reading() {
-		a.finish(closedFailure())
+		a.leave(closedFailure())
 		return
 	}
 	in, err := t.Load(a.ctx)
 	a.rt.reads.Done()
 	if err != nil {
-		a.finish(exec.LoadFailure(err))
+		a.leave(exec.LoadFailure(err))
 		return
 	}
 	ctx := a.ctx
@@ -85,7 +86,7 @@ func (a *attempt) run(h fn.Handler) {
 		}
 		a.mu.Unlock()
 	}
-	a.finish(failure(fn.Run(fn.NewContext(ctx, a.invocation(), a), h, objects(in))))
+	a.leave(failure(fn.Run(fn.NewContext(ctx, a.invocation(), a), h, objects(in))))
 }
 
 // deadlineContext knows when timedOut will end it. A timer of its own could let
@@ -129,6 +130,14 @@ func failure(err error) *exec.Failure {
 	}
 	kind, message, detail := fn.Failure(err)
 	return &exec.Failure{Kind: kind, Message: message, Detail: detail}
+}
+
+// leave ends the task as its function did: its place is as good as free when the
+// sink hears of it.
+func (a *attempt) leave(f *exec.Failure) {
+	a.rt.leaving(1)
+	a.finish(f)
+	a.rt.leaving(-1)
 }
 
 // finish ends the task, once.

@@ -33,7 +33,9 @@ type Runtime struct {
 		functions map[functionRef]fn.Handler
 		attempts  map[exec.TaskRef]*attempt
 		waiting   []*attempt // no place yet, oldest first
+		live      int        // of those that wait, the ones not withdrawn
 		free      int
+		leaving   int // places whose attempts have returned and are about to free them
 	}
 }
 
@@ -81,7 +83,9 @@ func (rt *Runtime) Submit(t *exec.Task) {
 	}
 	rt.mu.attempts[a.ref()] = a
 	if rt.mu.free == 0 {
+		a.waits = true
 		rt.mu.waiting = append(rt.mu.waiting, a)
+		rt.mu.live++
 		return
 	}
 	rt.mu.free--
@@ -103,12 +107,23 @@ func (rt *Runtime) next() *attempt {
 		a := rt.mu.waiting[0]
 		rt.mu.waiting[0] = nil
 		rt.mu.waiting = rt.mu.waiting[1:]
+		if !a.waits {
+			continue
+		}
+		a.waits = false
+		rt.mu.live--
 		if !a.ended.Load() {
 			return a
 		}
 	}
 	rt.mu.free++
 	return nil
+}
+
+func (rt *Runtime) leaving(n int) {
+	rt.mu.Lock()
+	rt.mu.leaving += n
+	rt.mu.Unlock()
 }
 
 func (rt *Runtime) handler(t *exec.Task) fn.Handler {
@@ -126,6 +141,37 @@ func (rt *Runtime) Cancel(ref exec.TaskRef) {
 		// Not on this goroutine: it may be the one that serves the sink.
 		go a.stop(&exec.Failure{Kind: exec.Cancelled, Message: "the attempt was cancelled"}, errCancelled)
 	}
+}
+
+// Room implements exec.Lender.
+func (rt *Runtime) Room(t *exec.Task) exec.Room {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.mu.functions[functionRef{t.App, t.Function.Name}] == nil {
+		return exec.Room{Absent: true}
+	}
+	return exec.Room{Free: max(0, rt.mu.free+rt.mu.leaving-rt.mu.live)}
+}
+
+// Withdraw implements exec.Lender.
+func (rt *Runtime) Withdraw(ref exec.TaskRef) *exec.Task {
+	rt.mu.Lock()
+	a := rt.mu.attempts[ref]
+	if a == nil || !a.waits {
+		rt.mu.Unlock()
+		return nil
+	}
+	a.waits = false // it is passed over when its turn comes
+	rt.mu.live--
+	delete(rt.mu.attempts, ref)
+	rt.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended.Swap(true) {
+		return nil // it was cancelled just now
+	}
+	a.cancel(errCancelled)
+	return a.task
 }
 
 func (rt *Runtime) forget(a *attempt) {

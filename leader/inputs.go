@@ -1,0 +1,148 @@
+package leader
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// inputs are the objects that an invocation is given.
+type inputs struct {
+	db      *store.DB
+	shard   spec.ShardID
+	app     spec.AppName
+	session spec.SessionID
+	number  uint64
+	refs    []store.InputRef
+	exact   bool // objects count as missing that are not of the revision asked for
+}
+
+// each calls f with the record of each input, in order.
+func (in *inputs) each(ctx context.Context, f func(i int, from spec.SessionID, rec *store.Object) error) error {
+	var key []byte
+	for i := range in.refs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ref := &in.refs[i]
+		from := in.session
+		if ref.Held {
+			from = ref.Source
+			key = store.AppendHeldInputKey(key[:0], in.shard, in.app, in.session, in.number, uint64(ref.Revision))
+		} else {
+			key = store.AppendSessionObjectKey(key[:0], in.shard, in.app, ref.Bucket, in.session, ref.Key)
+		}
+		value, err := in.db.Get(key)
+		if err != nil {
+			return fmt.Errorf("read input %s/%s of session %s: %w", ref.Bucket, ref.Key, from, err)
+		}
+		rec, err := store.DecodeObject(value)
+		if err != nil {
+			return fmt.Errorf("read input %s/%s of session %s: %w", ref.Bucket, ref.Key, from, err)
+		}
+		if in.exact && !ref.Held && rec.Revision != ref.Revision {
+			return fmt.Errorf("read input %s/%s of session %s: it has revision %d here, not %d", ref.Bucket, ref.Key, from, rec.Revision, ref.Revision)
+		}
+		if err := f(i, from, &rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// input is what an attempt gets of a record, without the bytes.
+func (in *inputs) input(i int, from spec.SessionID, rec *store.Object) exec.Input {
+	ref := &in.refs[i]
+	return exec.Input{Bucket: ref.Bucket, Key: ref.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Deleted: rec.Deleted}
+}
+
+// load reads the inputs from the store.
+func (in *inputs) load(ctx context.Context) ([]exec.Input, error) {
+	out := make([]exec.Input, len(in.refs))
+	err := in.each(ctx, func(i int, from spec.SessionID, rec *store.Object) error {
+		out[i] = in.input(i, from, rec)
+		if out[i].Data = rec.Inline; rec.Blob == nil {
+			return nil
+		}
+		var err error
+		if out[i].Data, err = in.db.ReadBlob(in.shard, in.app, *rec.Blob); err != nil {
+			return fmt.Errorf("read the bytes of input %s/%s: %w", out[i].Bucket, out[i].Key, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// size adds up the inputs' bytes.
+func (in *inputs) size(ctx context.Context) (bytes int64, err error) {
+	err = in.each(ctx, func(_ int, _ spec.SessionID, rec *store.Object) error {
+		bytes += rec.Size
+		return nil
+	})
+	return bytes, err
+}
+
+// inputsReference is inputs as another node gets them named.
+type inputsReference struct {
+	Shard   spec.ShardID     `json:"shard"`
+	App     spec.AppName     `json:"app"`
+	Session spec.SessionID   `json:"session"`
+	Number  uint64           `json:"number"`
+	Refs    []store.InputRef `json:"refs"`
+}
+
+// reference is what Reader reads the inputs by.
+func (in *inputs) reference() ([]byte, error) {
+	return json.Marshal(inputsReference{in.shard, in.app, in.session, in.number, in.refs})
+}
+
+// Reader reads inputs of attempts by the reference that a task has, from a node's
+// own copy of their shard. Inputs never change, so a copy that has all of them
+// serves as well as the leader's.
+type Reader struct{ DB *store.DB }
+
+func (r Reader) open(reference []byte) (*inputs, error) {
+	var ref inputsReference
+	if err := json.Unmarshal(reference, &ref); err != nil {
+		return nil, spec.Errorf(spec.CodeInvalid, "a reference to inputs can't be read: %w", err)
+	}
+	return &inputs{db: r.DB, shard: ref.Shard, app: ref.App, session: ref.Session, number: ref.Number, refs: ref.Refs}, nil
+}
+
+// Load reads inputs. It fails if they are not all here: there is no replica of the
+// shard, or it has not caught up, or the bytes of a large object are missing. What a
+// replica that lags has of an earlier session of the same name is not taken for them.
+func (r Reader) Load(ctx context.Context, reference []byte) ([]exec.Input, error) {
+	in, err := r.open(reference)
+	if err != nil {
+		return nil, err
+	}
+	in.exact = true
+	return in.load(ctx)
+}
+
+// Each calls f with each of the inputs, in order: what is said of it, and its
+// bytes. Large ones are read as f reads them.
+func (r Reader) Each(ctx context.Context, reference []byte, f func(in exec.Input, size int64, data io.Reader) error) error {
+	in, err := r.open(reference)
+	if err != nil {
+		return err
+	}
+	return in.each(ctx, func(i int, from spec.SessionID, rec *store.Object) error {
+		if rec.Blob == nil {
+			return f(in.input(i, from, rec), int64(len(rec.Inline)), bytes.NewReader(rec.Inline))
+		}
+		blob := r.DB.OpenBlob(in.shard, in.app, *rec.Blob)
+		defer func() { _ = blob.Close() }()
+		return f(in.input(i, from, rec), rec.Blob.Size, blob)
+	})
+}
