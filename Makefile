@@ -8,8 +8,15 @@ RACE     = -race -shuffle=on
 # Packages with goroutines of their own; the others are tested without the race
 # detector, which makes them several times slower.
 ALL      = ./...
+# make cluster: the folder that keeps the nodes' data; empty for a temporary one.
+DATA    ?=
+# make chaos: how long, what (empty: all that needs nothing of the machine), and the
+# seed of a run that is to be repeated.
+CHAOS_TIME ?= 1h
+FAULTS  ?=
+SEED    ?= 0
 
-.PHONY: help build run test lint vet fmt bench crash matrix matrix-update fuzz vuln clean
+.PHONY: help build run cluster test lint vet fmt bench crash chaos matrix matrix-update fuzz vuln clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +27,9 @@ build: ## build the one binary, bin/pheromone
 
 run: build ## start a node, count the words of a book on it, and stay up until Ctrl-C
 	@$(GO) build -o bin/demo ./examples/demo && exec bin/demo -binary $(BIN)
+
+cluster: build ## three nodes in one terminal until Ctrl-C; DATA=folder keeps their data
+	@$(GO) build -o bin/local-cluster ./deploy/local && exec bin/local-cluster -binary $(BIN) -data '$(DATA)'
 
 test: lint ## everything that must be green
 	$(GO) test $(RACE) -timeout 15m $(ALL)
@@ -37,6 +47,9 @@ bench: ## workloads A, B, C, D, E and K with our side, next to the disk's fdatas
 
 crash: ## the crash test with real processes, longer than in the tests
 	$(GO) test ./internal/crash -count=1 -timeout 60m -run TestSessionsSurvive -crash.sessions 2000 -crash.kills 100
+
+chaos: ## break a cluster for an hour; FAULTS=kill,partition and SEED=7 choose what of
+	$(GO) test ./internal/chaos -count=1 -timeout 3h -v -run Promises -chaos.nodes 3 -chaos.time $(CHAOS_TIME) -chaos.seed $(SEED) -chaos.faults '$(FAULTS)' -chaos.recovery 10s
 
 matrix: ## the crash matrix, at each of the first five times that a point is passed
 	$(GO) test ./internal/crashmatrix -count=1 -timeout 60m -matrix.hits 5

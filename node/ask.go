@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pheromone-run/pheromone/leader"
@@ -67,15 +68,23 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 			if !whole {
 				return none, nil, spec.Errorf(spec.CodeUnavailable, "shard %d changed its leader while the object was sent: send it again", shard)
 			}
-			r, answer, err = askAt(ctx, n, q, node, shard, args, content)
+			harmless := q.anywhere || q.again != nil && q.again(args)
+			asking, letGo := ctx, func() bool { return false }
+			if harmless && !q.anywhere && node != n.cfg.Name {
+				asking, letGo = whileLed(ctx, moved)
+			}
+			r, answer, err = askAt(asking, n, q, node, shard, args, content)
+			hasMoved := letGo()
 			if err == nil {
 				return r, answer, nil
 			}
 			taken := !errors.Is(err, leader.ErrNotTaken) && !errors.Is(err, peer.ErrNotSent)
-			if taken && !(unknown(err) && (q.anywhere || q.again != nil && q.again(args))) {
+			if taken && !(unknown(err) && harmless) {
 				return none, nil, err
 			}
-			avoid = node
+			if avoid = node; hasMoved {
+				avoid, deadline = "", time.Now().Add(leaderWait)
+			}
 			n.waitMoved(ctx, moved, wait)
 		} else {
 			n.waitMoved(ctx, nil, wait)
@@ -87,6 +96,27 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 		case time.Now().After(deadline):
 			return none, nil, spec.Errorf(spec.CodeUnavailable, "%w", err)
 		}
+	}
+}
+
+// whileLed returns a context for a question to a shard's leader on another node,
+// which ends when the shard has another leader: the one that was asked may be cut
+// off and never answer. letGo is called when the question is over, and tells
+// whether that was so. It is for answers without a body.
+func whileLed(ctx context.Context, moved <-chan struct{}) (asking context.Context, letGo func() bool) {
+	asking, cancel := context.WithCancel(ctx)
+	var hasMoved atomic.Bool
+	go func() {
+		select {
+		case <-moved:
+			hasMoved.Store(true)
+			cancel()
+		case <-asking.Done():
+		}
+	}()
+	return asking, func() bool {
+		cancel()
+		return hasMoved.Load()
 	}
 }
 

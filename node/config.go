@@ -71,7 +71,9 @@ type Config struct {
 	// Inproc runs the functions of runtime inproc: an inproc.Runtime of the program
 	// that embeds the node. Without it such functions can't be deployed.
 	Inproc exec.Runtime
-	Log    *slog.Logger // default: nowhere
+	// Now is the clock of triggers, timers and what expires; the system's if it is nil.
+	Now func() time.Time
+	Log *slog.Logger // default: nowhere
 	// Fatal is called when the node can't go on; it must not return. Default: log
 	// the reason and exit with status 1.
 	Fatal func(error)
@@ -128,6 +130,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Version == "" {
 		c.Version = "dev"
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

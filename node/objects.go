@@ -112,6 +112,6 @@ func (n *Node) knows(ctx context.Context, app spec.AppName, bucket spec.BucketNa
 }
 
 // now is the node's clock.
-func (n *Node) now() time.Time { return time.Now() }
+func (n *Node) now() time.Time { return n.cfg.Now() }
 
 var _ io.Closer = (*Node)(nil)

@@ -10,7 +10,7 @@ import (
 func startNode(ctx context.Context, c cli.NodeConfig) (cli.Node, error) {
 	n, err := node.Start(ctx, node.Config{
 		Name: c.Name, DataDir: c.DataDir, Listen: c.Listen, Insecure: c.Insecure,
-		Shards: c.Shards, ReserveBytes: c.ReserveBytes, InputBytes: c.InputBytes, Version: c.Version, Log: c.Log, Alone: c.Alone,
+		Shards: c.Shards, ReserveBytes: c.ReserveBytes, InputBytes: c.InputBytes, Version: c.Version, Now: c.Now, Log: c.Log, Alone: c.Alone,
 		PeerListen: c.PeerListen, PeerAdvertise: c.PeerAdvertise, Join: c.Join, Expect: c.Expect, JoinToken: c.JoinToken,
 		Replicas: c.Replicas, RaftRTT: c.RaftRTT, RaftElection: c.RaftElection, RebuildAfter: c.RebuildAfter, DiskTimeout: c.DiskTimeout,
 	})

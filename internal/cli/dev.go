@@ -163,6 +163,13 @@ func (c *cli) startNode(ctx context.Context, config NodeConfig) (Node, error) {
 	if failpoint.On() {
 		config.Log.Warn("a failpoint is armed: this process is here to die", "failpoint", point)
 	}
+	var err error
+	if config.Now, err = failpoint.Clock(c.Getenv(failpoint.ClockVariable)); err != nil {
+		return nil, usage("%w", err)
+	}
+	if config.Now != nil {
+		config.Log.Warn("the node's clock is put wrong, as " + failpoint.ClockVariable + " asks")
+	}
 	node, err := c.StartNode(ctx, config)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, listenError(config.Listen, err)

@@ -54,6 +54,7 @@ type NodeConfig struct {
 	RebuildAfter              time.Duration
 	DiskTimeout               time.Duration
 	Version                   string
+	Now                       func() time.Time // the clock; nil: the system's
 	Log                       *slog.Logger
 }
 

@@ -13,5 +13,8 @@
 // moment it has come to. While nothing is armed all of them return at once, and an
 // Entry holds nothing.
 //
+// Beside that it puts the node's clock wrong: PHEROMONE_CLOCK names a file that says
+// by how much.
+//
 // Imports spec.
 package failpoint

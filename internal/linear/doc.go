@@ -8,9 +8,8 @@
 // the model of one key. The model and the comparison of watches are tested with
 // histories and events that they have to refuse.
 //
-// It may import client and spec; only tests import it. Its own may import
-// internal/nodetest, and store to age a node's data without a quarter of a million
-// puts.
+// It may import client, spec and internal/nodetest; only tests import it. Its own
+// may import store, to age a node's data without a quarter of a million puts.
 //
 // Longer runs: go test ./internal/linear -timeout 1h -linear.seconds 600 -linear.changes 300000.
 package linear

@@ -12,6 +12,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -77,7 +78,7 @@ func (l *Load) Run(stop <-chan struct{}) {
 	var workers sync.WaitGroup
 	for n := range l.cfg.Clients {
 		workers.Go(func() {
-			s, err := dial(l.cfg.Servers, n)
+			s, err := nodetest.Dial(l.cfg.Servers, n)
 			if err != nil {
 				l.fault(err)
 				return
@@ -132,7 +133,7 @@ type worker struct {
 	number  int
 	count   int // puts
 	asked   int // operations
-	servers *servers
+	servers *nodetest.Servers
 	patient bool
 	random  *rand.Rand
 }
@@ -156,7 +157,7 @@ func (w *worker) once() {
 	case code == spec.CodePrecondition && op.kind != get:
 		w.note(w.number, call, op, outcome{ending: refused})
 	case code == spec.CodeOverloaded && !w.patient: // it was not done
-	case !noAnswer(code):
+	case !nodetest.NoAnswer(code):
 		w.fault(fmt.Errorf("%v at %s: %w", op, time.Duration(call), err))
 	case op.kind == get:
 		w.mu.Lock()
@@ -207,12 +208,12 @@ func (w *worker) choose() operation {
 // ask asks for the operation: once, or, as a patient client, until there is an answer.
 func (w *worker) ask(ctx context.Context, op operation) (outcome, error) {
 	if !w.patient {
-		ctx, cancel := context.WithTimeout(ctx, tryWait)
+		ctx, cancel := context.WithTimeout(ctx, nodetest.TryWait)
 		defer cancel()
-		return w.askOnce(ctx, w.servers.next(), op, "")
+		return w.askOnce(ctx, w.servers.Next(), op, "")
 	}
 	var out outcome
-	err := w.servers.until(ctx, func(ctx context.Context, c *client.Client) (err error) {
+	err := w.servers.Until(ctx, func(ctx context.Context, c *client.Client) (err error) {
 		out, err = w.askOnce(ctx, c, op, fmt.Sprintf("%s%d-%d", w.cfg.KeyPrefix, w.number, w.asked))
 		return err
 	})

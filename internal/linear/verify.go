@@ -10,6 +10,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -54,14 +55,14 @@ func (l *Load) Verify(ctx context.Context, w *Watches) (Summary, []error) {
 
 // putEnds puts the objects that watches end with.
 func (l *Load) putEnds(ctx context.Context) (map[spec.Key]spec.Revision, error) {
-	s, err := dial(l.cfg.Servers, 0)
+	s, err := nodetest.Dial(l.cfg.Servers, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
 	end := map[spec.Key]spec.Revision{}
 	for _, key := range l.keys {
-		err := s.until(ctx, func(ctx context.Context, c *client.Client) error {
+		err := s.Until(ctx, func(ctx context.Context, c *client.Client) error {
 			r, err := c.Put(ctx, l.cfg.App, l.cfg.Bucket, key, strings.NewReader("end"), client.PutOptions{IdempotencyKey: "end-" + string(key)})
 			end[key] = r.Revision
 			return err

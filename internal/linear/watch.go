@@ -12,6 +12,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
@@ -62,7 +63,7 @@ func (l *Load) follower(name string) *follower {
 // PositionNow returns the position of a change that is made for that. A watch from
 // now on begins when it is connected, so the object is put until it is seen.
 func PositionNow(ctx context.Context, cfg Config) (string, error) {
-	s, err := dial(cfg.Servers, 0)
+	s, err := nodetest.Dial(cfg.Servers, 0)
 	if err != nil {
 		return "", err
 	}
@@ -72,13 +73,13 @@ func PositionNow(ctx context.Context, cfg Config) (string, error) {
 	var putting sync.WaitGroup
 	putting.Go(func() {
 		for ctx.Err() == nil {
-			_, _ = s.all[0].Put(ctx, cfg.App, cfg.Bucket, now, strings.NewReader(""), client.PutOptions{})
+			_, _ = s.All()[0].Put(ctx, cfg.App, cfg.Bucket, now, strings.NewReader(""), client.PutOptions{})
 			pauseShortly()
 		}
 	})
 	defer putting.Wait()
 	defer seen()
-	for e, err := range s.all[0].Watch(ctx, cfg.App, cfg.Bucket, client.WatchOptions{Prefix: string(now)}) {
+	for e, err := range s.All()[0].Watch(ctx, cfg.App, cfg.Bucket, client.WatchOptions{Prefix: string(now)}) {
 		return e.Position, err
 	}
 	return "", errors.New("a watch shows nothing")
@@ -87,7 +88,7 @@ func PositionNow(ctx context.Context, cfg Config) (string, error) {
 // follow watches until all keys have ended. A watch that hangs up goes on from
 // where it was, on another node if there are several.
 func (f *follower) follow(ctx context.Context, urls []string, first int, from string) {
-	s, err := dial(urls, first)
+	s, err := nodetest.Dial(urls, first)
 	if err != nil {
 		f.err = err
 		return
@@ -99,8 +100,8 @@ func (f *follower) follow(ctx context.Context, urls []string, first int, from st
 		if f.hangUp != nil {
 			left = 1 + f.hangUp.IntN(60)
 		}
-		for e, err := range s.next().Watch(ctx, f.app, f.bucket, client.WatchOptions{Prefix: f.prefix, From: from}) {
-			if err != nil && ctx.Err() == nil && noAnswer(spec.CodeOf(err)) {
+		for e, err := range s.Next().Watch(ctx, f.app, f.bucket, client.WatchOptions{Prefix: f.prefix, From: from}) {
+			if err != nil && ctx.Err() == nil && nodetest.NoAnswer(spec.CodeOf(err)) {
 				pauseShortly()
 				break // the node is away: another, or the same again, from here
 			}

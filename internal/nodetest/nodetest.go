@@ -106,9 +106,13 @@ func freeAddress(t testing.TB) string {
 func (n *Node) Setenv(variables ...string) { n.env = variables }
 
 // Launch starts the node on its data and does not wait for anything.
-func (n *Node) Launch() {
+func (n *Node) Launch() { n.LaunchWith() }
+
+// LaunchWith is Launch with more arguments, this time only.
+func (n *Node) LaunchWith(more ...string) {
 	n.t.Helper()
 	args := append([]string{"serve", "--data", n.data, "--listen", n.address, "--log-level", "warn"}, n.args...)
+	args = append(args, more...)
 	cmd := exec.Command(n.binary, args...)
 	cmd.Stdout, cmd.Stderr = n.log, n.log
 	cmd.Env = append(os.Environ(), n.env...)

@@ -127,7 +127,7 @@ func (t *transport) serve(conn net.Conn) {
 	delete(t.mu.accepted, conn)
 	t.mu.Unlock()
 	_ = conn.Close()
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		t.log.Debug("a connection with raft messages ended", "from", conn.RemoteAddr().String(), "error", err)
 	}
 }
