@@ -89,6 +89,8 @@ func run(ctx context.Context, cfg config, in io.Reader, out io.Writer) (err erro
 
 const usage = "Here: kill n2 (without warning), stop n2, start n2, pause n2, resume n2; Ctrl-C ends all."
 
+var errUsage = errors.New("not a command: type one of kill, stop, start, pause, resume, and a node")
+
 // command does what somebody typed.
 func (c *cluster) command(line string) error {
 	words := strings.Fields(line)
@@ -102,7 +104,7 @@ func (c *cluster) command(line string) error {
 		}
 	}
 	if n == nil {
-		return errors.New(usage)
+		return errUsage
 	}
 	switch words[0] {
 	case "kill":
@@ -116,5 +118,5 @@ func (c *cluster) command(line string) error {
 	case "start":
 		return c.start(n)
 	}
-	return errors.New(usage)
+	return errUsage
 }
