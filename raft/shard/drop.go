@@ -88,15 +88,10 @@ const unloadWait = time.Minute
 
 // removeLog removes what dragonboat keeps of a replica, and has it remember that
 // the number is used up. Dragonboat panics when its files can't be written.
-func (h *Host) removeLog(id spec.ShardID, replica uint64) (err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("remove the raft log of replica %d of shard %d: %v", replica, id, fault)
-		}
-	}()
+func (h *Host) removeLog(id spec.ShardID, replica uint64) error {
 	const wait = 2 * time.Millisecond
 	for until := time.Now().Add(unloadWait); ; time.Sleep(wait) {
-		err := h.node.RemoveData(uint64(id), replica)
+		err := guarded(func() error { return h.node.RemoveData(uint64(id), replica) })
 		if err == nil {
 			return nil
 		}

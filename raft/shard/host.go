@@ -65,6 +65,7 @@ func Open(cfg HostConfig, db *store.DB) (*Host, error) {
 		return nil, fmt.Errorf("shard host: open the raft logs in %s: %w", cfg.Dir, err)
 	}
 	h.node = node
+	raftFatal.Store(&h.cfg.Fatal)
 	if err := h.finishDrops(); err != nil {
 		return nil, errors.Join(fmt.Errorf("shard host: %w", err), h.Close())
 	}
@@ -73,12 +74,10 @@ func Open(cfg HostConfig, db *store.DB) (*Host, error) {
 
 // openNode turns dragonboat's panics about what it finds on disk into errors.
 func openNode(cfg config.NodeHostConfig) (node *dragonboat.NodeHost, err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("damaged: %v", fault)
-		}
-	}()
-	node, err = dragonboat.NewNodeHost(cfg)
+	err = guarded(func() (err error) {
+		node, err = dragonboat.NewNodeHost(cfg)
+		return err
+	})
 	if node == nil && err == nil {
 		err = errors.New("damaged: dragonboat gave up without a reason")
 	}
@@ -205,7 +204,7 @@ var errClosed = errors.New("the host is closed")
 
 // Close stops all shards and waits until their terms have reported everything.
 // Calls that wait return with an error. The store stays open.
-func (h *Host) Close() (err error) {
+func (h *Host) Close() error {
 	h.mu.Lock()
 	if h.mu.closed {
 		h.mu.Unlock()
@@ -217,12 +216,11 @@ func (h *Host) Close() (err error) {
 	for _, s := range shards {
 		s.release()
 	}
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("close the shard host: %v", fault)
-		}
-	}()
-	h.node.Close()
+	raftFatal.CompareAndSwap(&h.cfg.Fatal, nil)
+	err := guarded(func() error { h.node.Close(); return nil })
+	if err != nil {
+		return fmt.Errorf("close the shard host: %w", err)
+	}
 	for _, s := range shards {
 		s.waitTerm()
 	}

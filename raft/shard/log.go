@@ -15,7 +15,24 @@ import (
 var (
 	raftLog        atomic.Pointer[slog.Logger]
 	setRaftLogOnce sync.Once
+
+	// raftFatal is Fatal of the host that was opened last, and raftGuarded counts the
+	// calls under way that turn dragonboat's panics into errors.
+	raftFatal   atomic.Pointer[func(error)]
+	raftGuarded atomic.Int32
 )
+
+// guarded turns a panic of dragonboat in do into an error.
+func guarded(do func() error) (err error) {
+	raftGuarded.Add(1)
+	defer raftGuarded.Add(-1)
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("damaged: %v", fault)
+		}
+	}()
+	return do()
+}
 
 func routeRaftLog(log *slog.Logger) {
 	raftLog.Store(log)
@@ -53,9 +70,14 @@ func (l lineLogger) Errorf(format string, args ...any) {
 	l.write(level, format, args)
 }
 
-// Panicf must not return: dragonboat goes on with broken state otherwise. It
+// Panicf must not return: dragonboat goes on with broken state otherwise. The process
+// ends with the reason as its last line, not with stacks. Where that is not wanted it
 // panics with an error: dragonboat swallows other panics while it opens.
 func (l lineLogger) Panicf(format string, args ...any) {
 	l.write(slog.LevelError, format, args)
-	panic(fmt.Errorf(format, args...))
+	err := fmt.Errorf(format, args...)
+	if fatal := raftFatal.Load(); fatal != nil && raftGuarded.Load() == 0 {
+		(*fatal)(fmt.Errorf("the raft logs can't be gone on with: %w", err))
+	}
+	panic(err)
 }

@@ -71,3 +71,25 @@ func TestOnlyTheTransportsErrorsAreNotErrorsOfTheNode(t *testing.T) {
 		t.Errorf("logged: %s", got)
 	}
 }
+
+func TestWhatDragonboatCanNotGoOnWithEndsTheProcessWithItsReason(t *testing.T) {
+	before := raftLog.Load()
+	raftLog.Store(slog.New(slog.DiscardHandler))
+	defer raftLog.Store(before)
+	var reason error
+	fatal := func(err error) { reason = err }
+	raftFatal.Store(&fatal)
+	defer raftFatal.Store(nil)
+	give := func() error { lineLogger{"logdb"}.Panicf("entry %d is missing", 7); return nil }
+
+	if err := guarded(give); err == nil || !strings.Contains(err.Error(), "entry 7 is missing") || reason != nil {
+		t.Errorf("while it opens: error %v, and the process ends because: %v", err, reason)
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_ = give()
+	}()
+	if reason == nil || !strings.Contains(reason.Error(), "entry 7 is missing") {
+		t.Errorf("the process ends because: %v", reason)
+	}
+}
