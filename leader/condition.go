@@ -1,9 +1,12 @@
 package leader
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 	"github.com/pheromone-run/pheromone/triggers"
@@ -23,7 +26,7 @@ func (t *tx) admits(s *session, bucket spec.BucketName, tr *spec.Trigger, key sp
 	if tr.When.NeedsValue() && rec.Size <= spec.MaxConditionValueBytes {
 		value, err := t.leader.bytesOf(s.name.app, rec)
 		if err != nil {
-			t.broken(err)
+			t.unread(err)
 			return false
 		}
 		in.Value = value
@@ -46,6 +49,20 @@ func (t *tx) admits(s *session, bucket spec.BucketName, tr *spec.Trigger, key sp
 		t.giveUp(inv, failure)
 	}
 	return false
+}
+
+// unread gives the term up because bytes can't be read. If they are on other
+// replicas that are away, that is no fault of this node: the next term tries again.
+func (t *tx) unread(err error) {
+	if spec.CodeOf(err) != spec.CodeUnavailable || t.leader.cfg.DB.Err() != nil {
+		t.broken(err)
+		return
+	}
+	select {
+	case <-time.After(roomEvery):
+	case <-t.term.Done():
+	}
+	t.broken(errors.Join(shard.ErrTermOver, err))
 }
 
 // conditionChain bounds how many dead letters may follow from one another at once

@@ -31,7 +31,7 @@ const (
 const (
 	inputBytes      = 64  // a reference to an input
 	keyExtra        = 32  // a key: shard, table, lengths, numbers
-	blobRefBytes    = 160 // counting and letting go of a blob, besides the app's name
+	blobRefBytes    = 220 // counting and letting go of a blob, besides the app's name
 	invocationExtra = 768 // an invocation with an attempt, and what a session of its own needs
 )
 

@@ -49,11 +49,24 @@ type Apps interface {
 // Router delivers mail to the leader of the shard that owns a slot.
 type Router interface {
 	ShardOf(slot spec.Slot) spec.ShardID
-	// Deliver hands a message over and returns once the receiver's entry is applied.
+	// Deliver hands a message over to the leader of a shard, which takes it (TakeMail),
+	// and returns once the receiver's entry is applied. A blob of its object is in the
+	// store of this node, in the sender's shard.
 	Deliver(ctx context.Context, to spec.ShardID, m Mail) error
 }
 
-// Config is what a Leader needs. All fields but Tell, the bounds, Now
+// Copies keeps copies of staged blobs on the shard's other replicas.
+type Copies interface {
+	// Spread returns once a majority of the replicas, with this one, has a blob on
+	// disk that is staged here, marked as staged. It is CodeUnavailable if too few
+	// could be reached in time.
+	Spread(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) error
+	// Discard has the copies of a blob removed that no entry will ever refer to. It
+	// does not wait.
+	Discard(shard spec.ShardID, app spec.AppName, blob store.Blob)
+}
+
+// Config is what a Leader needs. All fields but Copies, Tell, the bounds, Now
 // and Log are required.
 type Config struct {
 	Shard   spec.ShardID
@@ -62,6 +75,7 @@ type Config struct {
 	Replica Replica
 	Apps    Apps
 	Router  Router
+	Copies  Copies // nil: the shard has one replica
 	Runtime exec.Runtime
 	// Tell takes lines about attempts that failed, for the app's log. It must not
 	// block. Nobody is told if it is nil.

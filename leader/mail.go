@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/pheromone-run/pheromone/internal/failpoint"
@@ -105,26 +106,37 @@ func (t *tx) roomInOutbox(app *spec.App, bucket spec.BucketName) error {
 }
 
 // TakeMail takes a message of another shard. It returns once its effect is
-// durable, also if an earlier delivery had it.
-func (l *Leader) TakeMail(ctx context.Context, m Mail) error {
+// durable, also if an earlier delivery had it. If the message's object has a blob,
+// r gives the bytes; the receiver has a copy of its own.
+func (l *Leader) TakeMail(ctx context.Context, m Mail, r io.Reader) error {
 	if err := l.cfg.DB.Writable(); err != nil {
 		return err
 	}
+	if here, known, _ := l.cfg.Replica.Led(); known && !here {
+		return errNotTaken(l.cfg.Shard) // before its bytes are copied
+	}
 	c := &take{mail: m}
 	if b := m.Object.Blob; b != nil {
-		r := l.cfg.DB.OpenBlob(m.From, m.App, *b)
-		copied, err := l.cfg.DB.StageBlob(ctx, l.cfg.Shard, m.App, r, b.Size)
-		_ = r.Close()
+		p, err := l.copyMail(ctx, &m, r)
 		if err != nil {
 			return fmt.Errorf("copy the bytes of a message: %w", err)
 		}
-		c.payload = &payload{blob: &copied, size: copied.Size}
-		c.mail.Object.Blob = &copied
+		c.payload, c.mail.Object.Blob = p, p.blob
+		if p.blob.Sum != b.Sum || p.blob.CRC != b.CRC || p.size != b.Size {
+			l.letGo(m.App, p, false)
+			return spec.Errorf(spec.CodeHashMismatch, "message %d of shard %d came with other bytes than it was sent with", m.Sequence, m.From)
+		}
 	}
 	err := l.do(ctx, c, len(m.Object.Inline))
-	code := spec.CodeOf(err)
-	l.letGo(m.App, c.payload, code == spec.CodeUnavailable || code == spec.CodeTimeout)
+	l.letGo(m.App, c.payload, undecided(err))
 	return err
+}
+
+func (l *Leader) copyMail(ctx context.Context, m *Mail, r io.Reader) (*payload, error) {
+	if r == nil {
+		return nil, spec.Errorf(spec.CodeInvalid, "message %d of shard %d came without its bytes", m.Sequence, m.From)
+	}
+	return l.stageBlob(ctx, m.App, r, m.Object.Blob.Size)
 }
 
 // take is the command of a message's receiver.

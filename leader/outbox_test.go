@@ -329,7 +329,7 @@ func TestAMessageOfAnUnknownKindIsRefusedAndChangesNothing(t *testing.T) {
 		return w.Deliver(ctx, to, m)
 	})
 	before := w.left()
-	err := w.leaders[1].TakeMail(t.Context(), leader.Mail{From: 2, Sequence: 7, Unacknowledged: 7, Mail: store.Mail{Kind: 200, App: "demo"}})
+	err := w.leaders[1].TakeMail(t.Context(), leader.Mail{From: 2, Sequence: 7, Unacknowledged: 7, Mail: store.Mail{Kind: 200, App: "demo"}}, nil)
 	wantCode(t, err, spec.CodeUnsupported, "kind 200")
 	if after := w.left(); !slices.Equal(before, after) {
 		t.Errorf("the store holds %q, and held %q", after, before)

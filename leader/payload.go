@@ -30,12 +30,25 @@ func (l *Leader) stage(ctx context.Context, app spec.AppName, r io.Reader, limit
 	if n <= InlineBytes {
 		return &payload{inline: head.Bytes(), size: n}, nil
 	}
-	blob, err := l.cfg.DB.StageBlob(ctx, l.cfg.Shard, app, io.MultiReader(&head, r), limit)
+	return l.stageBlob(ctx, app, io.MultiReader(&head, r), limit)
+}
+
+// stageBlob stages bytes that do not travel in the log, here and on a majority of
+// the shard's replicas.
+func (l *Leader) stageBlob(ctx context.Context, app spec.AppName, r io.Reader, limit int64) (*payload, error) {
+	blob, err := l.cfg.DB.StageBlob(ctx, l.cfg.Shard, app, r, limit)
 	if err != nil {
 		return nil, err
 	}
+	p := &payload{blob: &blob, size: blob.Size}
+	if l.cfg.Copies != nil {
+		if err := l.cfg.Copies.Spread(ctx, l.cfg.Shard, app, blob); err != nil {
+			l.letGo(app, p, false)
+			return nil, err
+		}
+	}
 	failpoint.At(failpoint.Staged, app)
-	return &payload{blob: &blob, size: blob.Size}, nil
+	return p, nil
 }
 
 func errTooLarge(limit int64) error {
@@ -48,12 +61,13 @@ func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte, 
 	if len(data) <= inlineMost {
 		return &payload{inline: data, size: int64(len(data))}, nil
 	}
-	blob, err := l.cfg.DB.StageBlob(ctx, l.cfg.Shard, app, bytes.NewReader(data), int64(len(data)))
-	if err != nil {
-		return nil, err
-	}
-	failpoint.At(failpoint.Staged, app)
-	return &payload{blob: &blob, size: blob.Size}, nil
+	return l.stageBlob(ctx, app, bytes.NewReader(data), int64(len(data)))
+}
+
+// undecided tells whether an error of do leaves open what becomes of the command.
+func undecided(err error) bool {
+	code := spec.CodeOf(err)
+	return (code == spec.CodeUnavailable || code == spec.CodeTimeout) && !errors.Is(err, ErrNotTaken)
 }
 
 // letGo ends the staging of a payload: a blob that nothing refers to is removed.
@@ -66,6 +80,9 @@ func (l *Leader) letGo(app spec.AppName, p *payload, unknown bool) {
 	default:
 		if err := l.cfg.DB.DiscardBlob(l.cfg.Shard, app, *p.blob); err != nil {
 			l.cfg.Log.Warn("discard a staged blob", "app", app, "error", err)
+		}
+		if l.cfg.Copies != nil {
+			l.cfg.Copies.Discard(l.cfg.Shard, app, *p.blob)
 		}
 	}
 }

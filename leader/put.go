@@ -72,8 +72,7 @@ func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	}
 	c := &put{Put: p, payload: body}
 	err = l.do(ctx, c, len(body.inline))
-	code := spec.CodeOf(err)
-	l.letGo(p.App, body, code == spec.CodeUnavailable || code == spec.CodeTimeout)
+	l.letGo(p.App, body, undecided(err))
 	if err != nil {
 		return PutResult{}, err // the command may still be with the loop
 	}

@@ -27,7 +27,7 @@ func (l *Leader) GetKV(ctx context.Context, app spec.AppName, bucket spec.Bucket
 			return Object{}, err
 		}
 	}
-	rec, body, err := l.open(app, store.AppendKVKey(nil, l.cfg.Shard, app, bucket, key))
+	rec, body, err := l.open(ctx, app, store.AppendKVKey(nil, l.cfg.Shard, app, bucket, key))
 	if err == nil && rec.Expires != 0 && rec.Expires <= micros(l.cfg.Now()) {
 		_ = body.Close()
 		err = store.ErrNotFound
@@ -52,7 +52,7 @@ func (l *Leader) GetSession(ctx context.Context, app spec.AppName, session spec.
 	if err := l.linearizable(ctx); err != nil {
 		return Object{}, err
 	}
-	rec, body, err := l.open(app, store.AppendSessionObjectKey(nil, l.cfg.Shard, app, bucket, session, key))
+	rec, body, err := l.open(ctx, app, store.AppendSessionObjectKey(nil, l.cfg.Shard, app, bucket, session, key))
 	if errors.Is(err, store.ErrNotFound) {
 		return Object{}, spec.Errorf(spec.CodeNotFound, "session %s of app %q has no object %q in bucket %q", session, app, key, bucket)
 	}
@@ -107,14 +107,18 @@ func readObject(from interface{ Get([]byte) ([]byte, error) }, key []byte) (stor
 
 // open reads an object's record and opens its bytes. The bytes beside the record
 // are read from a snapshot that has both: they are the record's to their end,
-// also if the object is overwritten or deleted meanwhile.
-func (l *Leader) open(app spec.AppName, key []byte) (store.Object, io.ReadCloser, error) {
+// also if the object is overwritten or deleted meanwhile. Bytes that this replica
+// lacks are brought here first, so that who asks is told if they can't be had.
+func (l *Leader) open(ctx context.Context, app spec.AppName, key []byte) (store.Object, io.ReadCloser, error) {
 	rec, err := readObject(l.cfg.DB, key)
 	if err != nil {
 		return store.Object{}, nil, err
 	}
 	if rec.Blob == nil { // nearly all objects: a snapshot would cost more than they do
 		return rec, io.NopCloser(bytes.NewReader(rec.Inline)), nil
+	}
+	if err := l.cfg.DB.RepairBlob(ctx, l.cfg.Shard, app, *rec.Blob); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return store.Object{}, nil, err
 	}
 	snap := l.cfg.DB.Snapshot()
 	if rec, err = readObject(snap, key); err != nil || rec.Blob == nil {

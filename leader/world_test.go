@@ -38,6 +38,7 @@ type world struct {
 	clock   func() time.Time
 	mail    leader.MailBounds
 	network leader.Router // nil: mail is delivered at once
+	copies  leader.Copies
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
@@ -87,7 +88,7 @@ func (w *world) start() {
 		}
 		w.raft[id] = s
 		w.leaders[id] = leader.New(leader.Config{
-			Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: network, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
+			Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: network, Copies: w.copies, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
 			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Now: w.clock, Log: w.log,
 		})
 	}
@@ -154,7 +155,12 @@ func (w *world) ShardOf(slot spec.Slot) spec.ShardID {
 }
 
 func (w *world) Deliver(ctx context.Context, to spec.ShardID, m leader.Mail) error {
-	return w.leaders[to].TakeMail(ctx, m)
+	if m.Object.Blob == nil {
+		return w.leaders[to].TakeMail(ctx, m, nil)
+	}
+	r := w.db.OpenBlob(m.From, m.App, *m.Object.Blob)
+	defer r.Close()
+	return w.leaders[to].TakeMail(ctx, m, r)
 }
 
 func (w *world) of(slot spec.Slot) *leader.Leader { return w.leaders[w.ShardOf(slot)] }

@@ -21,6 +21,7 @@ import (
 	"github.com/pheromone-run/pheromone/exec/process"
 	"github.com/pheromone-run/pheromone/exec/spread"
 	"github.com/pheromone-run/pheromone/internal/watchdog"
+	"github.com/pheromone-run/pheromone/node/blobs"
 	"github.com/pheromone-run/pheromone/node/conductor"
 	"github.com/pheromone-run/pheromone/node/form"
 	"github.com/pheromone-run/pheromone/node/peer"
@@ -59,6 +60,7 @@ type Node struct {
 	hints     hints
 	questions *questions
 	conductor *conductor.Conductor
+	blobs     *blobs.Blobs // nil for a node that is alone
 
 	hashing chan struct{} // holds one token while ShardHash reads a shard
 
@@ -123,6 +125,7 @@ func (n *Node) startParts(ctx context.Context) error {
 	if err := n.startExecutors(); err != nil {
 		return err
 	}
+	n.startBlobs()
 	if err := n.startShards(); err != nil {
 		return err
 	}

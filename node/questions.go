@@ -91,6 +91,7 @@ type questions struct {
 	purge       question[sessionArgs, nothing]
 	refire      question[sessionArgs, spec.SessionID]
 	appsChanged question[appsArgs, nothing]
+	mail        question[nothing, nothing]
 }
 
 // newQuestions makes them, and has the node answer those of others.
@@ -144,7 +145,9 @@ func newQuestions(n *Node) *questions {
 			return nothing{}, nil, l.AppsChanged(ctx)
 		},
 	}
+	q.mail = mailQuestion()
 	q.register(n)
+	n.answerBlobs()
 	n.answerControl()
 	n.answerLogs()
 	n.artifactsBetweenNodes()
@@ -217,6 +220,7 @@ func (q *questions) register(n *Node) {
 	answers(n, &q.purge)
 	answers(n, &q.refire)
 	answers(n, &q.appsChanged)
+	answers(n, &q.mail)
 }
 
 func getFrom(ctx context.Context, l *leader.Leader, a getArgs, _ io.Reader) (wire.Object, io.ReadCloser, error) {

@@ -19,22 +19,51 @@ const BlobChunkBytes = 1 << 20
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// staging holds the blobs that this process has staged and not released, which
-// SweepStaged leaves alone.
+// staging holds the blobs that this process has at work: those it has staged and
+// not released, and those whose chunks are coming in. Sweeps leave them alone.
 type staging struct {
 	mu struct {
 		sync.Mutex
-		live map[[16]byte]struct{}
+		live map[[16]byte]atWork
 	}
 }
 
-func (s *staging) add(id [16]byte) {
+// atWork is what a blob is at work for.
+type atWork byte
+
+const (
+	workStaged atWork = iota + 1
+	workReceived
+	workDoomed // it is being received, and is not wanted any more
+)
+
+// add returns false if the blob is at work already.
+func (s *staging) add(id [16]byte, work atWork) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.live == nil {
-		s.mu.live = make(map[[16]byte]struct{})
+	if _, ok := s.mu.live[id]; ok {
+		return false
 	}
-	s.mu.live[id] = struct{}{}
+	if s.mu.live == nil {
+		s.mu.live = make(map[[16]byte]atWork)
+	}
+	s.mu.live[id] = work
+	return true
+}
+
+// doom has a blob removed that is being received, once it is there.
+func (s *staging) doom(id [16]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.live[id] == workReceived {
+		s.mu.live[id] = workDoomed
+	}
+}
+
+func (s *staging) doomed(id [16]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.live[id] == workDoomed
 }
 
 func (s *staging) remove(id [16]byte) {
@@ -63,11 +92,8 @@ func (db *DB) StageBlob(ctx context.Context, shard spec.ShardID, app spec.AppNam
 	if _, err := rand.Read(blob.ID[:]); err != nil {
 		return Blob{}, fmt.Errorf("store: name a blob: %w", err)
 	}
-	db.staging.add(blob.ID)
+	db.staging.add(blob.ID, workStaged)
 	err := db.stage(ctx, shard, app, r, max, &blob)
-	if err == nil {
-		err = db.Sync()
-	}
 	if err != nil {
 		if discardErr := db.DiscardBlob(shard, app, blob); discardErr != nil && db.Err() == nil {
 			err = errors.Join(err, discardErr)
@@ -78,8 +104,12 @@ func (db *DB) StageBlob(ctx context.Context, shard spec.ShardID, app spec.AppNam
 }
 
 func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r io.Reader, max int64, blob *Blob) error {
-	var b Batch
-	b.Set(AppendStagedKey(nil, shard, app, blob.ID), nil)
+	chunks := chunkWriter{db: db, shard: shard, name: BlobName{app, blob.ID}}
+	// The mark comes first: by it a sweep finds what a crash in the middle leaves.
+	chunks.mark(db.identity.Node)
+	if err := chunks.begin(); err != nil {
+		return err
+	}
 	chunk := make([]byte, BlobChunkBytes)
 	digest := sha256.New()
 	var packer packer
@@ -101,16 +131,14 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 			}
 			blob.CRC = crc32.Update(blob.CRC, castagnoli, chunk[:n])
 			digest.Write(chunk[:n])
-			b.Set(AppendBlobChunkKey(nil, shard, app, blob.ID, blob.Chunks), packer.pack(chunk[:n]))
+			if err := chunks.put(blob.Chunks, packer.pack(chunk[:n])); err != nil {
+				return err
+			}
 			blob.Chunks++
 		}
-		if err := db.Commit(&b, false); err != nil {
-			return err
-		}
-		b.Reset()
 		if readErr != nil {
 			copy(blob.Sum[:], digest.Sum(nil))
-			return nil
+			return chunks.finish()
 		}
 	}
 }
@@ -127,61 +155,90 @@ func fillChunk(r io.Reader, chunk []byte) (n int, err error) {
 }
 
 // ReleaseBlob tells that who staged blob has no more interest in it. If no entry
-// has adopted it, the next SweepStaged removes it.
+// has adopted it, a sweep removes it.
 func (db *DB) ReleaseBlob(blob Blob) { db.staging.remove(blob.ID) }
 
 // DiscardBlob removes a staged blob that no entry will ever refer to.
 func (db *DB) DiscardBlob(shard spec.ShardID, app spec.AppName, blob Blob) error {
 	defer db.ReleaseBlob(blob)
 	var b Batch
-	DeleteBlob(&b, shard, app, blob)
+	dropChunks(&b, shard, BlobName{app, blob.ID})
 	return db.Commit(&b, false)
 }
 
 // AdoptBlob adds to b that blob is referred to from now on.
 func AdoptBlob(b *Batch, shard spec.ShardID, app spec.AppName, blob Blob) {
-	var key [128]byte
+	var key, value [128]byte
 	b.Delete(AppendStagedKey(key[:0], shard, app, blob.ID))
+	b.Set(AppendBlobKey(key[:0], shard, app, blob.ID), AppendBlob(value[:0], &blob))
 }
 
 // DeleteBlob adds to b the deletion of everything of blob.
 func DeleteBlob(b *Batch, shard spec.ShardID, app spec.AppName, blob Blob) {
-	deleteBlob(b, shard, app, blob.ID)
+	var key [128]byte
+	b.Delete(AppendBlobKey(key[:0], shard, app, blob.ID))
+	b.Delete(AppendBlobRefsKey(key[:0], shard, app, blob.ID))
+	dropChunks(b, shard, BlobName{app, blob.ID})
 }
 
-func deleteBlob(b *Batch, shard spec.ShardID, app spec.AppName, id [16]byte) {
-	b.DeleteRange(Bounds(AppendBlobPrefix(nil, shard, app, id)))
-	b.Delete(AppendBlobRefsKey(nil, shard, app, id))
-	b.Delete(AppendStagedKey(nil, shard, app, id))
+// dropChunks deletes what came to this replica outside of the log.
+func dropChunks(b *Batch, shard spec.ShardID, name BlobName) {
+	var key [128]byte
+	b.DeleteRange(Bounds(AppendBlobPrefix(nil, shard, name.App, name.ID)))
+	b.Delete(appendBlobHereKey(key[:0], shard, name.App, name.ID))
+	b.Delete(AppendStagedKey(key[:0], shard, name.App, name.ID))
 }
 
-// SweepStaged removes the blobs of shard that were staged and never referred to,
-// apart from those that this process has not released. A new leader calls it once
-// its claim is applied: whatever an earlier leader proposed is decided by then.
-func (db *DB) SweepStaged(shard spec.ShardID) error {
-	var b Batch
-	err := scanStaged(db, shard, func(app spec.AppName, id [16]byte) {
-		if !db.staging.has(id) {
-			deleteBlob(&b, shard, app, id)
-		}
-	})
+// The states of a blob's chunks on this replica.
+const (
+	hereArriving byte = 1
+	hereWhole    byte = 2
+)
+
+// chunkWriter stores the chunks of one blob as they come in.
+type chunkWriter struct {
+	db    *DB
+	shard spec.ShardID
+	name  BlobName
+	batch Batch
+}
+
+// mark adds to what is written next that the blob is staged, by a node.
+func (w *chunkWriter) mark(node string) {
+	m := Mark{Node: node, Time: Micros(w.db.now().UnixMicro())}
+	w.batch.Set(AppendStagedKey(nil, w.shard, w.name.App, w.name.ID), appendMark(nil, &m))
+}
+
+func (w *chunkWriter) begin() error {
+	w.batch.Set(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID), []byte{hereArriving})
+	return w.commit()
+}
+
+func (w *chunkWriter) put(chunk uint32, stored []byte) error {
+	w.batch.Set(AppendBlobChunkKey(nil, w.shard, w.name.App, w.name.ID, chunk), stored)
+	return w.commit()
+}
+
+func (w *chunkWriter) commit() error {
+	defer w.batch.Reset()
+	return w.db.Commit(&w.batch, false)
+}
+
+// finish notes that all chunks are here and syncs. Chunks that an entry has
+// deleted meanwhile, with their app, took along that they were arriving.
+func (w *chunkWriter) finish() error {
+	w.db.blobs.Lock()
+	there, err := w.db.Has(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID))
+	if err == nil && !there {
+		err = spec.Errorf(spec.CodeConflict, "app %q was deleted while the object's bytes came in: put it again", w.name.App)
+	}
+	if err == nil {
+		w.batch.Set(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID), []byte{hereWhole})
+		err = w.commit()
+	}
+	w.db.blobs.Unlock()
 	if err != nil {
 		return err
 	}
-	return db.Commit(&b, false)
-}
-
-func scanStaged(r Reader, shard spec.ShardID, fn func(app spec.AppName, id [16]byte)) error {
-	lower, upper := Bounds(appendTable(nil, shard, tableStaged))
-	var fault error
-	err := r.Scan(lower, upper, func(key, _ []byte) bool {
-		app, id, err := blobOf(key, tableStaged)
-		if err != nil {
-			fault = err
-			return false
-		}
-		fn(app, id)
-		return true
-	})
-	return errors.Join(err, fault)
+	return w.db.Sync()
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -11,9 +12,10 @@ import (
 
 // OpenBlob returns the bytes of a blob, read chunk by chunk. At the end they are
 // checked against the blob's size and checksum: only who sees io.EOF has read
-// what was stored. A blob that is deleted meanwhile gives an error.
+// what was stored. A blob that is deleted meanwhile gives an error. Bytes that this
+// replica lacks come from another one (RepairWith), which the reader waits for.
 func (db *DB) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadCloser {
-	return &blobReader{from: db, release: func() {}, shard: shard, app: app, blob: blob}
+	return &blobReader{db: db, from: db, release: func() {}, shard: shard, app: app, blob: blob}
 }
 
 // OpenBlob is DB.OpenBlob as of the snapshot, which it takes over: the snapshot is
@@ -22,25 +24,25 @@ func (db *DB) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadC
 // was deleted must not take up the disk for as long as a client likes.
 func (s *Snapshot) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadCloser {
 	h := s.db.holds.take(s)
-	return &blobReader{from: h, release: h.end, shard: shard, app: app, blob: blob}
+	return &blobReader{db: s.db, from: h, release: h.end, shard: shard, app: app, blob: blob}
 }
 
 // ReadBlob returns the bytes of a blob, checked.
 func (db *DB) ReadBlob(shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
-	return readBlob(db, shard, app, blob)
+	return readBlob(db, db, shard, app, blob)
 }
 
 // ReadBlob is DB.ReadBlob as of the snapshot.
 func (s *Snapshot) ReadBlob(shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
-	return readBlob(s, shard, app, blob)
+	return readBlob(s.db, s, shard, app, blob)
 }
 
-func readBlob(from chunkReader, shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
+func readBlob(db *DB, from chunkReader, shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
 	if err := checkBlob(blob); err != nil {
 		return nil, err
 	}
 	out := make([]byte, 0, blob.Size)
-	r := &blobReader{from: from, release: func() {}, shard: shard, app: app, blob: blob}
+	r := &blobReader{db: db, from: from, release: func() {}, shard: shard, app: app, blob: blob}
 	for {
 		err := r.nextChunk()
 		if err == io.EOF {
@@ -67,6 +69,7 @@ type chunkReader interface {
 }
 
 type blobReader struct {
+	db      *DB
 	from    chunkReader
 	release func() // when nothing more is read; may be called again
 	shard   spec.ShardID
@@ -138,7 +141,15 @@ func (r *blobReader) nextChunk() error {
 		return io.EOF
 	}
 	var key [160]byte
-	stored, err := r.from.GetTo(r.stored[:0], AppendBlobChunkKey(key[:0], r.shard, r.app, r.blob.ID, r.next))
+	at := AppendBlobChunkKey(key[:0], r.shard, r.app, r.blob.ID, r.next)
+	stored, err := r.from.GetTo(r.stored[:0], at)
+	if errors.Is(err, ErrNotFound) {
+		if err = r.db.RepairBlob(context.Background(), r.shard, r.app, r.blob); err == nil {
+			r.release() // no snapshot of before has what was brought here
+			r.from = r.db
+			stored, err = r.from.GetTo(r.stored[:0], at)
+		}
+	}
 	if err != nil {
 		return r.fault(err)
 	}

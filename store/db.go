@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,8 +37,13 @@ type DB struct {
 	synced   atomic.Int64 // when a log or a folder was last synced, in Unix nanoseconds
 	opened   atomic.Bool  // before that, a failure is what Open returns
 	disk     disk
+	now      func() time.Time
 	staging  staging
+	repairs  repairs
 	holds    holds
+	// blobs is held for reading while entries are applied, and for writing by those
+	// who look at what is known of blobs and change it by that.
+	blobs sync.RWMutex
 }
 
 type failure struct{ err error }
@@ -64,7 +70,7 @@ type Options struct {
 	// and then ends the process with nothing but stacks. The default logs the
 	// reason as the last line and ends the process.
 	Fatal func(error)
-	Now   func() time.Time // for Identity.Created; default time.Now
+	Now   func() time.Time // for Identity.Created and the marks of staged blobs; default time.Now
 }
 
 const (
@@ -85,7 +91,7 @@ func Open(dir string, o Options) (*DB, error) {
 		return nil, spec.Errorf(spec.CodeInvalid, "open store %s: the node has no name", dir)
 	}
 	o.setDefaults()
-	db := &DB{fs: o.FS, dir: dir, log: o.Log, fatal: o.Fatal}
+	db := &DB{fs: o.FS, dir: dir, log: o.Log, fatal: o.Fatal, now: o.Now}
 	db.holds.limit = o.HoldReads
 	db.disk = disk{fs: o.FS, dir: dir, reserve: o.ReserveBytes}
 	if err := db.open(o); err != nil {
@@ -207,6 +213,7 @@ func (db *DB) Close() error {
 	if err := db.Err(); err != nil {
 		return fmt.Errorf("close store %s: %w", db.dir, err)
 	}
+	db.repairs.close()
 	db.holds.close()
 	err := errors.Join(db.Sync(), db.pebble.Close(), db.lock.Close())
 	if err != nil {

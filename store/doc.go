@@ -16,12 +16,24 @@
 // comes first by another way: StageBlob writes and syncs its chunks, and the
 // entry that refers to it adopts them.
 //
+// With several replicas the chunks reach the others by ExportBlob and StageCopy
+// (blob_stream.go). A blob has four keys besides its chunks. Entries decide on two:
+// its record, which is there from the entry that adopts it to the one that lets go
+// of it, and the count of its references. The other two are each replica's own: that
+// its chunks are here, or arriving, and that it is staged. So a replica that missed
+// the bytes knows it, by a record without the chunks, and RepairBlob gets them from
+// another one. What is staged and never adopted is removed by sweeps (blob_sweep.go);
+// package node/blobs says which replica may remove what, and when. HashRange is over
+// what entries decide, HashBlobs over the chunks of adopted blobs.
+//
 // What it promises: keys order as their parts do; a record written by this
 // version or an older one decodes, any other bytes give an error and never a
 // panic; a batch is applied whole or not at all; what survives a power cut is a
 // prefix of the batches in the order in which they were applied; a shard that was
-// half restored from a snapshot says so; after a write or a sync that failed the
-// store takes nothing more and has the node stopped.
+// half restored from a snapshot says so; a replica that lacks the bytes of a blob
+// knows it, also one that was restored from a snapshot of another that does; after
+// a write or a sync that failed the store takes nothing more and has the node
+// stopped.
 //
 // Imports spec.
 package store

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -14,11 +15,12 @@ type RangeHash [16]byte
 
 func (h RangeHash) String() string { return hex.EncodeToString(h[:]) }
 
-// HashRange hashes all keys and values of shard that its replicas have in common.
+// HashRange hashes all keys and values of shard that the raft log decides.
 // Replicas with the same Applied in their meta, which is returned beside the
-// hash, have the same hash. What differs between sound replicas is left out: the
-// meta itself (rejected entries move it without a trace), and blobs that are
-// staged, which reach replicas outside of the log.
+// hash, have the same hash. What may differ between sound replicas is left out:
+// the meta itself (rejected entries move it without a trace), and what comes to
+// replicas outside of the log: blobs that are staged, and the chunks of those that
+// entries have adopted, which a replica may lack for a while. HashBlobs is over those.
 //
 // It guards against bugs and damage, not against an attacker: two independently
 // seeded 64-bit hashes make a chance match unlikely enough.
@@ -27,32 +29,106 @@ func (s *Snapshot) HashRange(shard spec.ShardID) (RangeHash, ShardMeta, error) {
 	if err != nil {
 		return RangeHash{}, ShardMeta{}, err
 	}
-	staged, err := stagedBlobs(s, shard)
-	if err != nil {
-		return RangeHash{}, ShardMeta{}, err
-	}
-	low, high := xxhash.New(), xxhash.NewWithSeed(1)
-	var frame [2 * binary.MaxVarintLen64]byte
+	h := newRangeHasher()
 	lower, upper := ShardRange(shard)
+	for lower != nil {
+		var skip []byte
+		var fault error
+		err := s.Scan(lower, upper, func(key, value []byte) bool {
+			if skip, fault = s.outsideOfLog(shard, key); skip != nil || fault != nil {
+				return false
+			}
+			h.add(key, value)
+			return true
+		})
+		if err := errors.Join(err, fault); err != nil {
+			return RangeHash{}, ShardMeta{}, err
+		}
+		lower = skip
+	}
+	return h.sum(), meta, nil
+}
+
+// outsideOfLog returns nil if a key and its value are decided by the log, else
+// where to go on behind it.
+func (s *Snapshot) outsideOfLog(shard spec.ShardID, key []byte) (next []byte, err error) {
+	switch t := table(key[4]); t {
+	case tableMeta, tableRestoring, tableBlobHere, tableStaged:
+		_, next = Bounds(appendTable(nil, shard, t))
+		return next, nil
+	case tableBlobChunk:
+		name, err := blobOf(key, t)
+		if err != nil {
+			return nil, nil // whatever it is, replicas have it in common
+		}
+		for _, at := range [...][]byte{
+			AppendBlobKey(nil, shard, name.App, name.ID), appendBlobHereKey(nil, shard, name.App, name.ID), AppendStagedKey(nil, shard, name.App, name.ID),
+		} {
+			there, err := s.Has(at)
+			if err != nil {
+				return nil, err
+			}
+			if there {
+				_, next = Bounds(AppendBlobPrefix(nil, shard, name.App, name.ID))
+				return next, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// HashBlobs hashes the chunks of all blobs that entries have adopted, and counts
+// those of them that this replica lacks. Replicas with the same HashRange that lack
+// none have the same.
+func (s *Snapshot) HashBlobs(shard spec.ShardID) (hash RangeHash, lacking int, err error) {
+	h := newRangeHasher()
+	lower, upper := Bounds(appendTable(nil, shard, tableBlob))
+	var fault error
 	err = s.Scan(lower, upper, func(key, value []byte) bool {
-		if differsPerReplica(key, staged) {
+		var l LackingBlob
+		if l, fault = decodeAdopted(key, value); fault != nil {
+			return false
+		}
+		h.add(key, value)
+		var there bool
+		if there, fault = hasWhole(s, shard, BlobName{l.App, l.Blob.ID}); fault != nil {
+			return false
+		}
+		if !there {
+			lacking++
 			return true
 		}
-		lengths := binary.AppendUvarint(binary.AppendUvarint(frame[:0], uint64(len(key))), uint64(len(value)))
-		for _, h := range [...]*xxhash.Digest{low, high} {
-			_, _ = h.Write(lengths)
-			_, _ = h.Write(key[4:]) // without the shard
-			_, _ = h.Write(value)
-		}
-		return true
+		from, to := Bounds(AppendBlobPrefix(nil, shard, l.App, l.Blob.ID))
+		fault = s.Scan(from, to, func(key, value []byte) bool {
+			h.add(key, value)
+			return true
+		})
+		return fault == nil
 	})
-	if err != nil {
-		return RangeHash{}, ShardMeta{}, err
+	return h.sum(), lacking, errors.Join(err, fault)
+}
+
+// rangeHasher hashes keys and values.
+type rangeHasher struct{ low, high *xxhash.Digest }
+
+func newRangeHasher() *rangeHasher {
+	return &rangeHasher{xxhash.New(), xxhash.NewWithSeed(1)}
+}
+
+func (r *rangeHasher) add(key, value []byte) {
+	var frame [2 * binary.MaxVarintLen64]byte
+	lengths := binary.AppendUvarint(binary.AppendUvarint(frame[:0], uint64(len(key))), uint64(len(value)))
+	for _, h := range [...]*xxhash.Digest{r.low, r.high} {
+		_, _ = h.Write(lengths)
+		_, _ = h.Write(key[4:]) // without the shard
+		_, _ = h.Write(value)
 	}
-	var hash RangeHash
-	binary.BigEndian.PutUint64(hash[:], low.Sum64())
-	binary.BigEndian.PutUint64(hash[8:], high.Sum64())
-	return hash, meta, nil
+}
+
+func (r *rangeHasher) sum() (hash RangeHash) {
+	binary.BigEndian.PutUint64(hash[:], r.low.Sum64())
+	binary.BigEndian.PutUint64(hash[8:], r.high.Sum64())
+	return hash
 }
 
 // HashRange is Snapshot.HashRange as of now.
@@ -62,30 +138,9 @@ func (db *DB) HashRange(shard spec.ShardID) (RangeHash, ShardMeta, error) {
 	return s.HashRange(shard)
 }
 
-// stagedBlob is a blob as the tables name it: the app and the id, in the order of
-// their keys.
-type stagedBlob struct {
-	app spec.AppName
-	id  [16]byte
-}
-
-func stagedBlobs(r Reader, shard spec.ShardID) (map[stagedBlob]struct{}, error) {
-	staged := make(map[stagedBlob]struct{})
-	err := scanStaged(r, shard, func(app spec.AppName, id [16]byte) { staged[stagedBlob{app, id}] = struct{}{} })
-	return staged, err
-}
-
-func differsPerReplica(key []byte, staged map[stagedBlob]struct{}) bool {
-	if len(key) < 5 {
-		return false
-	}
-	switch t := table(key[4]); t {
-	case tableMeta, tableRestoring, tableStaged:
-		return true
-	case tableBlobChunk:
-		app, id, err := blobOf(key, t)
-		_, ok := staged[stagedBlob{app, id}]
-		return err == nil && ok
-	}
-	return false
+// HashBlobs is Snapshot.HashBlobs as of now.
+func (db *DB) HashBlobs(shard spec.ShardID) (hash RangeHash, lacking int, err error) {
+	s := db.Snapshot()
+	defer s.Close()
+	return s.HashBlobs(shard)
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // table is the byte after the shard in a key. The values are part of the format
-// on disk. Blobs come last, and their marks before their chunks, so that who
-// scans a shard in order knows what is staged before meeting the bytes.
+// on disk. Blobs come last, and what is known of them before their chunks, so that
+// who scans a shard in order knows what bytes are before meeting them.
 type table byte
 
 const (
@@ -35,6 +35,8 @@ const (
 	tableRequest      table = 0x70
 	tableEvents       table = 0x80
 	tableNode         table = 0x90
+	tableBlob         table = 0xee
+	tableBlobHere     table = 0xef
 	tableStaged       table = 0xf0
 	tableBlobRefs     table = 0xf1
 	tableBlobChunk    table = 0xf2

@@ -108,6 +108,19 @@ func DecodeHeldInputKey(key []byte) (HeldInputKey, error) {
 	return k, r.done()
 }
 
+// AppendBlobKey appends the key of the record of a blob that an entry has adopted
+// (AppendBlob). It is there as long as anything refers to the blob. Blobs whose
+// chunks came in an entry have none.
+func AppendBlobKey(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte) []byte {
+	return append(appendApp(dst, shard, tableBlob, app), id[:]...)
+}
+
+// appendBlobHereKey appends the key that says that chunks of a blob came to this
+// replica outside of the raft log, and whether all of them have.
+func appendBlobHereKey(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte) []byte {
+	return append(appendApp(dst, shard, tableBlobHere, app), id[:]...)
+}
+
 // AppendStagedKey appends the key of the mark that a blob has until an entry
 // refers to it.
 func AppendStagedKey(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte) []byte {
@@ -131,12 +144,18 @@ func AppendBlobPrefix(dst []byte, shard spec.ShardID, app spec.AppName, id [16]b
 	return append(appendApp(dst, shard, tableBlobChunk, app), id[:]...)
 }
 
-// blobOf returns the app and id in the key of a mark, a count or a chunk.
-func blobOf(key []byte, t table) (app spec.AppName, id [16]byte, err error) {
+// BlobName names a blob of a shard, as its keys do.
+type BlobName struct {
+	App spec.AppName
+	ID  [16]byte
+}
+
+// blobOf returns the blob in a key of one of the tables of blobs.
+func blobOf(key []byte, t table) (BlobName, error) {
 	_, r := openKey(key, t)
-	app, id = spec.AppName(r.part()), r.id()
+	name := BlobName{spec.AppName(r.part()), r.id()}
 	if t == tableBlobChunk {
 		r.uint32()
 	}
-	return app, id, r.done()
+	return name, r.done()
 }

@@ -13,7 +13,7 @@ func prefixRange(prefix []byte) Range {
 // appTables are the tables whose keys have the app after the table.
 var appTables = [...]table{
 	tableIncarnation, tableObjects, tableHeld, tableHeldInput, tableSession, tableSessionIndex, tableChild, tableTriggerState, tableTriggerItem, tableTriggerSet,
-	tablePending, tableHistory, tableRequest, tableStaged, tableBlobRefs, tableBlobChunk,
+	tablePending, tableHistory, tableRequest, tableBlob, tableBlobHere, tableStaged, tableBlobRefs, tableBlobChunk,
 }
 
 // AppRanges returns everything that an app has on a shard, for an app that is

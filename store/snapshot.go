@@ -31,7 +31,8 @@ const (
 )
 
 // WriteSnapshot writes the range of shard as of the snapshot, staged blobs too:
-// entries after the snapshot may refer to them.
+// entries after the snapshot may refer to them. Blobs whose chunks are coming in
+// are left out. A blob that this replica lacks is lacking in it, and known to be.
 func (s *Snapshot) WriteSnapshot(w io.Writer, shard spec.ShardID) error {
 	if _, err := s.Meta(shard); err != nil {
 		return fmt.Errorf("store: write snapshot: %w", err)
@@ -63,7 +64,11 @@ func (s *Snapshot) writeSnapshot(w io.Writer, shard spec.ShardID) error {
 	}
 	write(AppendShardPrefix(nil, shard))
 	lower, upper := ShardRange(shard)
+	arriving := map[BlobName]bool{}
 	scanErr := s.Scan(lower, upper, func(key, value []byte) bool {
+		if arrives(arriving, key, value) {
+			return true
+		}
 		key = key[4:]
 		head = binary.AppendUvarint(head[:0], uint64(len(key))+1)
 		write(head, key)
@@ -82,11 +87,33 @@ func (s *Snapshot) writeSnapshot(w io.Writer, shard spec.ShardID) error {
 	return errors.Join(buffered.Flush(), z.Close())
 }
 
+// arrives tells whether a key is of a blob that is coming in. What says so stands
+// before the chunks.
+func arrives(arriving map[BlobName]bool, key, value []byte) bool {
+	switch t := table(key[4]); t {
+	case tableBlobHere:
+		if len(value) != 1 || value[0] != hereArriving {
+			return false
+		}
+		name, err := blobOf(key, t)
+		arriving[name] = err == nil
+		return true
+	case tableStaged, tableBlobChunk:
+		if len(arriving) == 0 {
+			return false
+		}
+		name, err := blobOf(key, t)
+		return err == nil && arriving[name]
+	}
+	return false
+}
+
 // ReadSnapshot replaces the range of shard by the one in r, syncs and returns its
 // meta. On an error, or a crash before it returns, the range is neither: Meta then
 // returns ErrRestoring until another ReadSnapshot has come to its end.
 //
-// Blobs that are staged here stay: entries that refer to them may follow.
+// Blobs that are staged here stay: entries that refer to them may follow. So do the
+// bytes of those that are still referred to: the other replica may lack them.
 func (db *DB) ReadSnapshot(r io.Reader, shard spec.ShardID) (ShardMeta, error) {
 	restore := &restore{db: db, shard: shard}
 	meta, err := restore.run(r)
@@ -94,112 +121,6 @@ func (db *DB) ReadSnapshot(r io.Reader, shard spec.ShardID) (ShardMeta, error) {
 		return ShardMeta{}, fmt.Errorf("store: restore shard %d from a snapshot: %w", shard, err)
 	}
 	return meta, nil
-}
-
-// restore reads one snapshot into a shard.
-type restore struct {
-	db    *DB
-	shard spec.ShardID
-	batch Batch
-	meta  []byte
-	// local are the blobs that were staged here before; theirs are those staged
-	// in the snapshot. A blob of the snapshot that is staged only here has been
-	// adopted there, so its mark has to go.
-	local, theirs map[stagedBlob]struct{}
-}
-
-func (s *restore) run(r io.Reader) (ShardMeta, error) {
-	frames, err := openFrames(r, s.shard)
-	if err != nil {
-		return ShardMeta{}, err
-	}
-	defer frames.close()
-	if err := s.clear(); err != nil {
-		return ShardMeta{}, err
-	}
-	key := AppendShardPrefix(nil, s.shard)
-	for {
-		suffix, value, err := frames.next()
-		if err == io.EOF {
-			return s.finish()
-		}
-		if err != nil {
-			return ShardMeta{}, err
-		}
-		if err := s.put(append(key[:4], suffix...), value); err != nil {
-			return ShardMeta{}, err
-		}
-	}
-}
-
-// clear deletes the range but for the staged blobs, and marks it as half restored.
-func (s *restore) clear() (err error) {
-	if s.local, err = stagedBlobs(s.db, s.shard); err != nil {
-		return err
-	}
-	s.theirs = make(map[stagedBlob]struct{})
-	lower, upper := ShardRange(s.shard)
-	staged, afterStaged := Bounds(appendTable(nil, s.shard, tableStaged))
-	s.batch.DeleteRange(lower, staged)
-	from := afterStaged
-	err = scanStaged(s.db, s.shard, func(app spec.AppName, id [16]byte) {
-		keep, after := Bounds(AppendBlobPrefix(nil, s.shard, app, id))
-		s.batch.DeleteRange(from, keep)
-		from = after
-	})
-	if err != nil {
-		return err
-	}
-	s.batch.DeleteRange(from, upper)
-	s.batch.Set(appendRestoringKey(nil, s.shard), nil)
-	return s.flush()
-}
-
-func (s *restore) put(key, value []byte) error {
-	switch t := table(key[4]); t {
-	case tableMeta:
-		s.meta = bytes.Clone(value)
-		return nil
-	case tableRestoring:
-		return errors.New("the snapshot is of a shard that was half restored itself")
-	case tableStaged:
-		if app, id, err := blobOf(key, t); err == nil {
-			s.theirs[stagedBlob{app, id}] = struct{}{}
-		}
-	case tableBlobChunk:
-		app, id, err := blobOf(key, t)
-		blob := stagedBlob{app, id}
-		if _, here := s.local[blob]; err == nil && here {
-			if _, there := s.theirs[blob]; !there {
-				s.batch.Delete(AppendStagedKey(nil, s.shard, app, id))
-			}
-		}
-	}
-	s.batch.Set(key, value)
-	if s.batch.Len() < restoreBatchBytes {
-		return nil
-	}
-	return s.flush()
-}
-
-// finish makes the range whole: the meta comes last.
-func (s *restore) finish() (meta ShardMeta, err error) {
-	s.batch.Delete(appendRestoringKey(nil, s.shard))
-	if s.meta != nil {
-		if meta, err = DecodeShardMeta(s.meta); err != nil {
-			return ShardMeta{}, err
-		}
-		s.batch.Set(AppendMetaKey(nil, s.shard), s.meta)
-	}
-	if err := s.flush(); err != nil {
-		return ShardMeta{}, err
-	}
-	return meta, s.db.Sync()
-}
-
-func (s *restore) flush() error {
-	defer s.batch.Reset()
-	return s.db.Commit(&s.batch, false)
 }
 
 // frames reads the frames of a snapshot and checks the sum at their end.

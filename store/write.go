@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -39,6 +40,8 @@ func (db *DB) Apply(shard spec.ShardID, bodies [][]byte, meta ShardMeta) error {
 	if err := merged.Set(AppendMetaKey(key[:0], shard), AppendShardMeta(value[:0], &meta), nil); err != nil {
 		return fmt.Errorf("store: apply to shard %d: %w", shard, err)
 	}
+	db.blobs.RLock()
+	defer db.blobs.RUnlock()
 	return db.commit(merged, pebble.NoSync)
 }
 
@@ -99,7 +102,14 @@ func (db *DB) Meta(shard spec.ShardID) (ShardMeta, error) { return readMeta(db, 
 
 // DropShard deletes all keys of shard, synced: a replica that was moved away.
 func (db *DB) DropShard(shard spec.ShardID) error {
-	var b Batch
+	return db.DropShardWith(shard, new(Batch))
+}
+
+// DropShardWith is DropShard, with more writes at once.
+func (db *DB) DropShardWith(shard spec.ShardID, b *Batch) error {
 	b.DeleteRange(ShardRange(shard))
-	return db.Commit(&b, true)
+	db.blobs.Lock() // bytes of blobs that come in just now find that they are not wanted
+	err := db.Commit(b, false)
+	db.blobs.Unlock()
+	return errors.Join(err, db.Sync())
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -98,11 +99,27 @@ func (l *line) serve(ctx context.Context, handle Handler, log *slog.Logger) erro
 	if err := l.answer(answer, err); err != nil {
 		return err
 	}
-	if body != nil && !body.whole() {
+	if body != nil && !l.drain(body) {
 		return errors.New("the request was not read whole")
 	}
 	<-gone // the next request has come, or the connection has ended
 	return nil
+}
+
+// Bounds of what is read of a body that its handler did not want.
+const (
+	drainWait = 200 * time.Millisecond
+	drainMost = 16 << 20
+)
+
+// drain reads what a handler has left of a body, and tells whether that was its end.
+// The connection is used again by who has sent all of it, and the system would drop
+// an answer that is not read yet if it were closed over bytes that nobody has read.
+func (l *line) drain(body *bodyReader) bool {
+	if !body.whole() && l.conn.SetReadDeadline(time.Now().Add(drainWait)) == nil {
+		_, _ = io.CopyN(io.Discard, body, drainMost)
+	}
+	return body.whole() && l.conn.SetReadDeadline(time.Time{}) == nil
 }
 
 // handled calls the handler and turns a panic into an error.

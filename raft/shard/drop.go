@@ -8,7 +8,6 @@ import (
 	"github.com/lni/dragonboat/v4"
 
 	"github.com/pheromone-run/pheromone/spec"
-	"github.com/pheromone-run/pheromone/store"
 )
 
 // Drop stops a replica if it runs and removes all that this node has of it: its
@@ -55,11 +54,10 @@ func (h *Host) finishDrop(id spec.ShardID, replica uint64) error {
 		return err
 	}
 	b := h.db.NewBatch()
-	b.DeleteRange(store.ShardRange(id))
 	if err := (record{Replica: replica, State: stateDropped}).put(b, id); err != nil {
 		return err
 	}
-	if err := h.db.Commit(b, true); err != nil {
+	if err := h.db.DropShardWith(id, b); err != nil {
 		return fmt.Errorf("drop the range of shard %d: %w", id, err)
 	}
 	return nil

@@ -1,0 +1,493 @@
+package blobs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pheromone-run/pheromone/node/blobs"
+	"github.com/pheromone-run/pheromone/node/peer"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+const (
+	mib      = 1 << 20
+	patience = time.Minute
+)
+
+// tester is a testing.T, or a rapid.T.
+type tester interface {
+	Helper()
+	Error(...any)
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+// cluster is a few nodes in this process that have replicas of shard 1. Their calls
+// go over a network on the loopback interface.
+type cluster struct {
+	t     tester
+	names []string
+	nodes map[string]*node
+
+	mu        sync.Mutex
+	away      map[string]bool // nodes that can't be called, nor call
+	members   map[string]bool
+	addresses map[string]string
+}
+
+// node is one of them.
+type node struct {
+	*cluster
+	name     string
+	fs       vfs.FS
+	dir      string
+	db       *store.DB
+	network  *peer.Network
+	caller   *peer.Caller
+	blobs    *blobs.Blobs
+	served   sync.WaitGroup
+	stop     context.CancelFunc
+	behavior atomic.Pointer[behavior]
+}
+
+// behavior is what tests change while a node runs.
+type behavior struct {
+	caughtUp func() error
+	ahead    time.Duration    // of its clock
+	take     func(*peer.Call) // before a request is handled
+}
+
+func (n *node) behave(b behavior) { n.behavior.Store(&b) }
+
+func (n *node) now() time.Time { return time.Now().Add(n.behavior.Load().ahead) }
+
+func newCluster(t tester, names ...string) *cluster {
+	c := &cluster{t: t, names: names, nodes: map[string]*node{}, away: map[string]bool{}, members: map[string]bool{}, addresses: map[string]string{}}
+	for _, name := range names {
+		c.members[name] = true
+		n := &node{cluster: c, name: name, fs: vfs.NewMem(), dir: "data"}
+		n.behave(behavior{})
+		c.nodes[name] = n
+		n.start()
+		if t, ok := t.(interface{ Cleanup(func()) }); ok {
+			t.Cleanup(n.close)
+		}
+	}
+	return c
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	var err error
+	if n.db, err = store.Open(n.dir, store.Options{Node: n.name, FS: n.fs, Now: n.now}); err != nil {
+		n.t.Fatal(err)
+	}
+	if n.network, err = peer.Listen(peer.Config{Address: "127.0.0.1:0", Node: n.name, Cluster: func() string { return "c" }}); err != nil {
+		n.t.Fatal(err)
+	}
+	n.caller = peer.NewCaller(n.network)
+	n.mu.Lock()
+	n.addresses[n.name] = n.network.Address()
+	n.mu.Unlock()
+	n.blobs = blobs.New(blobs.Config{
+		Node: n.name, DB: n.db, Call: n.call, Replicas: n.others, Shards: func() []spec.ShardID { return []spec.ShardID{1} },
+		Member: func(name string) bool { n.mu.Lock(); defer n.mu.Unlock(); return n.members[name] },
+		CaughtUp: func(context.Context, spec.ShardID) error {
+			if f := n.behavior.Load().caughtUp; f != nil {
+				return f()
+			}
+			return nil
+		},
+		Now: n.now,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	n.served.Go(func() { n.blobs.Run(ctx) })
+	n.served.Go(func() {
+		_ = peer.Serve(n.network.Channel(peer.Calls), func(ctx context.Context, c *peer.Call) (peer.Answer, error) {
+			if f := n.behavior.Load().take; f != nil {
+				f(c)
+			}
+			return n.blobs.Handle(ctx, c)
+		}, slog.New(slog.DiscardHandler))
+	})
+}
+
+func (n *node) close() {
+	n.t.Helper()
+	if n.db == nil {
+		return
+	}
+	n.stop()
+	if err := n.network.Close(); err != nil {
+		n.t.Error(err)
+	}
+	n.served.Wait()
+	if err := n.db.Close(); err != nil {
+		n.t.Error(err)
+	}
+	n.db = nil
+}
+
+// crash starts the node again with what a power cut would have left.
+func (n *node) crash(after vfs.FS) {
+	n.close()
+	n.fs = after
+	n.start()
+}
+
+func (n *node) others(spec.ShardID) (voters, joining []string) {
+	return slices.DeleteFunc(slices.Clone(n.names), func(name string) bool { return name == n.name }), nil
+}
+
+var errAway = errors.New("it can't be reached")
+
+func (n *node) call(ctx context.Context, to, method string, args any, body io.Reader, result any) (io.ReadCloser, error) {
+	n.mu.Lock()
+	away, address := n.away[to] || n.away[n.name], n.addresses[to]
+	n.mu.Unlock()
+	if away {
+		return nil, errAway
+	}
+	return n.caller.Call(ctx, address, method, args, body, result)
+}
+
+func (c *cluster) cut(names ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range names {
+		c.away[name] = true
+	}
+}
+
+func (c *cluster) mend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.away)
+}
+
+func noise(seed uint64, n int) []byte {
+	out := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(out)
+	return out
+}
+
+func (n *node) stage(data []byte) store.Blob {
+	n.t.Helper()
+	blob, err := n.db.StageBlob(context.Background(), 1, "a", bytes.NewReader(data), 1<<30)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return blob
+}
+
+func (n *node) spread(blob store.Blob) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return n.blobs.Spread(ctx, 1, "a", blob)
+}
+
+// adopt applies an entry that refers to a blob.
+func (n *node) adopt(blob store.Blob, applied uint64) {
+	n.t.Helper()
+	b := n.db.NewBatch()
+	store.AdoptBlob(b, 1, "a", blob)
+	if err := n.db.Apply(1, [][]byte{b.Repr()}, store.ShardMeta{Applied: applied}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) has(blob store.Blob) bool {
+	n.t.Helper()
+	r, err := n.db.ExportBlob(1, "a", blob)
+	if errors.Is(err, store.ErrNotFound) {
+		return false
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return r.Close() == nil
+}
+
+func (n *node) marks() int {
+	n.t.Helper()
+	staged, err := n.db.Staged(1)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return len(staged)
+}
+
+func eventually(t tester, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func TestASpreadBlobIsOnAllReplicas(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	for _, data := range [][]byte{noise(1, 100<<10), bytes.Repeat([]byte("text "), mib), noise(2, 3*mib+1)} {
+		blob := c.nodes["n1"].stage(data)
+		if err := c.nodes["n1"].spread(blob); err != nil {
+			t.Fatal(err)
+		}
+		if !c.nodes["n2"].has(blob) && !c.nodes["n3"].has(blob) {
+			t.Error("no other replica has it though it is spread")
+		}
+		for _, name := range []string{"n2", "n3"} {
+			n := c.nodes[name]
+			eventually(t, name+" has it", func() bool { return n.has(blob) })
+			if got, err := n.db.ReadBlob(1, "a", blob); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%s: %d bytes, %v", name, len(got), err)
+			}
+		}
+	}
+	for _, name := range []string{"n2", "n3"} {
+		staged, err := c.nodes[name].db.Staged(1)
+		if err != nil || len(staged) != 3 || staged[0].Node != "n1" {
+			t.Errorf("%s: marks %+v, %v", name, staged, err)
+		}
+	}
+}
+
+func TestAMajorityIsEnoughAndLessIsNot(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	n1 := c.nodes["n1"]
+	c.cut("n3")
+	blob := n1.stage(noise(1, mib))
+	if err := n1.spread(blob); err != nil {
+		t.Errorf("with one of three away: %v", err)
+	}
+	if !c.nodes["n2"].has(blob) {
+		t.Error("it is on one replica only")
+	}
+	c.cut("n2")
+	if err := n1.spread(n1.stage(noise(2, mib))); spec.CodeOf(err) != spec.CodeUnavailable || !errors.Is(err, errAway) {
+		t.Errorf("with two of three away: %v", err)
+	}
+	alone := newCluster(t, "n1").nodes["n1"]
+	if err := alone.spread(alone.stage(noise(3, mib))); err != nil {
+		t.Errorf("the only replica: %v", err)
+	}
+	two := newCluster(t, "n1", "n2")
+	two.cut("n2")
+	if err := two.nodes["n1"].spread(two.nodes["n1"].stage(noise(4, mib))); spec.CodeOf(err) != spec.CodeUnavailable {
+		t.Errorf("with one of two away: %v", err)
+	}
+}
+
+func TestANodeThatHangsHoldsUpNothing(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	n1 := c.nodes["n1"]
+	hang := make(chan struct{})
+	c.nodes["n3"].behave(behavior{take: func(*peer.Call) { <-hang }})
+	for i := range 20 { // more than it is sent at once
+		if err := n1.spread(n1.stage(noise(uint64(i), 100<<10))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.cut("n2")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	gone := errors.New("the client has gone")
+	failed := make(chan error)
+	go func() { failed <- n1.blobs.Spread(ctx, 1, "a", n1.stage(noise(99, 100<<10))) }()
+	cancel(gone)
+	if err := <-failed; spec.CodeOf(err) != spec.CodeUnavailable || !errors.Is(err, gone) {
+		t.Errorf("with no majority: %v", err)
+	}
+	close(hang)
+}
+
+func TestTheLastReplicaGetsItsBytesBehindTheMajority(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	n1, n3 := c.nodes["n1"], c.nodes["n3"]
+	goOn := make(chan struct{})
+	n3.behave(behavior{take: func(*peer.Call) { <-goOn }})
+	blob := n1.stage(noise(1, 5*mib))
+	if err := n1.spread(blob); err != nil {
+		t.Fatal(err)
+	}
+	n1.adopt(blob, 1)
+	n1.db.ReleaseBlob(blob)
+	close(goOn)
+	eventually(t, "the last one has it", func() bool { return n3.marks() == 1 && n3.has(blob) })
+}
+
+func TestADiscardedBlobGoesEverywhere(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	n1, n2, n3 := c.nodes["n1"], c.nodes["n2"], c.nodes["n3"]
+	blob := n1.stage(noise(1, mib))
+	if err := n1.spread(blob); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both have it", func() bool { return n2.has(blob) && n3.has(blob) })
+	discard := func(blob store.Blob) {
+		if err := n1.db.DiscardBlob(1, "a", blob); err != nil {
+			t.Error(err)
+		}
+		n1.blobs.Discard(1, "a", blob)
+	}
+	discard(blob)
+	eventually(t, "it is gone", func() bool { return !n2.has(blob) && !n3.has(blob) })
+
+	// While the bytes are on their way to one of them.
+	arrives, goOn := make(chan struct{}), make(chan struct{})
+	n3.behave(behavior{take: func(call *peer.Call) {
+		if call.Method == "blob.put" {
+			close(arrives)
+			<-goOn
+		}
+	}})
+	blob = n1.stage(noise(2, 8*mib))
+	if err := n1.spread(blob); err != nil {
+		t.Fatal(err)
+	}
+	<-arrives
+	discard(blob)
+	close(goOn)
+	eventually(t, "it is gone", func() bool { return !n2.has(blob) && keys(t, n3.db) == 0 })
+}
+
+func keys(t tester, db *store.DB) (n int) {
+	t.Helper()
+	lower, upper := store.ShardRange(1)
+	if err := db.Scan(lower, upper, func(_, _ []byte) bool { n++; return true }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestAReplicaThatWasAwayGetsWhatItLacks(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3")
+	n1, n2, n3 := c.nodes["n1"], c.nodes["n2"], c.nodes["n3"]
+	c.cut("n3")
+	data := [][]byte{noise(1, 2*mib+1), noise(2, 100<<10)}
+	var lacking []store.Blob
+	for i := range data {
+		blob := n1.stage(data[i])
+		if err := n1.spread(blob); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []*node{n1, n2, n3} {
+			n.adopt(blob, uint64(i+1))
+		}
+		lacking = append(lacking, blob)
+	}
+	if _, err := n3.db.ReadBlob(1, "a", lacking[0]); spec.CodeOf(err) != spec.CodeUnavailable {
+		t.Errorf("read while it is away: %v", err)
+	}
+	c.mend()
+	c.cut("n1") // one of those that have it is enough
+	if got, err := n3.db.ReadBlob(1, "a", lacking[0]); err != nil || !bytes.Equal(got, data[0]) {
+		t.Errorf("read by who needs it: %d bytes, %v", len(got), err)
+	}
+	if n3.has(lacking[1]) {
+		t.Error("what nobody has read is there")
+	}
+	n3.blobs.Look()
+	eventually(t, "what nobody reads is brought", func() bool { return n3.has(lacking[1]) })
+	if n3.marks() != 0 {
+		t.Error("what was brought is marked as staged")
+	}
+}
+
+func TestAReceiverThatCrashesInTheMiddleIsRepaired(t *testing.T) {
+	for seed := range uint64(4) {
+		c := newCluster(t, "n1", "n2", "n3")
+		n1, n2, n3 := c.nodes["n1"], c.nodes["n2"], c.nodes["n3"]
+		n3.close()
+		disk := vfs.NewCrashableMem()
+		n3.fs = disk
+		n3.start()
+		data := noise(seed, 4*mib)
+		blob := n1.stage(data)
+		var after *vfs.MemFS
+		n3.behave(behavior{take: func(call *peer.Call) {
+			if call.Method != "blob.put" {
+				return
+			}
+			call.Body = &cutAt{r: call.Body, left: int(seed)*mib + 1000, cut: func() {
+				after = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 30 * int(seed), RNG: rand.New(rand.NewPCG(seed, 2))})
+			}}
+		}})
+		if err := n1.spread(blob); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has come to the third", func() bool { return n3.marks() == 1 })
+		n1.adopt(blob, 1)
+		n2.adopt(blob, 1)
+		n3.behave(behavior{})
+		n3.crash(after)
+		n3.blobs.Sweep(t.Context()) // before the entry comes
+		if n := keys(t, n3.db); n != 0 {
+			t.Errorf("seed %d: %d keys are left of half a copy", seed, n)
+		}
+		n3.adopt(blob, 1)
+		n3.blobs.Look()
+		eventually(t, "it is repaired", func() bool { return n3.has(blob) })
+		if got, err := n3.db.ReadBlob(1, "a", blob); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("seed %d: %d bytes, %v", seed, len(got), err)
+		}
+		compare(t, n1, n2, n3)
+	}
+}
+
+// cutAt calls cut once so many bytes have been read.
+type cutAt struct {
+	r    io.Reader
+	left int
+	cut  func()
+}
+
+func (c *cutAt) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if before := c.left; before > 0 {
+		if c.left -= n; c.left <= 0 {
+			c.cut()
+		}
+	}
+	return n, err
+}
+
+func compare(t tester, nodes ...*node) {
+	var want string
+	for _, n := range nodes {
+		decided, _, err := n.db.HashRange(1)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		hash, lacking, err := n.db.HashBlobs(1)
+		if err != nil || lacking > 0 {
+			t.Fatalf("%s lacks %d blobs, %v", n.name, lacking, err)
+		}
+		got := fmt.Sprint(decided, hash)
+		if want == "" {
+			want = got
+		}
+		if got != want {
+			t.Fatalf("%s differs", n.name)
+		}
+	}
+}
