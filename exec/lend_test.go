@@ -16,13 +16,20 @@ func (b *bench) busy(t *testing.T, f *spec.Function, n int) (end func()) {
 	hold, begun := make(chan struct{}), make(chan struct{}, 100)
 	b.inproc.Register("app", f.Name, func(*fn.Context, []fn.Object) error { begun <- struct{}{}; <-hold; return nil })
 	var all []*run
+	var refs []exec.TaskRef
 	for range n {
 		r := newRun(t)
-		all = append(all, r)
-		b.Submit(b.task(f, r))
+		task := b.task(f, r)
+		all, refs = append(all, r), append(refs, task.Ref())
+		b.Submit(task)
 	}
 	for range n {
 		<-begun
+	}
+	for _, ref := range refs {
+		if b.Withdraw(ref) != nil {
+			t.Fatal("what an executor has was taken back")
+		}
 	}
 	return func() {
 		close(hold)

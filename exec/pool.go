@@ -156,16 +156,11 @@ func (p *Pool) Room(t *Task) Room {
 	if p.mu.closed {
 		return Room{}
 	}
-	l := p.mu.functions[functionRef{t.App, t.Function.Name}]
-	switch limit := t.Function.Concurrency; {
-	case l == nil:
-		if limit > 0 {
-			room.Free = min(room.Free, limit)
+	if limit := t.Function.Concurrency; limit > 0 {
+		if l := p.mu.functions[functionRef{t.App, t.Function.Name}]; l != nil {
+			limit -= l.handed
 		}
-	case l.live > 0:
-		room.Free = 0
-	case limit > 0:
-		room.Free = max(0, min(room.Free, limit-l.handed))
+		room.Free = max(0, min(room.Free, limit))
 	}
 	return room
 }

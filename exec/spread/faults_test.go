@@ -140,30 +140,42 @@ func TestALeaderThatTakesItsTimeWithEmissionsIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestAnAttemptThatWaitsToEmitCanBeCancelled(t *testing.T) {
-	c := newCluster(t, map[string]int{"n1": 1, "n2": 1})
-	defer close(c.fill("n1", 1).let)
-	emitting := make(chan struct{})
-	c.register("f", func(_ string, ctx *fn.Context, _ []fn.Object) error {
-		for i := range 5 {
-			if i == 1 {
-				close(emitting)
+func TestAnAttemptThatWaitsToEmitCanBeStopped(t *testing.T) {
+	for name, c := range map[string]struct {
+		refuse error
+		kind   string
+	}{
+		"by cancelling it":                   {nil, exec.Cancelled},
+		"by refusing what it emitted before": {spec.Errorf(spec.CodeInvalid, "no"), exec.Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newCluster(t, map[string]int{"n1": 1, "n2": 1})
+			defer close(w.fill("n1", 1).let)
+			emitting := make(chan struct{})
+			w.register("f", func(_ string, ctx *fn.Context, _ []fn.Object) error {
+				for i := range 20 {
+					if i == 1 {
+						close(emitting)
+					}
+					if err := ctx.Put("out", fmt.Sprint(i), make([]byte, 9<<20)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			r := newRun(t)
+			r.hold, r.refuse = make(chan struct{}), c.refuse
+			task := w.task("f", r)
+			w.nodes["n1"].rt.Submit(task)
+			<-emitting
+			if c.refuse == nil {
+				w.nodes["n1"].rt.Cancel(task.Ref())
 			}
-			if err := ctx.Put("out", fmt.Sprint(i), make([]byte, 9<<20)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	r := newRun(t)
-	r.hold = make(chan struct{})
-	task := c.task("f", r)
-	c.nodes["n1"].rt.Submit(task)
-	<-emitting
-	c.nodes["n1"].rt.Cancel(task.Ref())
-	close(r.hold)
-	r.end(exec.Cancelled)
-	eventually(t, "the attempt is gone", func() bool { return c.stats().Away == 0 && c.nodes["n2"].rt.Stats().Guests == 0 })
+			close(r.hold)
+			r.end(c.kind)
+			eventually(t, "the attempt is gone", func() bool { return w.stats().Away == 0 && w.nodes["n2"].rt.Stats().Guests == 0 })
+		})
+	}
 }
 
 func TestTheSameNumberInANewEpochIsAnotherAttempt(t *testing.T) {

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/exec"
@@ -85,6 +87,67 @@ func TestGarbageFromTheLeadersNodeStopsTheAttempt(t *testing.T) {
 				t.Fatal("the stream ended as if all were well")
 			}
 		})
+	}
+}
+
+// A leader's node that takes nothing: so many emissions are under way, and no more.
+func TestEmissionsUnderWayAreBounded(t *testing.T) {
+	const batch, window = 4096, 16 // what inproc emits at once, and how much of that may be under way
+	c := newCluster(t, map[string]int{"n2": 1})
+	var put atomic.Int64
+	c.register("f", func(_ string, ctx *fn.Context, _ []fn.Object) error {
+		for range 2 * window * batch {
+			if err := ctx.PutNew("out", nil); err != nil {
+				return err
+			}
+			put.Add(1)
+		}
+		return nil
+	})
+	n2 := c.nodes["n2"]
+	n2.inputs.put("inputs", nil)
+	gone := make(chan struct{})
+	answer, err := n2.run(map[string]any{
+		"from": "n1", "app": "app", "version": 1, "function": "f", "attempt": 1, "timeout": wait, "inputs": []byte("inputs"),
+		"invocation": spec.InvocationID{Session: "s", Number: 1}, "silence": wait / 60,
+	}, beats(gone))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer close(gone)
+	emitted, quiet := 0, false
+	for !quiet {
+		var start [13]byte
+		if _, err := io.ReadFull(answer, start[:]); err != nil {
+			t.Fatal(err)
+		}
+		rest := int64(binary.BigEndian.Uint32(start[1:])) + int64(binary.BigEndian.Uint64(start[5:]))
+		if _, err := io.CopyN(io.Discard, answer, rest); err != nil {
+			t.Fatal(err)
+		}
+		switch start[0] {
+		case 1:
+			quiet = put.Load() >= window*batch // it had nothing else to say
+		case 3:
+			emitted++
+		case 5:
+			t.Fatal("the attempt has ended")
+		}
+	}
+	if emitted > window || emitted == 0 {
+		t.Fatalf("%d emissions were sent", emitted)
+	}
+}
+
+// beats is a leader's node that lives.
+type beats <-chan struct{}
+
+func (b beats) Read(p []byte) (int, error) {
+	select {
+	case <-b:
+		return 0, io.EOF
+	case <-time.After(20 * time.Millisecond):
+		return copy(p, raw(1, "", 0)), nil
 	}
 }
 
