@@ -82,6 +82,9 @@ const (
 	// up to restMost.
 	restFirst = 2 * time.Second
 	restMost  = time.Minute
+	// stoodStill lies between two looks only if this node itself was held up: then it
+	// can't tell how long others have been silent.
+	stoodStill = carryWait + 5*time.Second
 	// asksMost bounds the nodes that are asked at a time.
 	asksMost = 64
 )

@@ -278,6 +278,28 @@ func TestANodeThatComesBackHasNotLivedForLong(t *testing.T) {
 	}
 }
 
+func TestANodeThatStoodStillDoesNotTakeTheOthersForDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.run(t)
+		after(10 * time.Second)
+		s.change(func() {
+			goesOn := time.Now().Add(10 * time.Minute)
+			s.fail = func(_ context.Context, node, _ string) error {
+				<-time.After(time.Until(goesOn))
+				if node == "n3" && time.Since(goesOn) < time.Minute {
+					return errors.New("no")
+				}
+				return nil
+			}
+		})
+		after(30 * time.Minute)
+		if got := s.nodes(); !slices.Equal(got, []string{"n1", "n2", "n3"}) || s.called("replica.add") != 0 {
+			t.Errorf("the replicas are on %v", got)
+		}
+	})
+}
+
 func TestOnlyTheNodeThatLeadsTheControlGroupConducts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()
