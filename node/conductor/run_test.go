@@ -94,6 +94,8 @@ func (s *stage) Apply(_ context.Context, c control.Command) (control.Result, err
 		placed := s.state.Placement.Shards[1]
 		placed.Replicas = maps.Clone(placed.Replicas)
 		switch c := c.(type) {
+		case *control.Set:
+			s.state.Settings = map[string]string{c.Key: c.Value}
 		case *control.AddReplica:
 			placed.Replicas[placed.Next] = control.Replica{Node: c.Node, Joining: true}
 			placed.Next++
@@ -313,6 +315,9 @@ func TestOnlyTheNodeThatLeadsTheControlGroupConducts(t *testing.T) {
 		after(time.Minute)
 		if n := s.called("node.status"); n < 4*55 || n > 4*65 {
 			t.Errorf("four nodes were asked %d times in a minute", n)
+		}
+		if got := s.State().Settings[conductor.ReplicasKey]; got != "3" {
+			t.Errorf("the cluster knows of %q replicas", got)
 		}
 		s.change(func() { s.leading = false })
 		after(time.Second)
