@@ -15,6 +15,12 @@ func (n *Node) prepareConductor() error {
 	n.conductor, err = conductor.New(conductor.Config{
 		Node: n.cfg.Name, Replicas: held{n}, Log: n.cfg.Log,
 		Settings: conductor.Settings{Replicas: n.cfg.Replicas, RebuildAfter: n.cfg.RebuildAfter},
+		Founded: func() int {
+			if f := n.record.Identity().Founding; f != nil {
+				return f.Replicas
+			}
+			return 0
+		},
 		Call: func(ctx context.Context, node, method string, args, result any) error {
 			_, err := n.call(ctx, node, method, args, nil, result)
 			return err

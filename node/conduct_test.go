@@ -128,10 +128,13 @@ func (m *member) hasThings() {
 	}
 }
 
+// rebuildAfter is longer than a busy machine keeps a node that lives from answering.
+const rebuildAfter = 10 * time.Second
+
 func TestReplicasAndLeadersFollowTheNodes(t *testing.T) {
 	all := members(t, 3)
 	for _, m := range all {
-		m.cfg.Shards, m.cfg.RebuildAfter = 4, 3*time.Second
+		m.cfg.Shards, m.cfg.RebuildAfter = 4, rebuildAfter
 		m.start()
 	}
 	for _, m := range all {
@@ -143,7 +146,7 @@ func TestReplicasAndLeadersFollowTheNodes(t *testing.T) {
 
 	d := &member{t: t, cfg: node.Config{
 		Name: "n4", DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: freeAddress(t),
-		Join: a.cfg.Join, RebuildAfter: 3 * time.Second, Fatal: func(err error) { panic(err) },
+		Join: a.cfg.Join, RebuildAfter: rebuildAfter, Fatal: func(err error) { panic(err) },
 	}}
 	d.start()
 	d.ready()

@@ -12,8 +12,8 @@ import (
 
 // memory is what a conductor knows of what was before. The next one begins without.
 type memory struct {
-	began    time.Time
-	current  bool // the state of the control group is known
+	current  bool      // the state of the control group is known
+	looked   time.Time // when the nodes were asked last
 	nodes    map[string]Node
 	strays   map[string]time.Time
 	moved    map[spec.ShardID]time.Time
@@ -24,7 +24,7 @@ type memory struct {
 
 func newMemory(now time.Time) *memory {
 	return &memory{
-		began: now, nodes: map[string]Node{}, strays: map[string]time.Time{}, moved: map[spec.ShardID]time.Time{},
+		looked: now, nodes: map[string]Node{}, strays: map[string]time.Time{}, moved: map[spec.ShardID]time.Time{},
 		movedAny: now, resting: map[spec.ShardID]time.Time{}, rests: map[spec.ShardID]time.Duration{},
 	}
 }
@@ -56,6 +56,10 @@ func (c *Conductor) collect(ctx context.Context, m *memory) View {
 		Now: time.Now(), State: state, Nodes: make(map[string]Node, len(state.Members)), Shards: map[spec.ShardID]Shard{},
 		Self: c.cfg.Node, Moved: m.moved, MovedAny: m.movedAny, Resting: m.resting, Settings: c.cfg.Settings,
 	}
+	if v.Now.Sub(m.looked) > stoodStill {
+		m.nodes = map[string]Node{}
+	}
+	m.looked = v.Now
 	terms := map[spec.ShardID]uint64{}
 	for name := range state.Members {
 		answer := answers[name]

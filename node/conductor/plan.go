@@ -3,6 +3,7 @@ package conductor
 import (
 	"cmp"
 	"slices"
+	"strconv"
 
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
@@ -11,6 +12,10 @@ import (
 // RebalanceKey is the setting of the control group that asks for replicas to be
 // evened out. Its value is when that was asked for.
 const RebalanceKey = "rebalance"
+
+// ReplicasKey is the setting of the control group that tells how many replicas a
+// shard has: all nodes that come to conduct must want the same.
+const ReplicasKey = "replicas"
 
 // Plan returns the next steps: at most one of each shard, and few in all. It
 // depends on the view alone. Steps that do not rest on each other may be carried
@@ -64,7 +69,7 @@ func newPlanner(v *View) *planner {
 			p.wanted++
 		}
 	}
-	p.wanted = max(1, min(v.Settings.Replicas, p.wanted))
+	p.wanted = max(1, min(replicas(v), p.wanted))
 	for _, id := range p.ids {
 		for _, r := range v.State.Placement.Shards[id].Replicas {
 			if r.Joining {
@@ -77,6 +82,14 @@ func newPlanner(v *View) *planner {
 		}
 	}
 	return p
+}
+
+// replicas is how many a shard has if there are as many nodes.
+func replicas(v *View) int {
+	if n, err := strconv.Atoi(v.State.Settings[ReplicasKey]); err == nil && n >= 1 && n <= replicasMost {
+		return n
+	}
+	return v.Settings.Replicas
 }
 
 // placed is a shard's placement.

@@ -152,6 +152,17 @@ func TestReplicasStayWhereNobodyElseCanHaveThem(t *testing.T) {
 	s.want(t)
 }
 
+func TestTheClusterSaysHowManyReplicasThereAre(t *testing.T) {
+	s := newScene(3, []string{"a", "b"})
+	s.state.Settings = map[string]string{conductor.ReplicasKey: "2"}
+	s.want(t)
+	s.state.Settings[conductor.ReplicasKey] = "3"
+	s.Settings.Replicas = 1
+	s.want(t, "add replica shard=1 node=c")
+	s.state.Settings[conductor.ReplicasKey] = "none"
+	s.want(t, "remove replica shard=1 replica=2")
+}
+
 func TestADrainedNodeLosesItsLeadsAndItsReplicasAndStaysEmpty(t *testing.T) {
 	s := newScene(4, []string{"c", "a", "b"}, abc)
 	s.drain("c")

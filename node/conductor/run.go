@@ -1,9 +1,11 @@
 package conductor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,13 +51,16 @@ type Held struct {
 	Load float64
 }
 
-// Config is the configuration of a Conductor. All but Settings and Log is required.
+// Config is the configuration of a Conductor. Node, Call and Replicas are required.
 type Config struct {
 	Node     string // this node's name
 	Call     Caller
 	Replicas Replicas
 	Settings Settings
-	Log      *slog.Logger // default: nowhere
+	// Founded returns how many replicas of a shard the cluster was founded with, 0 if
+	// this node does not know. Default: it does not.
+	Founded func() int
+	Log     *slog.Logger // default: nowhere
 }
 
 // Conductor is a node's part in conducting: it answers the conductor of the
@@ -82,6 +87,9 @@ const (
 	// up to restMost.
 	restFirst = 2 * time.Second
 	restMost  = time.Minute
+	// stoodStill lies between two looks only if this node itself was held up: then it
+	// can't tell how long others have been silent.
+	stoodStill = carryWait + 5*time.Second
 	// asksMost bounds the nodes that are asked at a time.
 	asksMost = 64
 )
@@ -102,6 +110,9 @@ func New(cfg Config) (*Conductor, error) {
 		return nil, spec.Errorf(spec.CodeInvalid, "conductor: %w", errors.Join(errs...))
 	}
 	cfg.Settings = cfg.Settings.WithDefaults()
+	if cfg.Founded == nil {
+		cfg.Founded = func() int { return 0 }
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -175,20 +186,32 @@ func (c *Conductor) pause(ctx context.Context, d time.Duration, changed <-chan s
 
 // round looks once and does what there is to do. It tells whether a step was done.
 func (c *Conductor) round(ctx context.Context, m *memory) bool {
-	if !m.current {
-		// What the leader before has agreed on comes first.
-		wait, cancel := context.WithTimeout(ctx, carryWait)
-		err := c.control.ReadBarrier(wait)
-		cancel()
-		if err != nil {
-			c.cfg.Log.Debug("the state of the control group is not known yet", "reason", err)
-			return false
-		}
-		m.current = true
+	if err := c.prepare(ctx, m); err != nil {
+		c.cfg.Log.Debug("the state of the control group is not known yet", "reason", err)
+		return false
 	}
 	view := c.collect(ctx, m)
 	if ctx.Err() != nil {
 		return false
 	}
 	return c.carryOut(ctx, m, view.State, Plan(view))
+}
+
+// prepare waits once for what the leader before has agreed on, and has the cluster
+// know how many replicas there are to be, whatever the settings of other nodes say.
+func (c *Conductor) prepare(ctx context.Context, m *memory) error {
+	ctx, cancel := context.WithTimeout(ctx, carryWait)
+	defer cancel()
+	if !m.current {
+		if err := c.control.ReadBarrier(ctx); err != nil {
+			return err
+		}
+		m.current = true
+	}
+	state := c.control.State()
+	if state.Settings[ReplicasKey] != "" || len(state.Placement.Shards) == 0 {
+		return nil
+	}
+	replicas := cmp.Or(c.cfg.Founded(), c.cfg.Settings.Replicas)
+	return c.apply(ctx, &control.Set{Key: ReplicasKey, Value: strconv.Itoa(replicas)})
 }

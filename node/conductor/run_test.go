@@ -94,6 +94,8 @@ func (s *stage) Apply(_ context.Context, c control.Command) (control.Result, err
 		placed := s.state.Placement.Shards[1]
 		placed.Replicas = maps.Clone(placed.Replicas)
 		switch c := c.(type) {
+		case *control.Set:
+			s.state.Settings = map[string]string{c.Key: c.Value}
 		case *control.AddReplica:
 			placed.Replicas[placed.Next] = control.Replica{Node: c.Node, Joining: true}
 			placed.Next++
@@ -278,6 +280,28 @@ func TestANodeThatComesBackHasNotLivedForLong(t *testing.T) {
 	}
 }
 
+func TestANodeThatStoodStillDoesNotTakeTheOthersForDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage()
+		s.run(t)
+		after(10 * time.Second)
+		s.change(func() {
+			goesOn := time.Now().Add(10 * time.Minute)
+			s.fail = func(_ context.Context, node, _ string) error {
+				<-time.After(time.Until(goesOn))
+				if node == "n3" && time.Since(goesOn) < time.Minute {
+					return errors.New("no")
+				}
+				return nil
+			}
+		})
+		after(30 * time.Minute)
+		if got := s.nodes(); !slices.Equal(got, []string{"n1", "n2", "n3"}) || s.called("replica.add") != 0 {
+			t.Errorf("the replicas are on %v", got)
+		}
+	})
+}
+
 func TestOnlyTheNodeThatLeadsTheControlGroupConducts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage()
@@ -291,6 +315,9 @@ func TestOnlyTheNodeThatLeadsTheControlGroupConducts(t *testing.T) {
 		after(time.Minute)
 		if n := s.called("node.status"); n < 4*55 || n > 4*65 {
 			t.Errorf("four nodes were asked %d times in a minute", n)
+		}
+		if got := s.State().Settings[conductor.ReplicasKey]; got != "3" {
+			t.Errorf("the cluster knows of %q replicas", got)
 		}
 		s.change(func() { s.leading = false })
 		after(time.Second)

@@ -32,7 +32,8 @@ type View struct {
 
 // Settings say what is wanted.
 type Settings struct {
-	// Replicas of each shard, if there are as many nodes. Default 3.
+	// Replicas of each shard, if there are as many nodes and the cluster has not said
+	// otherwise (ReplicasKey). Default 3.
 	Replicas int
 	// RebuildAfter is how long a node may be dead until its replicas are made anew
 	// elsewhere. Default 5 m.
@@ -60,8 +61,8 @@ func (s Settings) WithDefaults() Settings {
 func (s Settings) Validate() error {
 	s = s.WithDefaults()
 	switch {
-	case s.Replicas < 1 || s.Replicas > 7:
-		return fmt.Errorf("%d replicas of a shard: 1 to 7 are possible", s.Replicas)
+	case s.Replicas < 1 || s.Replicas > replicasMost:
+		return fmt.Errorf("%d replicas of a shard: 1 to %d are possible", s.Replicas, replicasMost)
 	case s.DeadAfter < 100*time.Millisecond || s.DeadAfter > time.Hour:
 		return fmt.Errorf("dead after %v: 100ms to 1h are possible", s.DeadAfter)
 	case s.RebuildAfter < s.DeadAfter:
@@ -125,6 +126,8 @@ const (
 	// lagMost is how many entries a replica may be behind its leader and be counted on
 	// as if it were not: under load some always lie between two answers.
 	lagMost = 1000
+	// replicasMost leaves the placement room for those that join.
+	replicasMost = 7
 )
 
 // live tells whether a node is to be counted on: it answers, but for moments.
