@@ -168,7 +168,7 @@ func TestWhatIsSaidOfTheOtherNodesIsBounded(t *testing.T) {
 	b.waits("none of the nodes")
 	hello := map[string]any{"seeds": seeds}
 	var answer any
-	if err := w.ask(t.Context(), b, "h1:1", "hello", hello, &answer); spec.CodeOf(err) != spec.CodeInvalid {
+	if err := b.cfg.Ask(t.Context(), "h1:1", "hello", hello, &answer); spec.CodeOf(err) != spec.CodeInvalid {
 		t.Errorf("error %v", err)
 	}
 }
