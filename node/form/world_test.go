@@ -22,7 +22,8 @@ const patience = time.Minute
 
 // world is some nodes and the network between them, in memory.
 type world struct {
-	t testing.TB
+	t      testing.TB
+	tokens map[string]string // of those that have one, by name
 
 	mu    sync.Mutex
 	nodes map[string]*life // by address; guarded by mu
@@ -131,6 +132,8 @@ func (w *world) ask(ctx context.Context, from *life, address, method string, arg
 		return fmt.Errorf("%w: nobody at %s", peer.ErrNotSent, address)
 	case to == from:
 		return &peer.Refusal{Reason: peer.ReasonSelf, Message: "the address is that of the node itself"}
+	case w.tokens[to.name] != w.tokens[from.name]:
+		return &peer.Refusal{Reason: peer.ReasonToken, Message: "it has another join token"}
 	case to.name == from.name:
 		return &peer.Refusal{Reason: peer.ReasonName, Message: fmt.Sprintf("both nodes are named %q", from.name)}
 	case from.record.Cluster() != "" && to.record.Cluster() != "" && from.record.Cluster() != to.record.Cluster():
