@@ -69,7 +69,7 @@ func (n *Node) startClustered() error {
 	n.caller = peer.NewCaller(n.network)
 	n.former = form.New(form.Config{
 		Self: form.Node{
-			Name: n.cfg.Name, Address: n.cfg.PeerAdvertise, API: n.URL(), Version: n.cfg.Version, Capacity: runtime.GOMAXPROCS(0),
+			Name: n.cfg.Name, Address: n.cfg.PeerAdvertise, API: n.apiURL(), Version: n.cfg.Version, Capacity: runtime.GOMAXPROCS(0),
 		},
 		Join: n.cfg.Join, Expect: n.cfg.Expect, Shards: n.cfg.Shards, Replicas: n.cfg.Replicas,
 		Ask: n.askAddress, Log: n.cfg.Log,
@@ -89,6 +89,17 @@ func (n *Node) startClustered() error {
 		}
 	})
 	return nil
+}
+
+// apiURL is where other machines reach the API, as far as the node can tell: at the
+// host that other nodes reach, if it listens on all of its addresses.
+func (n *Node) apiURL() string {
+	host, port, err := net.SplitHostPort(n.listener.Addr().String())
+	reached, _, peerErr := net.SplitHostPort(n.cfg.PeerAdvertise)
+	if err != nil || peerErr != nil || !net.ParseIP(host).IsUnspecified() {
+		return n.URL()
+	}
+	return "http://" + net.JoinHostPort(reached, port)
 }
 
 // giveUp ends the node for a reason that it can still tell of.

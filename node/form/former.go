@@ -46,6 +46,7 @@ type Former struct {
 	mu struct {
 		sync.Mutex
 		seeds   []string
+		met     map[string]bool      // the installs of the last look, and whether they had looked around
 		waiting string               // what Run waits for
 		clocks  map[string]time.Time // when a clock that is apart was last told of, by address
 	}
@@ -54,6 +55,8 @@ type Former struct {
 const (
 	askWait  = 3 * time.Second // for the answer of one node
 	sayAgain = 30 * time.Second
+	// saySoonest keeps what is said apart: the reasons may change with each look.
+	saySoonest = 2 * time.Second
 )
 
 // New makes the Former of a node whose Record has begun.
@@ -83,7 +86,14 @@ func (f *Former) Waiting() string {
 	return f.mu.waiting
 }
 
-func (f *Former) lookAgain() {
+// heard has the node look again at once if what another one says is news.
+func (f *Former) heard(h Hello) {
+	f.mu.Lock()
+	looked, met := f.mu.met[h.Node.Install]
+	f.mu.Unlock()
+	if met && looked == (len(h.Seeds) > 0) {
+		return
+	}
 	select {
 	case f.again <- struct{}{}:
 	default:
@@ -137,7 +147,8 @@ type notice struct {
 }
 
 func (n *notice) say(waiting string) {
-	if waiting == n.last && time.Since(n.at) < sayAgain {
+	since := time.Since(n.at)
+	if since < saySoonest || waiting == n.last && since < sayAgain {
 		return
 	}
 	n.last, n.at = waiting, time.Now()
@@ -204,7 +215,10 @@ func (f *Former) lookAround(ctx context.Context) (s seen, waiting string, err er
 	}
 	s = f.sort(views)
 	f.mu.Lock()
-	f.mu.seeds = s.seeds
+	f.mu.seeds, f.mu.met = s.seeds, map[string]bool{}
+	for _, v := range s.waiting {
+		f.mu.met[v.answer.Node.Install] = len(v.answer.Seeds) > 0
+	}
 	f.mu.Unlock()
 	if err := f.obstacle(s); err != nil {
 		return s, "", err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -98,10 +97,7 @@ func (f *Former) reached(ctx context.Context, founders []Node) (waiting string) 
 }
 
 // itself tells whether what was seen at an address is this node.
-func itself(v view) bool {
-	var refusal *peer.Refusal
-	return errors.As(v.err, &refusal) && refusal.Reason == peer.ReasonSelf
-}
+func itself(v view) bool { return isRefusal(v, peer.ReasonSelf) }
 
 // is says why it was not a node that was seen at its address.
 func is(v view, n Node) error {

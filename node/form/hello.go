@@ -72,7 +72,7 @@ func (f *Former) Hello(_ context.Context, h Hello) (Answer, error) {
 	}
 	a := Answer{Hello: f.hello()}
 	if a.Cluster == "" {
-		f.lookAgain()
+		f.heard(h)
 		return a, nil
 	}
 	a.Standing, a.Founding = f.standing(h.Node)

@@ -148,12 +148,10 @@ func (k *Keeper) found(ctx context.Context) error {
 		return err
 	}
 	for _, n := range founding.Nodes {
-		if _, ok := k.group.State().Members[n.Name]; !ok {
-			if _, err := k.group.Apply(ctx, putMember(n, k.now())); err != nil {
-				return err
-			}
+		if _, ok := k.group.State().Members[n.Name]; ok {
+			continue
 		}
-		if err := k.serve(ctx, n.Name, n.Address); err != nil {
+		if _, err := k.group.Apply(ctx, putMember(n, k.now())); err != nil {
 			return err
 		}
 	}
@@ -174,7 +172,8 @@ func putMember(n Node, at time.Time) *control.PutMember {
 }
 
 // announce has the cluster know where this node is now, and in which version. One
-// that was moved can't be found by the leader, and does not know it.
+// that was moved, or is no server of the control group yet, can't be found by the
+// leader, and does not know it.
 func (k *Keeper) announce(ctx context.Context) error {
 	self := k.former.self()
 	if _, led := k.group.Leader(); !led {

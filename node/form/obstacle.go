@@ -28,7 +28,9 @@ func (f *Former) obstacle(s seen) error {
 			WithHint("give each node a --peer-advertise of its own")
 	}
 	for _, v := range s.absent {
-		if err := refused(v); err != nil && time.Since(f.began) < newcomer {
+		err, named := refused(v), isRefusal(v, peer.ReasonName)
+		// Whom another one takes is not the one that is wrong, unless by its name.
+		if err != nil && time.Since(f.began) < newcomer && (named || len(s.members)+len(s.waiting) == 0) {
 			return err
 		}
 	}
@@ -44,6 +46,11 @@ func (f *Former) obstacle(s seen) error {
 		}
 	}
 	return nil
+}
+
+func isRefusal(v view, why peer.Reason) bool {
+	var r *peer.Refusal
+	return errors.As(v.err, &r) && r.Reason == why
 }
 
 // refused is the error for a refusal that stays.

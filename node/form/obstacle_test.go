@@ -70,6 +70,18 @@ func TestTheNodeThatComesLaterGivesUpForWhatIsWrong(t *testing.T) {
 	}
 }
 
+// Of three nodes the one with another token gives up, not those that take each other.
+func TestTheOneThatNobodyTakesGivesUp(t *testing.T) {
+	w := newWorld(t)
+	w.tokens = map[string]string{"n3": "another"}
+	a := w.add("n1", "h1:1", 3, three...).start()
+	b := w.add("n2", "h2:1", 3, three...).start()
+	c := w.add("n3", "h3:1", 3, three...).start()
+	defer w.end(a, b, c)
+	refuses(t, c.fails(), spec.CodeConflict, "another join token", "--join-token")
+	a.waits("2 of 3 nodes are there; nobody to talk to at h3:1")
+}
+
 func TestAnAddressThatIsAnothersIsRefused(t *testing.T) {
 	w := newWorld(t)
 	a := w.add("n1", "h1:1", 3, three...).start()
@@ -168,7 +180,7 @@ func TestWhatIsSaidOfTheOtherNodesIsBounded(t *testing.T) {
 	b.waits("none of the nodes")
 	hello := map[string]any{"seeds": seeds}
 	var answer any
-	if err := w.ask(t.Context(), b, "h1:1", "hello", hello, &answer); spec.CodeOf(err) != spec.CodeInvalid {
+	if err := b.cfg.Ask(t.Context(), "h1:1", "hello", hello, &answer); spec.CodeOf(err) != spec.CodeInvalid {
 		t.Errorf("error %v", err)
 	}
 }

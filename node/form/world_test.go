@@ -22,14 +22,15 @@ const patience = time.Minute
 
 // world is some nodes and the network between them, in memory.
 type world struct {
-	t testing.TB
+	t      testing.TB
+	tokens map[string]string // of those that have one, by name
 
 	mu    sync.Mutex
-	nodes map[string]*node // by address; guarded by mu
+	nodes map[string]*life // by address; guarded by mu
 	lossy *rand.Rand       // loses requests and answers if it is set; guarded by mu
 }
 
-func newWorld(t testing.TB) *world { return &world{t: t, nodes: map[string]*node{}} }
+func newWorld(t testing.TB) *world { return &world{t: t, nodes: map[string]*life{}} }
 
 // node is a node that looks for its cluster, and its disk.
 type node struct {
@@ -44,6 +45,13 @@ type node struct {
 	ended  chan error // gets what Run returns; capacity 1
 }
 
+// life is what others meet of a node from one start to its stop. It never changes.
+type life struct {
+	name   string
+	record *form.Record
+	former *form.Former
+}
+
 // add makes a node that is not started yet.
 func (w *world) add(name, address string, expect int, join ...string) *node {
 	w.t.Helper()
@@ -51,9 +59,6 @@ func (w *world) add(name, address string, expect int, join ...string) *node {
 		Self: form.Node{Name: name, Address: address, API: "http://" + name, Version: "v1"}, Join: join, Expect: expect,
 		Shards: 2, Replicas: 3, Pace: time.Millisecond,
 	}}
-	n.cfg.Ask = func(ctx context.Context, address, method string, args, result any) error {
-		return w.ask(ctx, n, address, method, args, result)
-	}
 	return n
 }
 
@@ -71,11 +76,16 @@ func (n *node) start() *node {
 	if err := n.record.Begin(n.cfg.Self.Address, n.cfg.Self.Address); err != nil {
 		n.w.t.Fatal(err)
 	}
+	own := &life{name: n.cfg.Self.Name, record: n.record}
+	n.cfg.Ask = func(ctx context.Context, address, method string, args, result any) error {
+		return n.w.ask(ctx, own, address, method, args, result)
+	}
 	n.former = form.New(n.cfg, n.record)
+	own.former = n.former
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel, n.ended = cancel, make(chan error, 1)
 	n.w.mu.Lock()
-	n.w.nodes[n.place()] = n
+	n.w.nodes[n.place()] = own
 	n.w.mu.Unlock()
 	former, ended := n.former, n.ended
 	go func() { ended <- former.Run(ctx) }()
@@ -109,7 +119,7 @@ func (n *node) stop(chance *rand.Rand) {
 }
 
 // ask carries a request to the node at an address, as peer does.
-func (w *world) ask(ctx context.Context, from *node, address, method string, args, result any) error {
+func (w *world) ask(ctx context.Context, from *life, address, method string, args, result any) error {
 	w.mu.Lock()
 	to := w.nodes[address]
 	var lost, mute bool
@@ -122,8 +132,10 @@ func (w *world) ask(ctx context.Context, from *node, address, method string, arg
 		return fmt.Errorf("%w: nobody at %s", peer.ErrNotSent, address)
 	case to == from:
 		return &peer.Refusal{Reason: peer.ReasonSelf, Message: "the address is that of the node itself"}
-	case to.cfg.Self.Name == from.cfg.Self.Name:
-		return &peer.Refusal{Reason: peer.ReasonName, Message: fmt.Sprintf("both nodes are named %q", from.cfg.Self.Name)}
+	case w.tokens[to.name] != w.tokens[from.name]:
+		return &peer.Refusal{Reason: peer.ReasonToken, Message: "it has another join token"}
+	case to.name == from.name:
+		return &peer.Refusal{Reason: peer.ReasonName, Message: fmt.Sprintf("both nodes are named %q", from.name)}
 	case from.record.Cluster() != "" && to.record.Cluster() != "" && from.record.Cluster() != to.record.Cluster():
 		return &peer.Refusal{Reason: peer.ReasonCluster, Message: "they belong to different clusters"}
 	}
