@@ -110,7 +110,7 @@ func draw(random *rand.Rand, kind Kind, nodes int) Step {
 	case SlowDisk:
 		s.Amount = 10 + random.IntN(200)
 	case Clock:
-		s.Amount = random.IntN(600) - 300
+		s.Amount = random.IntN(80) - 40 // windows close as late as that
 	}
 	return s
 }

@@ -26,6 +26,7 @@ type Cluster struct {
 	cfg   ClusterConfig
 	nodes []*Node
 	peers []string // where the first nodes are reached by others
+	made  int      // nodes ever: names are not used again
 }
 
 // clusterWait bounds how long a cluster takes to form, or a node to join it.
@@ -34,7 +35,7 @@ const clusterWait = 90 * time.Second
 // NewCluster makes a cluster, to be started with Start. Its nodes are n1, n2, and so on.
 func NewCluster(t testing.TB, cfg ClusterConfig) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, cfg: cfg}
+	c := &Cluster{t: t, cfg: cfg, made: cfg.Nodes}
 	listens := make([]string, cfg.Nodes)
 	for i := range listens {
 		listens[i] = freeAddress(t)
@@ -91,7 +92,8 @@ func (c *Cluster) Start() {
 // Add starts a node that joins the cluster, and waits until it is ready.
 func (c *Cluster) Add() *Node {
 	c.t.Helper()
-	name, listen := nodeName(len(c.nodes)), freeAddress(c.t)
+	name, listen := nodeName(c.made), freeAddress(c.t)
+	c.made++
 	n := c.member(name, listen, c.front(name, listen))
 	c.nodes = append(c.nodes, n)
 	n.Launch()
