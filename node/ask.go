@@ -202,9 +202,10 @@ func askAt[A, R any](ctx context.Context, n *Node, q *question[A, R], node strin
 	if !q.anywhere {
 		n.hints.set(shard, node)
 	}
-	if a.Long {
-		defer func() { _ = answer.Close() }()
-		a.Result, err = io.ReadAll(answer)
+	if a.Long && answer != nil {
+		long := answer
+		defer func() { _ = long.Close() }()
+		a.Result, err = io.ReadAll(long)
 		if err != nil {
 			return result, nil, spec.Errorf(spec.CodeUnavailable, "the answer of node %s broke off: %w", node, err)
 		}
