@@ -298,7 +298,7 @@ func (f *fake) ShardHash(_ context.Context, id spec.ShardID) (wire.ShardHash, er
 	if id != 1 {
 		return wire.ShardHash{}, spec.Errorf(spec.CodeNotFound, "there is no shard %d", id)
 	}
-	return wire.ShardHash{Shard: 1, Node: "n1", Replica: 1, Applied: 7, Hash: "00ff"}, nil
+	return wire.ShardHash{Shard: 1, Node: "n1", Replica: 1, Applied: 7, Hash: "00ff", Blobs: "11ee"}, nil
 }
 
 func (f *fake) Cluster(context.Context) (wire.Cluster, error) {

@@ -113,7 +113,7 @@ func TestTheNodeTellsOfItself(t *testing.T) {
 	for path, holds := range map[string]string{
 		"/": `"PUT /v1/apps/{app}"`, "/livez": "alive", "/readyz": "ready", "/v1/version": `"version":"v1.2.3"`,
 		"/v1/cluster": `"node":"n1"`, "/v1/cluster/shards": `"items":[{"shard":1`, "/v1/cluster/nodes": `"items":[{"name":"n1"`,
-		"/v1/cluster/shards/1/hash": `{"shard":1,"node":"n1","replica":1,"applied":7,"hash":"00ff"}`,
+		"/v1/cluster/shards/1/hash": `{"shard":1,"node":"n1","replica":1,"applied":7,"hash":"00ff","blobs":"11ee","lacking":0}`,
 	} {
 		if a := s.do("GET", path, ""); a.status != http.StatusOK || !strings.Contains(a.body, holds) {
 			t.Errorf("%s: %+v", path, a)

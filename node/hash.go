@@ -25,9 +25,17 @@ func (n *Node) ShardHash(ctx context.Context, id spec.ShardID) (wire.ShardHash, 
 	case <-ctx.Done():
 		return wire.ShardHash{}, spec.Errorf(spec.CodeTimeout, "another hash is being made: %w", ctx.Err())
 	}
-	hash, meta, err := n.db.HashRange(id)
+	s := n.db.Snapshot()
+	defer s.Close()
+	hash, meta, err := s.HashRange(id)
 	if err != nil {
 		return wire.ShardHash{}, err
 	}
-	return wire.ShardHash{Shard: id, Node: n.cfg.Name, Replica: number, Applied: meta.Applied, Hash: hash.String()}, nil
+	blobs, lacking, err := s.HashBlobs(id)
+	if err != nil {
+		return wire.ShardHash{}, err
+	}
+	return wire.ShardHash{
+		Shard: id, Node: n.cfg.Name, Replica: number, Applied: meta.Applied, Hash: hash.String(), Blobs: blobs.String(), Lacking: lacking,
+	}, nil
 }

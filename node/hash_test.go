@@ -39,6 +39,12 @@ func TestAShardsHashFollowsWhatItHolds(t *testing.T) {
 	if again := hash(); again != full {
 		t.Errorf("without a change: %+v, was %+v", again, full)
 	}
+	if _, err := c.Put(t.Context(), "shop", "in", "large", strings.NewReader(strings.Repeat("v", 2<<20)), client.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if large := hash(); large.Hash == full.Hash || large.Blobs == full.Blobs || large.Lacking != 0 {
+		t.Errorf("after a put of a large object: %+v, was %+v", large, full)
+	}
 	if _, err := n.ShardHash(t.Context(), 7); spec.CodeOf(err) != spec.CodeNotFound {
 		t.Errorf("of a shard that is not there: %v", err)
 	}

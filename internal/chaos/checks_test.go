@@ -113,6 +113,10 @@ func TestReplicasThatDifferAreFound(t *testing.T) {
 	at := func(node string, applied uint64, hash string) wire.ShardHash {
 		return wire.ShardHash{Shard: 1, Node: node, Applied: applied, Hash: hash}
 	}
+	blobs := func(h wire.ShardHash, hash string, lacking int) wire.ShardHash {
+		h.Blobs, h.Lacking = hash, lacking
+		return h
+	}
 	for name, c := range map[string]struct {
 		hashes []wire.ShardHash
 		even   bool
@@ -122,6 +126,8 @@ func TestReplicasThatDifferAreFound(t *testing.T) {
 		"one is behind":                 {[]wire.ShardHash{at("n1", 7, "a"), at("n2", 6, "b"), at("n3", 7, "a")}, false, ""},
 		"one differs":                   {[]wire.ShardHash{at("n1", 7, "a"), at("n2", 7, "a"), at("n3", 7, "b")}, false, "differ after entry 7"},
 		"one differs, another's behind": {[]wire.ShardHash{at("n1", 7, "a"), at("n2", 6, "a"), at("n3", 7, "b")}, false, "differ after entry 7"},
+		"large objects differ":          {[]wire.ShardHash{at("n1", 7, "a"), blobs(at("n2", 7, "a"), "x", 0)}, false, "large objects of shard 1 differ"},
+		"one lacks a large object":      {[]wire.ShardHash{at("n1", 7, "a"), blobs(at("n2", 7, "a"), "x", 1)}, false, ""},
 		"there is none":                 {nil, false, ""},
 	} {
 		even, err := compare(c.hashes)

@@ -46,14 +46,19 @@ func replicasOf(ctx context.Context, urls []string, shard spec.ShardID) (int, er
 	}
 }
 
-// compare tells whether replicas have come equally far, and how those differ that have.
+// compare tells whether replicas have come equally far and have all bytes of large
+// objects, and how those differ that have.
 func compare(hashes []wire.ShardHash) (even bool, err error) {
 	even = len(hashes) > 0
 	for i, a := range hashes {
-		even = even && a.Applied == hashes[0].Applied
+		even = even && a.Applied == hashes[0].Applied && a.Lacking == 0
 		for _, b := range hashes[:i] {
-			if a.Applied == b.Applied && a.Hash != b.Hash {
+			switch {
+			case a.Applied != b.Applied:
+			case a.Hash != b.Hash:
 				return false, fmt.Errorf("the replicas of shard %d differ after entry %d: %s on %s, %s on %s", a.Shard, a.Applied, b.Hash, b.Node, a.Hash, a.Node)
+			case a.Lacking == 0 && b.Lacking == 0 && a.Blobs != b.Blobs:
+				return false, fmt.Errorf("the large objects of shard %d differ after entry %d: %s on %s, %s on %s", a.Shard, a.Applied, b.Blobs, b.Node, a.Blobs, a.Node)
 			}
 		}
 	}

@@ -96,5 +96,9 @@ type ShardHash struct {
 	Node    string       `json:"node"` // that holds the replica
 	Replica uint64       `json:"replica"`
 	Applied uint64       `json:"applied"` // index of the last entry applied
-	Hash    string       `json:"hash"`
+	Hash    string       `json:"hash"`    // of what the entries decide
+	// Blobs is the hash of the bytes of large objects, the same for two such replicas
+	// of which none is Lacking any: they come to replicas outside of the log.
+	Blobs   string `json:"blobs"`
+	Lacking int    `json:"lacking"` // large objects that are to come from other replicas
 }
