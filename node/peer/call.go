@@ -134,6 +134,9 @@ func (x *exchange) send(header *requestHeader, body io.Reader) {
 	if err == nil {
 		err = x.line.w.Flush()
 	}
+	if err != nil {
+		_ = x.line.conn.Close() // there will be no answer to wait for
+	}
 	if err != nil || body == nil {
 		x.sent <- err
 		return

@@ -255,6 +255,15 @@ func TestAnErrorComesBackAsItWasMade(t *testing.T) {
 	}
 }
 
+func TestArgumentsThatAreTooLargeAreRefusedAtOnce(t *testing.T) {
+	a, b := listen(t, "a"), listen(t, "b")
+	service(t, a, echo)
+	_, err := peer.NewCaller(b).Call(timeout(t), a.Address(), "echo", echoArgs{strings.Repeat("x", 64<<20)}, nil, nil)
+	if spec.CodeOf(err) != spec.CodeTooLarge {
+		t.Errorf("arguments of 64 MiB: %v", err)
+	}
+}
+
 func TestACallThatIsNotWaitedForAnyMoreEndsOnBothSides(t *testing.T) {
 	a, b := listen(t, "a"), listen(t, "b")
 	began, ended := make(chan struct{}), make(chan error, 1)
