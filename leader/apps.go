@@ -56,6 +56,17 @@ func (t *tx) dropReplaced() {
 		t.born[name] = t.leader.cfg.Apps.Incarnation(name)
 		t.write(store.AppendIncarnationKey(nil, t.shard(), name), store.AppendIncarnation(nil, t.born[name]))
 	}
+	t.noteDeployed()
+}
+
+// noteDeployed keeps what the shard has taken over with what follows from it, for
+// leaders on nodes that do not know it yet. The index is read last: it is no lower
+// than that of what was read before.
+func (t *tx) noteDeployed() {
+	if index := t.leader.cfg.Apps.Index(); index > t.deployedAt {
+		t.deployedAt = index
+		t.write(store.AppendDeployedKey(nil, t.shard()), store.AppendCount(nil, index))
+	}
 }
 
 // loadIncarnations reads which incarnation of each app the shard's data are of.
@@ -86,12 +97,13 @@ func (appsChanged) evaluate(t *tx) error {
 // takeApps makes the newest version of each app the one that new sessions run on.
 func (t *tx) takeApps() {
 	deployed := map[spec.AppName]bool{}
+	changed := false
 	for _, name := range t.leader.cfg.Apps.Names() {
+		deployed[name] = true // also if this program can't read it
 		app, version, ok := t.leader.cfg.Apps.App(name, 0)
 		if !ok {
 			continue
 		}
-		deployed[name] = true
 		if t.born[name] != t.leader.cfg.Apps.Incarnation(name) {
 			continue // replaced meanwhile: whoever replaced it tells again
 		}
@@ -101,10 +113,15 @@ func (t *tx) takeApps() {
 		t.forgetPlans(name)
 		p, _ := t.plan(name, version)
 		t.newest[name] = p
+		changed = true
 		t.forgetReplaced(p)
 		t.startWindows(app, p)
 	}
-	t.dropAll(t.undeployed(deployed))
+	gone := t.undeployed(deployed)
+	t.dropAll(gone)
+	if changed || len(gone) > 0 {
+		t.noteDeployed()
+	}
 }
 
 // undeployed lists the apps that are known here, by their data, their changes or

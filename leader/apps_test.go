@@ -53,6 +53,29 @@ func TestARunningSessionStaysOnItsVersion(t *testing.T) {
 	}
 }
 
+func TestALeaderThatKnowsLessThanTheOneBeforeDropsNothing(t *testing.T) {
+	for name, again := range map[string]bool{"of a new app": false, "of an app that was deployed again": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2, oneTrigger("{name: x, primitive: immediate, target: fire}"), map[string]function{"fire": fired, "other": fired})
+			if again {
+				w.apps.delete()
+				w.deploy(oneTrigger("{name: x, primitive: immediate, target: other}"))
+			}
+			for i := range 8 {
+				w.put("in", fmt.Sprint("k", i), "v")
+			}
+			w.close()
+			w.apps.behind = true
+			w.start()
+			for i := range 8 {
+				if _, err := w.get("in", fmt.Sprint("k", i)); err != nil {
+					t.Errorf("after a start on a node that lags: %v", err)
+				}
+			}
+		})
+	}
+}
+
 func TestANewWindowIsArmedWithoutAnObject(t *testing.T) {
 	overShards(t, func(t *testing.T, shards int) {
 		var got collector

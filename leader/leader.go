@@ -42,6 +42,11 @@ type Apps interface {
 	App(name spec.AppName, version uint64) (*spec.App, uint64, bool)
 	// Names lists the deployed apps.
 	Names() []spec.AppName
+	// Index counts what has happened to them, as far as is known here: a shard that
+	// was led by a node that knew more must not be led by one that knows less. Await
+	// waits until the index is at least so high.
+	Index() uint64
+	Await(ctx context.Context, index uint64) error
 	// Incarnation counts how often an app was deployed again after it had been deleted.
 	Incarnation(name spec.AppName) uint64
 }
@@ -148,7 +153,13 @@ func (l *Leader) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("lead shard %d: %w", l.cfg.Shard, err)
 		}
-		r, err := assume(l, term)
+		r, err := assume(ctx, l, term)
+		if ctx.Err() != nil {
+			if r != nil {
+				r.abandon()
+			}
+			return ctx.Err()
+		}
 		if errors.Is(err, shard.ErrTermOver) {
 			l.cfg.Log.Warn("term over before it was assumed, claiming again", "epoch", term.Epoch(), "reason", err)
 			continue

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -13,7 +14,10 @@ import (
 // removes blobs that no entry came to name, takes over the deployed apps, counts
 // the attempts that ended with the last reign, dispatches again, and sends the
 // mail that was not acknowledged. Timers come from the store by themselves.
-func (r *reign) recover() error {
+func (r *reign) recover(ctx context.Context) error {
+	if err := r.awaitApps(ctx); err != nil {
+		return err
+	}
 	db, sh := r.leader.cfg.DB, r.leader.cfg.Shard
 	if err := db.SweepStaged(sh); err != nil {
 		return fmt.Errorf("remove staged blobs: %w", err)
@@ -50,6 +54,35 @@ func (r *reign) recover() error {
 	// Before anything is evaluated: an exclusive round does not look ahead itself.
 	r.lookAhead(micros(r.now()) + store.Micros(horizonStep.Microseconds()))
 	return r.failed
+}
+
+// awaitApps waits until this node knows of everything that was deployed or deleted
+// when a leader before took it over. With an older copy it would take an app that is
+// new for one that is gone, and delete its data.
+func (r *reign) awaitApps(ctx context.Context) error {
+	value, err := r.leader.cfg.DB.Get(store.AppendDeployedKey(nil, r.leader.cfg.Shard))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		r.deployedAt, err = store.DecodeCount(value)
+	}
+	if err != nil {
+		return fmt.Errorf("read which apps the shard has taken over: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.term.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := r.leader.cfg.Apps.Await(ctx, r.deployedAt); err != nil {
+		return errors.Join(r.term.Err(), err)
+	}
+	return nil
 }
 
 // alone evaluates f as an entry of its own and waits until it is applied.

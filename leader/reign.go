@@ -36,21 +36,22 @@ type reign struct {
 	gate    sync.RWMutex  // held for reading while a request is queued
 	settled chan struct{} // closed when every answer has been given
 
-	counters  store.Counters
-	changes   changeLog
-	sessions  map[sessionName]*session
-	machines  map[machineName]*machine // of triggers of scope bucket
-	pending   map[spec.AppName]int     // invocations not ended, by app
-	pendingOf map[functionName]int     // the same by function
-	newest    map[spec.AppName]*plan   // of the deployed apps
-	born      map[spec.AppName]uint64  // the incarnations of apps that the shard's data are of
-	plans     map[planName]*plan
-	resting   []*session             // ended ones that leave memory once they are applied
-	sweeps    map[store.Timer]uint64 // the entries that the sweeps of held objects rest on
-	stash     *request               // an exclusive command that must have a round of its own
-	timers    timers
-	overlay   overlay
-	outbox    *outbox
+	counters   store.Counters
+	changes    changeLog
+	sessions   map[sessionName]*session
+	machines   map[machineName]*machine // of triggers of scope bucket
+	pending    map[spec.AppName]int     // invocations not ended, by app
+	pendingOf  map[functionName]int     // the same by function
+	deployedAt uint64                   // index of the apps that were taken over
+	newest     map[spec.AppName]*plan   // of the deployed apps
+	born       map[spec.AppName]uint64  // the incarnations of apps that the shard's data are of
+	plans      map[planName]*plan
+	resting    []*session             // ended ones that leave memory once they are applied
+	sweeps     map[store.Timer]uint64 // the entries that the sweeps of held objects rest on
+	stash      *request               // an exclusive command that must have a round of its own
+	timers     timers
+	overlay    overlay
+	outbox     *outbox
 
 	slots  chan struct{} // one token for each entry in flight; freed by its completion
 	failed error         // why the working state can't be trusted any more
@@ -114,7 +115,7 @@ type entry struct {
 
 // assume loads what was pending when the term before ended, and marks the
 // attempts that ended with it as lost.
-func assume(l *Leader, term *shard.Term) (*reign, error) {
+func assume(ctx context.Context, l *Leader, term *shard.Term) (*reign, error) {
 	r := &reign{
 		leader:    l,
 		term:      term,
@@ -135,7 +136,7 @@ func assume(l *Leader, term *shard.Term) (*reign, error) {
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.outbox = newOutbox(r)
 	r.timers.init()
-	if err := r.recover(); err != nil {
+	if err := r.recover(ctx); err != nil {
 		r.abandon()
 		return nil, err
 	}

@@ -228,6 +228,8 @@ type deployed struct {
 	also     spec.AppName // another app, with the same versions
 
 	incarnation uint64
+	// behind has this copy know nothing before somebody waits for more.
+	behind bool
 }
 
 func (d *deployed) apply(t testing.TB, manifest string) {
@@ -255,7 +257,7 @@ func (d *deployed) delete() {
 func (d *deployed) App(name spec.AppName, version uint64) (*spec.App, uint64, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if version == 0 && !d.deleted {
+	if version == 0 && !d.deleted && !d.behind {
 		version = uint64(len(d.versions))
 	}
 	if name != "demo" && name != d.also || version == 0 || version > uint64(len(d.versions)) {
@@ -270,10 +272,38 @@ func (d *deployed) Incarnation(spec.AppName) uint64 {
 	return d.incarnation
 }
 
+// Index counts the versions and deletions.
+func (d *deployed) Index() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.behind {
+		return 0
+	}
+	n := uint64(len(d.versions)) + 2*d.incarnation
+	if d.deleted {
+		n++
+	}
+	return n
+}
+
+func (d *deployed) Await(ctx context.Context, index uint64) error {
+	d.mu.Lock()
+	d.behind = false
+	d.mu.Unlock()
+	for d.Index() < index {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 func (d *deployed) Names() []spec.AppName {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.versions) == 0 || d.deleted {
+	if len(d.versions) == 0 || d.deleted || d.behind {
 		return nil
 	}
 	if d.also != "" {

@@ -39,6 +39,12 @@ func (n *Node) Names() []spec.AppName { return n.control.State().Names() }
 // Incarnation implements leader.Apps.
 func (n *Node) Incarnation(name spec.AppName) uint64 { return n.control.State().Incarnation(name) }
 
+// Index implements leader.Apps.
+func (n *Node) Index() uint64 { return n.control.State().Index }
+
+// Await implements leader.Apps.
+func (n *Node) Await(ctx context.Context, index uint64) error { return n.awaitControl(ctx, index) }
+
 // catchUpWait bounds how long a request waits for what other nodes have deployed.
 const catchUpWait = 3 * time.Second
 

@@ -18,6 +18,7 @@ const (
 	tableRestoring    table = 0x02
 	tableCounters     table = 0x03
 	tableIncarnation  table = 0x04
+	tableDeployed     table = 0x05
 	tableObjects      table = 0x10
 	tableHeld         table = 0x11
 	tableHeldInput    table = 0x12

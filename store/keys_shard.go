@@ -20,6 +20,12 @@ func AppendCountersKey(dst []byte, shard spec.ShardID) []byte {
 	return appendTable(dst, shard, tableCounters)
 }
 
+// AppendDeployedKey appends the key under which a shard keeps which state of the
+// control group it has taken the deployed apps from (AppendCount).
+func AppendDeployedKey(dst []byte, shard spec.ShardID) []byte {
+	return appendTable(dst, shard, tableDeployed)
+}
+
 // AppendTimerKey appends the key of a timer that is due at deadline. Deadline and
 // subject determine the key, and the key says everything: its value is empty.
 func AppendTimerKey(dst []byte, shard spec.ShardID, deadline Micros, t *Timer) []byte {

@@ -58,6 +58,8 @@ func layouts() []layout {
 	return []layout{
 		{"counters", func(t *rapid.T) []any { return []any{aShard(t)} },
 			func(p []any) []byte { return store.AppendCountersKey(nil, p[0].(spec.ShardID)) }, nil},
+		{"deployed", func(t *rapid.T) []any { return []any{aShard(t)} },
+			func(p []any) []byte { return store.AppendDeployedKey(nil, p[0].(spec.ShardID)) }, nil},
 		{"key-value object", func(t *rapid.T) []any { return []any{aShard(t), anApp(t), aBucket(t), aKey(t)} },
 			func(p []any) []byte {
 				return store.AppendKVKey(nil, p[0].(spec.ShardID), p[1].(spec.AppName), p[2].(spec.BucketName), p[3].(spec.Key))
