@@ -53,6 +53,7 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 	}
 	deadline := time.Now().Add(leaderWait)
 	again := newReplay(body)
+	defer again.end()
 	wait := askAgain
 	var avoid string // the node that did not take it
 	for {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/pheromone-run/pheromone/node/conductor"
 	"github.com/pheromone-run/pheromone/raft/shard"
@@ -41,12 +42,21 @@ type held struct{ *Node }
 // Status implements conductor.Replicas.
 func (n held) Status() []conductor.Held {
 	var all []conductor.Held
-	for id, placed := range n.control.State().Placement.Shards {
+	state := n.control.State()
+	wanted, _ := strconv.Atoi(state.Settings[conductor.ReplicasKey])
+	for id, placed := range state.Placement.Shards {
 		number, here := replicaOn(placed, n.cfg.Name)
 		if !here {
 			continue
 		}
 		h := conductor.Held{Shard: id, Replica: number, Lost: n.locals.isLost(id, number)}
+		moving := len(placed.Replicas) > wanted
+		for _, r := range placed.Replicas {
+			moving = moving || state.Members[r.Node].Draining
+		}
+		if moving && n.blobs != nil {
+			h.Lacks = n.blobs.Lacks(id)
+		}
 		if l := n.local(id); l != nil {
 			_, pending, _ := l.leader.Status()
 			h.Load = float64(pending)

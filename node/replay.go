@@ -72,6 +72,17 @@ func (r *replayRest) Read(p []byte) (int, error) {
 	return r.of.from.Read(p)
 }
 
+// end has nothing more read of the body, and returns once nothing is: after an early
+// answer a connection may be at it yet, and the body goes back to who brought it.
+func (r *replay) end() {
+	if r.from == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.try++
+}
+
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }

@@ -24,8 +24,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type staging struct {
 	mu struct {
 		sync.Mutex
-		live map[[16]byte]atWork
+		live map[[16]byte]*work
 	}
+}
+
+type work struct {
+	is   atWork
+	over chan struct{} // closed when it is at work no more
 }
 
 // atWork is what a blob is at work for.
@@ -38,16 +43,16 @@ const (
 )
 
 // add returns false if the blob is at work already.
-func (s *staging) add(id [16]byte, work atWork) bool {
+func (s *staging) add(id [16]byte, is atWork) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.mu.live[id]; ok {
 		return false
 	}
 	if s.mu.live == nil {
-		s.mu.live = make(map[[16]byte]atWork)
+		s.mu.live = make(map[[16]byte]*work)
 	}
-	s.mu.live[id] = work
+	s.mu.live[id] = &work{is, make(chan struct{})}
 	return true
 }
 
@@ -55,21 +60,41 @@ func (s *staging) add(id [16]byte, work atWork) bool {
 func (s *staging) doom(id [16]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.live[id] == workReceived {
-		s.mu.live[id] = workDoomed
+	if w := s.mu.live[id]; w != nil && w.is == workReceived {
+		w.is = workDoomed
 	}
 }
 
 func (s *staging) doomed(id [16]byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mu.live[id] == workDoomed
+	w := s.mu.live[id]
+	return w != nil && w.is == workDoomed
 }
 
 func (s *staging) remove(id [16]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.mu.live, id)
+	if w := s.mu.live[id]; w != nil {
+		close(w.over)
+		delete(s.mu.live, id)
+	}
+}
+
+// wait returns once a blob is not at work.
+func (s *staging) wait(ctx context.Context, id [16]byte) error {
+	s.mu.Lock()
+	w := s.mu.live[id]
+	s.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	select {
+	case <-w.over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the bytes of blob %x, which are coming in: %w", id, context.Cause(ctx))
+	}
 }
 
 func (s *staging) has(id [16]byte) bool {

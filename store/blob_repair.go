@@ -70,6 +70,13 @@ func (db *DB) RepairBlob(ctx context.Context, shard spec.ShardID, app spec.AppNa
 		return ErrNotFound
 	}
 	f := db.repairs.join(repairName{shard, name}, repairWait+time.Duration(blob.Size>>20)*repairWaitPerMiB, func(ctx context.Context, repair Repair) error {
+		// They may be on their way here from who has staged them.
+		if err := db.staging.wait(ctx, blob.ID); err != nil {
+			return spec.Errorf(spec.CodeUnavailable, "%w", err)
+		}
+		if whole, err := hasWhole(db, shard, name); err != nil || whole {
+			return err
+		}
 		return repair(ctx, shard, app, blob)
 	})
 	select {

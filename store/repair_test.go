@@ -126,6 +126,36 @@ func TestManyReadersOfALackingBlobHaveItBroughtOnce(t *testing.T) {
 	}
 }
 
+func TestWhoReadsABlobThatIsComingInWaitsForIt(t *testing.T) {
+	data := noise(2 * mib)
+	has, lacks := inMemory(t), inMemory(t)
+	lacks.RepairWith(func(context.Context, spec.ShardID, spec.AppName, store.Blob) error {
+		t.Error("it was looked for elsewhere")
+		return nil
+	})
+	blob := stage(t, has, data)
+	var readers sync.WaitGroup
+	err := lacks.StageCopy(context.Background(), 1, "a", blob, "other", during(export(t, has, blob), func() {
+		var b store.Batch
+		store.AdoptBlob(&b, 1, "a", blob)
+		apply(t, &b, 1, lacks)
+		gone, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := lacks.RepairBlob(gone, 1, "a", blob); !errors.Is(err, context.Canceled) {
+			t.Errorf("who does not wait: %v", err)
+		}
+		readers.Go(func() {
+			if got, err := lacks.ReadBlob(1, "a", blob); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}))
+	if err != nil {
+		t.Error(err)
+	}
+	readers.Wait()
+}
+
 func TestClosingAStoreEndsItsRepairs(t *testing.T) {
 	db := open(t, t.TempDir(), store.Options{})
 	blob := stage(t, db, text(10))

@@ -96,6 +96,60 @@ func TestANodeStopsAttemptsWhoseLeaderIsSilent(t *testing.T) {
 	r.end(exec.Lost)
 }
 
+// late is executors that are slow to take an attempt.
+type late struct {
+	spread.Local
+	submitted, cancelled atomic.Int32
+	goOn, begun          chan struct{}
+}
+
+func (l *late) Submit(t *exec.Task) {
+	l.submitted.Add(1)
+	<-l.goOn
+	l.Local.Submit(t)
+	<-l.begun
+}
+
+func (l *late) Cancel(ref exec.TaskRef) {
+	l.Local.Cancel(ref)
+	l.cancelled.Add(1)
+}
+
+func TestAnAttemptOnItsWayToAnExecutorIsStoppedWithItsLeader(t *testing.T) {
+	const many = 8
+	l := newLinks(t)
+	slow := &late{goOn: make(chan struct{}), begun: make(chan struct{})}
+	c := newCluster(t, map[string]int{"n1": 1, "n2": many}, withLinks(l), func(_ *cluster, cfg *spread.Config) {
+		if cfg.Node == "n2" {
+			slow.Local, cfg.Local = cfg.Local, slow
+		}
+	})
+	defer close(c.fill("n1", 1).let)
+	h := newHeld()
+	c.register("f", h.run)
+	var all []*run
+	for range many {
+		all = append(all, c.submit("f"))
+	}
+	eventually(t, "they are about to begin there", func() bool { return slow.submitted.Load() == many })
+	l.sever(true)
+	for _, r := range all {
+		r.end(exec.Lost)
+	}
+	eventually(t, "n2 knows", func() bool { return slow.cancelled.Load() == many })
+	close(slow.goOn)
+	eventually(t, "they begin", func() bool { return h.count("n2") == many })
+	close(slow.begun)
+	patience := time.After(wait / 4) // far less than the attempts' own time
+	for range many {
+		select {
+		case <-h.ended:
+		case <-patience:
+			t.Fatal("an attempt goes on that counts no more")
+		}
+	}
+}
+
 func TestAttemptsThatTakeLongAreNotTakenForLost(t *testing.T) {
 	l := newLinks(t)
 	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withLinks(l), func(_ *cluster, cfg *spread.Config) { cfg.Silence = 3 * time.Second })

@@ -106,7 +106,7 @@ func (g *guest) run() {
 	g.mu.Lock()
 	stopped := g.mu.stopped
 	g.mu.Unlock()
-	if stopped { // on its way to the executors
+	if stopped || g.ctx.Err() != nil { // on its way to the executors
 		g.rt.cfg.Local.Cancel(g.ref)
 	}
 	wait := time.NewTimer(g.rt.cfg.GuestWait)
@@ -118,7 +118,6 @@ func (g *guest) run() {
 			g.giveBack(errors.New("no executor became free"), exec.Room{})
 		}
 	case <-g.ctx.Done():
-		g.rt.cfg.Local.Cancel(g.ref) // it may have been submitted after the end
 	}
 }
 

@@ -55,6 +55,16 @@ const (
 	repairMisses = 3
 )
 
+// Lacks tells whether the replica of a shard lacks bytes that entries refer to, also
+// if that can't be found out.
+func (b *Blobs) Lacks(shard spec.ShardID) (lacks bool) {
+	err := b.cfg.DB.EachLacking(b.ctx, shard, func(store.LackingBlob) bool {
+		lacks = true
+		return false
+	})
+	return lacks || err != nil
+}
+
 // repairAll brings what this node's replicas lack.
 func (b *Blobs) repairAll(ctx context.Context) {
 	for _, shard := range b.cfg.Shards() {

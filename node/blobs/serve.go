@@ -103,6 +103,7 @@ func (b *Blobs) put(ctx context.Context, c *peer.Call) (peer.Answer, error) {
 		return peer.Answer{}, spec.Errorf(spec.CodeOverloaded, "node %s takes as many blobs as it can: %w", b.cfg.Node, err)
 	}
 	defer b.incoming.Release(1)
+	defer c.EndBody(ctx)()
 	return peer.Answer{}, b.cfg.DB.StageCopy(ctx, args.Shard, args.App, blob, args.Node, c.Body)
 }
 

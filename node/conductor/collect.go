@@ -40,6 +40,7 @@ type ReplicaStatus struct {
 	Shard    spec.ShardID `json:"shard"`
 	Replica  uint64       `json:"replica"`
 	Lost     bool         `json:"lost,omitempty"`
+	Lacks    bool         `json:"lacks,omitempty"`
 	Applied  uint64       `json:"applied,omitempty"`
 	RaftTerm uint64       `json:"raft_term,omitempty"`
 	Load     float64      `json:"load,omitempty"`
@@ -139,7 +140,7 @@ func (m *memory) node(name string, answer *Status, now time.Time, deadAfter time
 	}
 	n.Replicas = make(map[spec.ShardID]Replica, len(answer.Replicas))
 	for _, r := range answer.Replicas {
-		n.Replicas[r.Shard] = Replica{Number: r.Replica, Applied: r.Applied, Lost: r.Lost}
+		n.Replicas[r.Shard] = Replica{Number: r.Replica, Applied: r.Applied, Lost: r.Lost, Lacks: r.Lacks}
 	}
 	return n
 }

@@ -75,7 +75,7 @@ func (c *Conductor) status(ctx context.Context) Status {
 
 // replicaStatus returns nil for a replica that does not run just now.
 func (c *Conductor) replicaStatus(ctx context.Context, h Held) *ReplicaStatus {
-	r := &ReplicaStatus{Shard: h.Shard, Replica: h.Replica, Lost: h.Lost}
+	r := &ReplicaStatus{Shard: h.Shard, Replica: h.Replica, Lost: h.Lost, Lacks: h.Lacks}
 	if h.Lost {
 		return r
 	}

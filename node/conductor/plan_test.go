@@ -69,6 +69,12 @@ func (s *scene) applied(id spec.ShardID, node string, index uint64) {
 	s.Nodes[node].Replicas[id] = r
 }
 
+func (s *scene) lacks(id spec.ShardID, node string, lacks bool) {
+	r := s.Nodes[node].Replicas[id]
+	r.Lacks = lacks
+	s.Nodes[node].Replicas[id] = r
+}
+
 // silent has a node not answer for a while.
 func (s *scene) silent(node string, d time.Duration) {
 	n := s.Nodes[node]
@@ -198,6 +204,23 @@ func TestALiveReplicaIsRemovedOnlyWhenEnoughOthersRun(t *testing.T) {
 	s.applied(1, "b", 100) // far behind
 	s.want(t)
 	s.applied(1, "b", 5000)
+	s.want(t, "remove replica shard=1 replica=3")
+}
+
+func TestAReplicaStaysWhileOthersLackBytes(t *testing.T) {
+	s := newScene(4, []string{"a", "b", "c"})
+	s.drain("c")
+	s.Servers[2].Voter, s.Servers[3].Voter = false, true
+	s.replica(1, "d", "voter")
+	for _, node := range []string{"a", "d"} {
+		s.lacks(1, node, true)
+		s.want(t)
+		s.lacks(1, node, false)
+	}
+	s.lacks(1, "c", true)
+	s.want(t, "remove replica shard=1 replica=3")
+	s.lacks(1, "a", true)
+	s.silent("c", time.Hour) // it does not have them either
 	s.want(t, "remove replica shard=1 replica=3")
 }
 

@@ -46,6 +46,9 @@ type Held struct {
 	Replica uint64
 	// Lost says that it can't run because what it had is gone.
 	Lost bool
+	// Lacks says that bytes of large objects are not here yet that were acknowledged.
+	// It is only looked for while the shard has a replica that may be taken away.
+	Lacks bool
 	// Load is how much the shard has to do, if it is led here: what is pending, and
 	// what comes in a second.
 	Load float64

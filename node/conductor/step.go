@@ -161,13 +161,16 @@ func (p *planner) extend(id spec.ShardID) (Action, bool) {
 }
 
 // reduce removes a replica that is not wanted any more, once enough others have the
-// data and run.
+// data and run. One on a live node may be the last that has the bytes of a large object
+// which others lack, so it stays until they have them.
 func (p *planner) reduce(id spec.ShardID) (Action, bool) {
 	s, m := p.placed(id), p.v.Shards[id].Members
-	sound := 0
+	sound, lack := 0, false
 	for n, r := range s.Replicas {
 		if p.target[id][r.Node] && !r.Joining && slices.Contains(m.Voters, n) && p.v.level(id, n, r.Node) {
 			sound++
+			said, _ := p.v.replica(id, n, r.Node)
+			lack = lack || said.Lacks
 		}
 	}
 	if sound < p.wanted {
@@ -175,6 +178,9 @@ func (p *planner) reduce(id spec.ShardID) (Action, bool) {
 	}
 	for _, n := range sorted(s.Replicas) {
 		if p.target[id][s.Replicas[n].Node] {
+			continue
+		}
+		if node := s.Replicas[n].Node; lack && p.v.live(node) && !p.v.lost(id, n, node) {
 			continue
 		}
 		if n == p.v.Shards[id].Leader {

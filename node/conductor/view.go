@@ -87,6 +87,8 @@ type Replica struct {
 	Applied uint64 // index of the last entry
 	// Lost says that the node can't run it: what it had is gone.
 	Lost bool
+	// Lacks says that it has entries whose large objects it does not have yet.
+	Lacks bool
 }
 
 // Shard is what its leader says of a shard.

@@ -288,6 +288,28 @@ func TestACallThatIsNotWaitedForAnyMoreEndsOnBothSides(t *testing.T) {
 	}
 }
 
+func TestABodyWhoseSenderHangsIsNotWaitedForLongerThanTheHandlerWants(t *testing.T) {
+	a, b := listen(t, "a"), listen(t, "b")
+	service(t, a, func(ctx context.Context, c *peer.Call) (peer.Answer, error) {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		defer c.EndBody(ctx)()
+		_, err := io.ReadAll(c.Body)
+		return peer.Answer{}, err
+	})
+	caller := peer.NewCaller(b)
+	body, hangs := io.Pipe()
+	defer hangs.Close()
+	if _, err := caller.Call(timeout(t), a.Address(), "put", nil, body, nil); spec.CodeOf(err) != spec.CodeInternal {
+		t.Errorf("it hangs: %v", err)
+	}
+	for range 3 {
+		if _, err := caller.Call(timeout(t), a.Address(), "put", nil, strings.NewReader("whole"), nil); err != nil {
+			t.Errorf("it does not: %v", err)
+		}
+	}
+}
+
 func TestWhetherARequestMayHaveBeenHandledIsTold(t *testing.T) {
 	a, b := listen(t, "a"), listen(t, "b")
 	address := a.Address()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -20,6 +21,19 @@ type Call struct {
 	Method string
 	args   json.RawMessage
 	Body   io.Reader // nil if there is none
+	line   *line
+	ended  atomic.Bool // reading the body was ended before its end
+}
+
+// EndBody has reading of the body fail once ctx ends: who sends it may hang, with a
+// connection that does not break. The handler calls undo before it returns.
+func (c *Call) EndBody(ctx context.Context) (undo func()) {
+	stop := context.AfterFunc(ctx, func() { _ = c.line.conn.SetReadDeadline(time.Unix(1, 0)) })
+	return func() {
+		if !stop() {
+			c.ended.Store(true)
+		}
+	}
 }
 
 // Args reads the request's arguments.
@@ -73,7 +87,7 @@ func (l *line) serve(ctx context.Context, handle Handler, log *slog.Logger) erro
 	if err := readHeader(l.r, &header); err != nil {
 		return err
 	}
-	call := &Call{Method: header.Method, args: header.Args}
+	call := &Call{Method: header.Method, args: header.Args, line: l}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var body *bodyReader
@@ -99,7 +113,7 @@ func (l *line) serve(ctx context.Context, handle Handler, log *slog.Logger) erro
 	if err := l.answer(answer, err); err != nil {
 		return err
 	}
-	if body != nil && !l.drain(body) {
+	if body != nil && (call.ended.Load() || !l.drain(body)) {
 		return errors.New("the request was not read whole")
 	}
 	<-gone // the next request has come, or the connection has ended
