@@ -150,7 +150,7 @@ func wantLines(t testing.TB, got []string, want ...string) {
 
 // tables that stay when everything that apps have is gone: the shard's own records
 // and its change log.
-const shardsOwn = "\x01\x02\x03\x61\x80"
+const shardsOwn = "\x01\x02\x03\x05\x61\x80"
 
 // left lists the keys that apps have in the store.
 func (w *world) left() []string {
