@@ -99,18 +99,25 @@ const artifactSpread = time.Minute
 // there when nodes are gone. Those that are not reached fetch it when they need it.
 func (n *Node) spreadArtifact(ctx context.Context, sum string) error {
 	others := n.others()
-	ctx, cancel := context.WithTimeout(ctx, artifactSpread)
-	defer cancel()
 	stored := make(chan error, len(others))
 	for _, name := range others {
-		n.tasks.Go(func() { stored <- n.sendArtifact(ctx, name, sum) })
+		n.tasks.Go(func() { // to its end, whether it is waited for or not
+			ctx, cancel := context.WithTimeout(n.ctx, artifactSpread)
+			defer cancel()
+			stored <- n.sendArtifact(ctx, name, sum)
+		})
 	}
 	have, failed := 1, []error(nil)
-	for range others {
-		if err := <-stored; err != nil {
-			failed = append(failed, err)
-		} else {
-			have++
+	for asked := 0; asked < len(others) && have <= (len(others)+1)/2; asked++ {
+		select {
+		case err := <-stored:
+			if err != nil {
+				failed = append(failed, err)
+			} else {
+				have++
+			}
+		case <-ctx.Done():
+			return spec.Errorf(spec.CodeTimeout, "the artifact is on %d of %d nodes so far: %w", have, len(others)+1, ctx.Err())
 		}
 	}
 	if have <= (len(others)+1)/2 {

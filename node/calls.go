@@ -34,6 +34,9 @@ func (n *Node) answerCall(ctx context.Context, c *peer.Call) (peer.Answer, error
 		if strings.HasPrefix(c.Method, shardMethods) {
 			return peer.Answer{Result: shardAnswer{NotTaken: "it is starting"}}, nil
 		}
+		if strings.HasPrefix(c.Method, "exec.") { // as if it had no room: nothing was done
+			return peer.Answer{}, spec.Errorf(spec.CodeOverloaded, "node %s is starting", n.cfg.Name)
+		}
 		return peer.Answer{}, spec.Errorf(spec.CodeUnavailable, "node %s is starting", n.cfg.Name)
 	}
 	return h(ctx, c)
