@@ -33,6 +33,9 @@ func (l *Leader) GetKV(ctx context.Context, app spec.AppName, bucket spec.Bucket
 		err = store.ErrNotFound
 	}
 	if errors.Is(err, store.ErrNotFound) {
+		if err := l.whole(l.cfg.DB); err != nil {
+			return Object{}, err
+		}
 		return Object{}, spec.Errorf(spec.CodeNotFound, "bucket %q of app %q has no object %q", bucket, app, key).
 			WithHint("what functions put belongs to their session: say which one it is")
 	}
@@ -205,6 +208,9 @@ var ErrAppDeleted = errors.New("the app was deleted")
 func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string, after spec.Revision, limit int) ([]wire.WatchEvent, spec.Revision, error) {
 	snap := l.cfg.DB.Snapshot()
 	defer func() { _ = snap.Close() }()
+	if err := l.whole(snap); err != nil {
+		return nil, 0, err
+	}
 	counters, err := readCounters(snap, l.cfg.Shard)
 	if err != nil {
 		return nil, 0, err
@@ -237,6 +243,18 @@ func (l *Leader) Changes(app spec.AppName, bucket spec.BucketName, prefix string
 		return len(events) < limit
 	})
 	return events, last, errors.Join(err, damaged)
+}
+
+// whole tells whether a replica has all of its shard: one that was far behind gets
+// it from another replica, part by part.
+func (l *Leader) whole(from interface {
+	Meta(shard spec.ShardID) (store.ShardMeta, error)
+}) error {
+	_, err := from.Meta(l.cfg.Shard)
+	if errors.Is(err, store.ErrRestoring) {
+		return spec.Errorf(spec.CodeUnavailable, "this replica of shard %d is just getting what it lacks: %w", l.cfg.Shard, err)
+	}
+	return err
 }
 
 func wireEvent(e *store.Event) wire.WatchEvent {
