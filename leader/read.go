@@ -306,6 +306,9 @@ func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID
 	defer deadline.Stop()
 	here, known, moved := l.cfg.Replica.Led()
 	for confirmed := false; ; {
+		l.mu.Lock()
+		reigned := l.mu.changed
+		l.mu.Unlock()
 		if known && !here && wait > 0 {
 			return wire.Result{}, errNotTaken(l.cfg.Shard)
 		}
@@ -324,6 +327,8 @@ func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID
 		}
 		select {
 		case <-woken:
+		case <-reigned: // nobody was woken by what was applied and not reported
+			confirmed = false
 		case <-moved: // nobody was woken by what another leader did since
 			here, known, moved = l.cfg.Replica.Led()
 			confirmed = false

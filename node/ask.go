@@ -35,6 +35,9 @@ const (
 	// leaderWait bounds how long a question waits for a leader that takes it. It is
 	// longer than an election and a new leader's start take on a busy machine.
 	leaderWait = 10 * time.Second
+	// tookLong is longer than a node takes that does not get to answering: one that
+	// failed after that had the question at work, as the wait for a result is.
+	tookLong = leaderWait * 6 / 10
 	// askAgain is how long the nodes are left alone after one did not take a question.
 	askAgain     = 20 * time.Millisecond
 	askAgainMost = 250 * time.Millisecond
@@ -57,14 +60,14 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 	wait := askAgain
 	var avoid string // the node that did not take it
 	for {
+		var moved <-chan struct{} // taken first: it tells of a leader that is gone when it is asked
+		if l := n.local(shard); l != nil {
+			_, _, moved = l.replica.Led()
+		}
 		node, err := n.place(shard, q.anywhere, avoid)
 		var r R
 		var answer io.ReadCloser
 		if err == nil {
-			var moved <-chan struct{}
-			if l := n.local(shard); l != nil {
-				_, _, moved = l.replica.Led()
-			}
 			content, whole := again.reader()
 			if !whole {
 				return none, nil, spec.Errorf(spec.CodeUnavailable, "shard %d changed its leader while the object was sent: send it again", shard)
@@ -74,6 +77,7 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 			if harmless && !q.anywhere && node != n.cfg.Name {
 				asking, letGo = whileLed(ctx, moved)
 			}
+			begun := time.Now()
 			r, answer, err = askAt(asking, n, q, node, shard, args, content)
 			hasMoved := letGo()
 			if err == nil {
@@ -84,7 +88,10 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 				return none, nil, err
 			}
 			if avoid = node; hasMoved {
-				avoid, deadline = "", time.Now().Add(leaderWait)
+				avoid = ""
+			}
+			if hasMoved || time.Since(begun) > tookLong { // a new leader may have to be found only now
+				deadline = time.Now().Add(leaderWait)
 			}
 			n.waitMoved(ctx, moved, wait)
 		} else {

@@ -1,6 +1,9 @@
 package node_test
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +50,53 @@ func TestAPutUnderWayGoesOnAtTheNextLeader(t *testing.T) {
 		defer once.Close()
 		if _, err := once.Put(t.Context(), "notes", "in", "k", strings.NewReader(name), client.PutOptions{IdempotencyKey: name}); err != nil {
 			t.Errorf("through %s: %v", name, err)
+		}
+	}
+}
+
+// Whoever waits for a result may have waited for longer than an election takes when
+// the leader is lost.
+func TestAWaitForAResultOutlivesTheLeader(t *testing.T) {
+	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1"}})
+	first, err := client.New(c.Nodes()[0].URL(), client.WithoutDiscovery())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := first.Apply(t.Context(), "notes", []byte("apiVersion: pheromone/v1\napp: notes\nbuckets: {in: {}}\n"), client.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.PutSession(t.Context(), "notes", "s", "in", "k", strings.NewReader("v"), client.PutOptions{DeliverAfter: 18 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	var leader string
+	nodetest.Eventually(t, "the shard is led", func() bool {
+		cluster, err := first.Cluster(t.Context())
+		if err == nil && len(cluster.Shards) == 1 {
+			leader = cluster.Shards[0].Leader
+		}
+		return leader != ""
+	})
+	answers := make(chan string, 2)
+	for _, n := range c.Nodes() {
+		if n.Name() == leader {
+			time.AfterFunc(11*time.Second, n.Kill)
+			continue
+		}
+		go func() {
+			resp, err := http.Get(n.URL() + "/v1/apps/notes/sessions/s/result?wait=50s")
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			defer func() { _ = resp.Body.Close() }()
+			body, err := io.ReadAll(resp.Body)
+			answers <- fmt.Sprint(resp.Status, " ", string(body), " ", err)
+		}()
+	}
+	for range 2 {
+		if got := <-answers; !strings.HasPrefix(got, "200") || !strings.Contains(got, `"completed"`) {
+			t.Error(got)
 		}
 	}
 }
