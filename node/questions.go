@@ -99,8 +99,10 @@ func newQuestions(n *Node) *questions {
 	q := &questions{}
 	q.put = question[leader.Put, leader.PutResult]{
 		method: "shard.put",
-		// Objects of a session are written once, and a request is remembered.
-		again: func(p leader.Put) bool { return p.Request != "" || p.Session != "" && p.Key != "" },
+		again: func(p leader.Put) bool {
+			app, _, ok := n.App(p.App, 0)
+			return ok && repeatable(&p, app)
+		},
 		on: func(ctx context.Context, l *leader.Leader, p leader.Put, body io.Reader) (leader.PutResult, io.ReadCloser, error) {
 			p.Body = body
 			r, err := l.Put(ctx, p)
@@ -152,6 +154,16 @@ func newQuestions(n *Node) *questions {
 	n.answerLogs()
 	n.artifactsBetweenNodes()
 	return q
+}
+
+// keptLong is for longer than a put is repeated.
+const keptLong = 5 * time.Minute
+
+// repeatable tells whether a put has no effect if it was carried out before. A request
+// is remembered, and objects of a session are written once: as long as the session is
+// kept, which a short one may not be by then.
+func repeatable(p *leader.Put, app *spec.App) bool {
+	return p.Request != "" || p.Session != "" && p.Key != "" && app.Retention >= keptLong
 }
 
 // aboutSessions makes the questions about a shard's sessions.
