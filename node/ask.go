@@ -38,6 +38,9 @@ const (
 	// tookLong is longer than a node takes that does not get to answering: one that
 	// failed after that had the question at work, as the wait for a result is.
 	tookLong = leaderWait * 6 / 10
+	// readWait is longer than a node takes to answer what any replica can, or to say
+	// that it can't.
+	readWait = leaderWait * 7 / 10
 	// askAgain is how long the nodes are left alone after one did not take a question.
 	askAgain     = 20 * time.Millisecond
 	askAgainMost = 250 * time.Millisecond
@@ -73,13 +76,17 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 				return none, nil, spec.Errorf(spec.CodeUnavailable, "shard %d changed its leader while the object was sent: send it again", shard)
 			}
 			harmless := q.anywhere || q.again != nil && q.again(args)
-			asking, letGo := ctx, func() bool { return false }
-			if harmless && !q.anywhere && node != n.cfg.Name {
+			asking, letGo := ctx, func(bool) bool { return false }
+			switch {
+			case node == n.cfg.Name:
+			case q.anywhere:
+				asking, letGo = soon(ctx)
+			case harmless:
 				asking, letGo = whileLed(ctx, moved)
 			}
 			begun := time.Now()
 			r, answer, err = askAt(asking, n, q, node, shard, args, content)
-			hasMoved := letGo()
+			hasMoved := letGo(answer != nil)
 			if err == nil {
 				return r, answer, nil
 			}
@@ -111,7 +118,7 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 // which ends when the shard has another leader: the one that was asked may be cut
 // off and never answer. letGo is called when the question is over, and tells
 // whether that was so. It is for answers without a body.
-func whileLed(ctx context.Context, moved <-chan struct{}) (asking context.Context, letGo func() bool) {
+func whileLed(ctx context.Context, moved <-chan struct{}) (asking context.Context, letGo func(bool) bool) {
 	asking, cancel := context.WithCancel(ctx)
 	var hasMoved atomic.Bool
 	go func() {
@@ -122,9 +129,23 @@ func whileLed(ctx context.Context, moved <-chan struct{}) (asking context.Contex
 		case <-asking.Done():
 		}
 	}()
-	return asking, func() bool {
+	return asking, func(bool) bool {
 		cancel()
 		return hasMoved.Load()
+	}
+}
+
+// soon returns a context for a question that any replica can answer, which ends when
+// a node does not: another one is asked then. letGo is called with the answer, and
+// is told whether it has a body, which is read in the same context.
+func soon(ctx context.Context) (asking context.Context, letGo func(body bool) bool) {
+	asking, cancel := context.WithCancel(ctx)
+	patience := time.AfterFunc(readWait, cancel)
+	return asking, func(body bool) bool {
+		if patience.Stop(); !body {
+			cancel()
+		}
+		return false
 	}
 }
 

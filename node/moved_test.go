@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,57 @@ func TestAWaitForAResultOutlivesTheLeader(t *testing.T) {
 	for range 2 {
 		if got := <-answers; !strings.HasPrefix(got, "200") || !strings.Contains(got, `"completed"`) {
 			t.Error(got)
+		}
+	}
+}
+
+// A replica's node that stands still never answers. Who has no replica itself asks
+// another one.
+func TestAReadGoesOnAtAnotherReplica(t *testing.T) {
+	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1", "--replicas", "2"}})
+	var without *nodetest.Node
+	var replicas []string
+	nodetest.Eventually(t, "the shard is placed", func() bool {
+		x, err := client.New(c.Nodes()[0].URL(), client.WithoutDiscovery())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer x.Close()
+		cluster, err := x.Cluster(t.Context())
+		if err != nil || len(cluster.Shards) != 1 {
+			return false
+		}
+		replicas = nil
+		for _, r := range cluster.Shards[0].Replicas {
+			replicas = append(replicas, r.Node)
+		}
+		return len(replicas) == 2
+	})
+	for _, n := range c.Nodes() {
+		if !slices.Contains(replicas, n.Name()) {
+			without = n
+		}
+	}
+	once, err := client.New(without.URL(), client.WithoutDiscovery(), client.WithRetry(client.Retry{MaxAttempts: 1, For: 2 * time.Minute}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer once.Close()
+	if _, err := once.Apply(t.Context(), "notes", []byte("apiVersion: pheromone/v1\napp: notes\nbuckets: {in: {}}\n"), client.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := once.Put(t.Context(), "notes", "in", "k", strings.NewReader("v"), client.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.Nodes() {
+		if n == without || !slices.Contains(replicas, n.Name()) {
+			continue
+		}
+		n.Pause()
+		_, err := once.Get(t.Context(), "notes", "in", "k", client.GetOptions{Stale: true})
+		n.Resume()
+		if err != nil {
+			t.Errorf("while %s stands still: %v", n.Name(), err)
 		}
 	}
 }
