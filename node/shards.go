@@ -123,6 +123,10 @@ func (n *Node) reconcile() error {
 		}
 		switch {
 		case !here || n.locals.isLost(id, number):
+		case l == nil && n.network != nil && held[id] != number && !canStart(placed, number, n.founded()):
+			n.cfg.Log.Error("a replica was never started here, and the shard has changed its members since; a new one is to take its place",
+				"shard", uint64(id), "replica", number)
+			n.locals.lose(id, number)
 		case l == nil:
 			errs = append(errs, n.begin(id, number, placed, state))
 		default:
@@ -144,6 +148,23 @@ func replicaOn(s control.Shard, node string) (number uint64, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// canStart tells whether a replica of which nothing is here can be started. One that
+// did not join makes the shard, as its other first replicas did, so those in the
+// placement must be the first ones still: with others it would have another log.
+func canStart(placed control.Shard, number uint64, founded int) bool {
+	first := len(placed.Replicas) == founded && placed.Next == uint64(founded)+1
+	return placed.Replicas[number].Joining || first || founded == 0
+}
+
+// founded is with how many replicas each shard began, 0 if that is not known here.
+func (n *Node) founded() int {
+	f := n.record.Identity().Founding
+	if f == nil { // only founders have replicas that did not join, and they know
+		return 0
+	}
+	return min(f.Replicas, len(f.Nodes))
 }
 
 // members tells where the replicas of a shard are.
