@@ -54,7 +54,10 @@ type PutResult struct {
 // invocations and timers. It returns once that is durable.
 func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	app, _, ok := l.cfg.Apps.App(p.App, 0)
-	if !ok {
+	switch {
+	case !ok && !l.Leading():
+		return PutResult{}, errNotTaken(l.cfg.Shard) // this node may lag: the leader knows
+	case !ok:
 		return PutResult{}, spec.NoApp(p.App, l.cfg.Apps.Names())
 	}
 	if _, ok := app.Bucket(p.Bucket); !ok && p.Session == "" { // before its bytes are read
