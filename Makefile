@@ -33,6 +33,7 @@ cluster: build ## three nodes in one terminal until Ctrl-C; DATA=folder keeps th
 
 test: lint ## everything that must be green
 	$(GO) test $(RACE) -timeout 15m $(ALL)
+	$(GO) test ./node/conductor # its tests that the race detector does not bear
 
 lint: vet ## gofmt, go vet, staticcheck, tidy module files
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
