@@ -57,3 +57,6 @@ func ForgetRecord(h *Host, id spec.ShardID) error {
 	b.Delete(recordKey(id))
 	return h.db.Commit(b, true)
 }
+
+// StandForElection has a replica do so, without a leader that is gone.
+func StandForElection(h *Host, s *Shard) { h.transport.campaign(s, s.replica) }

@@ -22,6 +22,8 @@ type Host struct {
 	db       *store.DB
 	node     *dragonboat.NodeHost
 	registry *registry
+	// transport is nil of a host without an address.
+	transport *transport
 
 	mu struct {
 		sync.Mutex
@@ -107,7 +109,7 @@ func (h *Host) nodeConfig() config.NodeHostConfig {
 		c.Expert.TransportFactory = noTransport{}
 		return c
 	}
-	c.Expert.TransportFactory = transportFactory{network: h.cfg.Network, log: h.cfg.Log}
+	c.Expert.TransportFactory = transportFactory{network: h.cfg.Network, log: h.cfg.Log, host: h}
 	return c
 }
 

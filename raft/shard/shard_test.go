@@ -97,6 +97,16 @@ func (n *node) close() {
 	n.host = nil
 }
 
+// die closes the node as the system closes a process that was killed: its
+// connections and its address go first.
+func (n *node) die() {
+	n.t.Helper()
+	if err := n.net.Close(); err != nil {
+		n.t.Errorf("close the network: %v", err)
+	}
+	n.close()
+}
+
 func (n *node) start(id spec.ShardID, replica uint64, members map[uint64]string) *shard.Shard {
 	n.t.Helper()
 	s, err := n.host.Start(id, replica, members)

@@ -39,6 +39,12 @@ type transport struct {
 	chunks   raftio.ChunkHandler
 	listener net.Listener
 	workers  sync.WaitGroup
+	ctx      context.Context // of what works; ended by Close
+	end      context.CancelFunc
+
+	host       *Host
+	deployment uint64
+	asked      goneHosts
 
 	mu struct {
 		sync.Mutex
@@ -66,11 +72,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type transportFactory struct {
 	network Network
 	log     *slog.Logger
+	host    *Host
 }
 
-func (f transportFactory) Create(_ config.NodeHostConfig, batches raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
-	t := &transport{network: f.network, log: f.log, batches: batches, chunks: chunks}
+func (f transportFactory) Create(cfg config.NodeHostConfig, batches raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
+	t := &transport{network: f.network, log: f.log, batches: batches, chunks: chunks, host: f.host, deployment: cfg.GetDeploymentID()}
+	t.ctx, t.end = context.WithCancel(context.Background())
 	t.mu.accepted, t.mu.away = make(map[net.Conn]struct{}), make(map[string]time.Time)
+	f.host.transport = t
 	return t
 }
 
@@ -101,6 +110,7 @@ func (t *transport) Close() error {
 	accepted := t.mu.accepted
 	t.mu.accepted = nil
 	t.mu.Unlock()
+	t.end()
 	var err error
 	if t.listener != nil {
 		err = t.listener.Close()
@@ -122,47 +132,52 @@ func (t *transport) serve(conn net.Conn) {
 	}
 	t.mu.accepted[conn] = struct{}{}
 	t.mu.Unlock()
-	err := t.read(conn)
+	from, err := t.read(conn)
 	t.mu.Lock()
 	delete(t.mu.accepted, conn)
+	closed := t.mu.closed
 	t.mu.Unlock()
+	if address, _, err := t.host.registry.Resolve(from.ShardID, from.ReplicaID); err == nil && !closed {
+		t.lost(address)
+	}
 	_ = conn.Close()
 	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		t.log.Debug("a connection with raft messages ended", "from", conn.RemoteAddr().String(), "error", err)
 	}
 }
 
-func (t *transport) read(conn net.Conn) error {
+// read takes frames until the connection ends. It returns a replica of the host that
+// they are from, if there was a batch among them.
+func (t *transport) read(conn net.Conn) (from raftio.NodeInfo, err error) {
 	r := bufio.NewReaderSize(conn, 64<<10)
 	var header [frameHeader]byte
 	var payload []byte
 	for {
 		// Hosts without a shard in common may be silent for any time.
 		if err := conn.SetReadDeadline(time.Time{}); err != nil {
-			return err
+			return from, err
 		}
 		if _, err := io.ReadFull(r, header[:1]); err != nil {
-			return err
+			return from, err
 		}
 		if err := conn.SetReadDeadline(time.Now().Add(frameWait)); err != nil {
-			return err
+			return from, err
 		}
 		if _, err := io.ReadFull(r, header[1:]); err != nil {
-			return err
+			return from, err
 		}
 		size, kind := binary.BigEndian.Uint32(header[:]), header[4]
 		if size > frameMost {
-			return fmt.Errorf("a frame of %d bytes, at most %d are taken", size, frameMost)
+			return from, fmt.Errorf("a frame of %d bytes, at most %d are taken", size, frameMost)
 		}
-		var err error
 		if payload, err = readPieces(conn, r, payload[:0], int(size)); err != nil {
-			return err
+			return from, err
 		}
 		if crc32.Checksum(payload, castagnoli) != binary.BigEndian.Uint32(header[5:]) {
-			return errors.New("a frame with a wrong checksum")
+			return from, errors.New("a frame with a wrong checksum")
 		}
-		if err := t.take(kind, payload); err != nil {
-			return err
+		if err := t.take(kind, payload, &from); err != nil {
+			return from, err
 		}
 		if cap(payload) > 4*framePiece {
 			payload = nil
@@ -186,8 +201,9 @@ func readPieces(conn net.Conn, r io.Reader, to []byte, size int) ([]byte, error)
 	return to, nil
 }
 
-// take hands a message to dragonboat, which copies what it keeps.
-func (t *transport) take(kind byte, payload []byte) error {
+// take hands a message to dragonboat, which copies what it keeps, and sets the
+// replica that it is from.
+func (t *transport) take(kind byte, payload []byte, from *raftio.NodeInfo) error {
 	switch kind {
 	case frameBatch:
 		var batch raftpb.MessageBatch
@@ -195,6 +211,9 @@ func (t *transport) take(kind byte, payload []byte) error {
 			return fmt.Errorf("a batch that can't be read: %w", err)
 		}
 		t.batches(batch)
+		for _, m := range batch.Requests {
+			*from = raftio.GetNodeInfo(m.ShardID, m.From)
+		}
 		return nil
 	case frameChunk:
 		var chunk raftpb.Chunk

@@ -31,7 +31,7 @@ func TestAHostThatIsAwayIsToldOfOnceInAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		network := &lonely{}
-		tr := transportFactory{network: network, log: slog.New(slog.NewTextHandler(&out, nil))}.Create(config.NodeHostConfig{}, nil, nil)
+		tr := transportFactory{network: network, host: &Host{}, log: slog.New(slog.NewTextHandler(&out, nil))}.Create(config.NodeHostConfig{}, nil, nil)
 		lines := func(text string) int { return strings.Count(out.String(), text) }
 		connect := func() {
 			if conn, err := tr.GetConnection(t.Context(), "host:1"); err == nil {
