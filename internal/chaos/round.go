@@ -192,7 +192,14 @@ func (r *round) step(s Step) {
 	if s.Lasts == 0 || r.cfg.Nodes == 1 {
 		until = time.Now()
 	}
-	r.report.step(s, r.probe.gap(began, until), ready.Sub(ended)+took)
+	gap, recovered := r.probe.gap(began, until), ready.Sub(ended)+took
+	t.Logf("no write for %v, recovered in %v", gap.Round(time.Millisecond), recovered.Round(time.Millisecond))
+	if gap > 900*time.Millisecond {
+		for _, n := range r.world.cluster.Nodes() {
+			t.Logf("DEBUG log\n%s", n.Log())
+		}
+	}
+	r.report.step(s, gap, recovered)
 }
 
 // verify looks at everything that was promised.

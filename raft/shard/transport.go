@@ -229,7 +229,7 @@ func (t *transport) take(kind byte, payload []byte, from *raftio.NodeInfo) error
 }
 
 func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
-	return t.connect(ctx, target)
+	return &line{ctx: ctx, t: t, target: target}, nil
 }
 
 func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {

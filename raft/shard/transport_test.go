@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftpb"
 )
 
 // lonely is a network on which hosts are reached or not, as a test says.
@@ -34,8 +35,13 @@ func TestAHostThatIsAwayIsToldOfOnceInAWhile(t *testing.T) {
 		tr := transportFactory{network: network, host: &Host{}, log: slog.New(slog.NewTextHandler(&out, nil))}.Create(config.NodeHostConfig{}, nil, nil)
 		lines := func(text string) int { return strings.Count(out.String(), text) }
 		connect := func() {
-			if conn, err := tr.GetConnection(t.Context(), "host:1"); err == nil {
+			conn, err := tr.GetConnection(t.Context(), "host:1")
+			if err == nil {
+				err = conn.SendMessageBatch(raftpb.MessageBatch{})
 				conn.Close()
+			}
+			if err != nil {
+				t.Error(err)
 			}
 		}
 		for range 100 {
