@@ -194,11 +194,6 @@ func (r *round) step(s Step) {
 	}
 	gap, recovered := r.probe.gap(began, until), ready.Sub(ended)+took
 	t.Logf("no write for %v, recovered in %v", gap.Round(time.Millisecond), recovered.Round(time.Millisecond))
-	if gap > 900*time.Millisecond {
-		for _, n := range r.world.cluster.Nodes() {
-			t.Logf("DEBUG log\n%s", n.Log())
-		}
-	}
 	r.report.step(s, gap, recovered)
 }
 
