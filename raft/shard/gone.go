@@ -30,7 +30,7 @@ const (
 	goneAsks  = 5
 	goneAgain = 15 * time.Millisecond
 	// reachWait bounds how long other voters are waited for.
-	reachWait = 300 * time.Millisecond
+	reachWait = 500 * time.Millisecond
 	// standApart is by how much later the next voter stands, if the one before, whose
 	// log may be behind, has not been elected.
 	standApart = 8 // ticks
