@@ -14,11 +14,7 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { nodetest.Main(m) }
 
 func apply(t *testing.T, c *client.Client, app spec.AppName, manifest, folder string) {
 	t.Helper()

@@ -13,11 +13,7 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { nodetest.Main(m) }
 
 func TestTheClientsOwnTestsPass(t *testing.T) {
 	dir := t.TempDir()

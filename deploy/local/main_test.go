@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -15,11 +14,7 @@ import (
 	"github.com/pheromone-run/pheromone/internal/nodetest"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { nodetest.Main(m) }
 
 // screen is what the program has printed.
 type screen struct {

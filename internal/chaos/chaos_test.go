@@ -2,7 +2,6 @@ package chaos_test
 
 import (
 	"flag"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,9 +26,7 @@ func TestMain(m *testing.M) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())
 	}
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
+	nodetest.Main(m)
 }
 
 func settings(t *testing.T, size int, kinds []chaos.Kind) chaos.Settings {

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,12 +29,7 @@ const app spec.AppName = "crash"
 
 const shards = 4
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { nodetest.Main(m) }
 
 // job is a session that was asked for, and what it has to come to.
 type job struct {

@@ -36,9 +36,7 @@ func TestMain(m *testing.M) {
 	if !given {
 		_ = flag.Set("test.parallel", columnsAtOnce)
 	}
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
+	nodetest.Main(m)
 }
 
 func TestEveryPrimitiveHasAScenario(t *testing.T) {

@@ -20,11 +20,7 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { nodetest.Main(m) }
 
 // answer is what a node said to a request.
 type answer struct {

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -36,9 +35,7 @@ func TestMain(m *testing.M) {
 		*seed = uint64(time.Now().UnixNano())
 	}
 	fmt.Printf("linear.seed %d\n", *seed)
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
+	nodetest.Main(m)
 }
 
 // random returns the random numbers of one part of a test.

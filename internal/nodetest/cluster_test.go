@@ -1,17 +1,12 @@
 package nodetest_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/pheromone-run/pheromone/internal/nodetest"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	nodetest.Cleanup()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { nodetest.Main(m) }
 
 func TestThreeNodesFormAClusterAndAnyOfThemAnswers(t *testing.T) {
 	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3})

@@ -33,7 +33,7 @@ var build struct {
 }
 
 // Binary builds cmd/pheromone once for all tests of the package and returns its
-// path. Tests call Cleanup from TestMain to remove it.
+// path. Main removes it.
 func Binary(t testing.TB) string {
 	t.Helper()
 	build.once.Do(func() {
@@ -52,8 +52,12 @@ func Binary(t testing.TB) string {
 	return build.binary
 }
 
-// Cleanup removes what Binary built.
-func Cleanup() { _ = os.RemoveAll(build.dir) }
+// Main is the TestMain of a package whose tests start nodes: it runs them and then
+// removes what Binary built.
+func Main(m *testing.M) {
+	m.Run()
+	_ = os.RemoveAll(build.dir)
+}
 
 // Node is a node in a process of its own. Its address stays the same over restarts.
 type Node struct {
