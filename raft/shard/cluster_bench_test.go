@@ -90,7 +90,7 @@ func BenchmarkProposeDuringSnapshot(b *testing.B) {
 		for range values {
 			must(b, <-done)
 		}
-		must(b, c.shards[1].AddReplica(withTimeout(b), 2, "127.0.0.1:1")) // it becomes one of several
+		must(b, c.shards[1].At(0).AddReplica(withTimeout(b), 2, "127.0.0.1:1")) // it becomes one of several
 		term = lead(b, c.shards[1])
 		var applied atomic.Int64
 		stop, stopped := make(chan struct{}), make(chan struct{})

@@ -228,7 +228,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 	}
 	for replica := uint64(2); replica <= 3; replica++ {
 		c.members[replica] = freeAddress(t)
-		if err := c.shards[1].AddReplica(withTimeout(t), replica, c.members[replica]); err != nil {
+		if err := c.shards[1].At(0).AddReplica(withTimeout(t), replica, c.members[replica]); err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range c.nodes {
@@ -241,7 +241,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 		}
 		c.nodes[replica], c.shards[replica] = n, s
 		eventually(t, fmt.Sprintf("replica %d has all", replica), func() bool { return count(t, n.db) == cap(pending) })
-		if err := c.shards[1].Promote(withTimeout(t), replica); err != nil {
+		if err := c.shards[1].At(0).Promote(withTimeout(t), replica); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,7 +268,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 
 	leader, _ := c.shards[1].Leader()
 	gone := leader%3 + 1
-	if err := c.shards[leader].RemoveReplica(withTimeout(t), gone); err != nil {
+	if err := c.shards[leader].At(0).RemoveReplica(withTimeout(t), gone); err != nil {
 		t.Fatal(err)
 	}
 	mustPropose(t, again, 9002)

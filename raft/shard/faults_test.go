@@ -195,7 +195,7 @@ func TestAReplicaThatWasRemovedDisturbsNobody(t *testing.T) {
 	leader := f.leaderOf(1)
 	removed := leader%3 + 1
 	f.around(removed, cutWire) // it does not learn that it is removed
-	if err := f.held[leader][1].RemoveReplica(withTimeout(t), removed); err != nil {
+	if err := f.held[leader][1].At(0).RemoveReplica(withTimeout(t), removed); err != nil {
 		t.Fatal(err)
 	}
 	f.around(removed, mendWire)

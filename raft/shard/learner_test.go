@@ -16,7 +16,7 @@ func (c *cluster) addLearner(leader, replica uint64) {
 // addLearnerAt does so where the members say it is.
 func (c *cluster) addLearnerAt(leader, replica uint64) {
 	c.t.Helper()
-	must(c.t, c.shards[leader].AddReplica(withTimeout(c.t), replica, c.members[replica]))
+	must(c.t, c.shards[leader].At(0).AddReplica(withTimeout(c.t), replica, c.members[replica]))
 	for _, n := range c.nodes {
 		n.host.SetAddress(1, replica, c.members[replica])
 	}
@@ -47,7 +47,7 @@ func TestALearnerKeepsItsPlaceOverRestarts(t *testing.T) {
 			fill(t, term, 10)
 			c.addLearner(leader, 4)
 			if test.promote {
-				must(t, c.shards[leader].Promote(withTimeout(t), 4))
+				must(t, c.shards[leader].At(0).Promote(withTimeout(t), 4))
 			}
 			mustPropose(t, term, 11)
 			c.waitEqual()
@@ -57,7 +57,7 @@ func TestALearnerKeepsItsPlaceOverRestarts(t *testing.T) {
 			must(t, err)
 			c.shards[4] = s
 			if !test.promote {
-				must(t, c.shards[leader].Promote(withTimeout(t), 4))
+				must(t, c.shards[leader].At(0).Promote(withTimeout(t), 4))
 			}
 			mustPropose(t, term, 12)
 			c.waitEqual()

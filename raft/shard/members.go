@@ -55,30 +55,13 @@ type Change struct {
 }
 
 // At returns the changes that are only made if the members are those of a version;
-// else they fail with ErrMembersChanged.
+// else they fail with ErrMembersChanged. Version 0 is any.
 func (s *Shard) At(version uint64) Change { return Change{s, version} }
 
 // AddReplica makes a replica on another host a learner, which starts it with
 // Host.Join: it gets everything and has no vote, so that the shard does not wait
 // for it. The number must never have been used in this shard, not even by a
 // replica that was removed. The other members have to be told its address too.
-func (s *Shard) AddReplica(ctx context.Context, replica uint64, address string) error {
-	return s.At(0).AddReplica(ctx, replica, address)
-}
-
-// Promote gives a learner its vote. It should run and have caught up: the shard
-// counts on it from then on.
-func (s *Shard) Promote(ctx context.Context, replica uint64) error {
-	return s.At(0).Promote(ctx, replica)
-}
-
-// RemoveReplica takes a replica out of the shard, for ever. Transfer the lead
-// first if it is the leader: otherwise the shard is without one for an election.
-func (s *Shard) RemoveReplica(ctx context.Context, replica uint64) error {
-	return s.At(0).RemoveReplica(ctx, replica)
-}
-
-// AddReplica is Shard.AddReplica on members of a version.
 func (c Change) AddReplica(ctx context.Context, replica uint64, address string) error {
 	s := c.shard
 	s.host.SetAddress(s.id, replica, address)
@@ -96,7 +79,8 @@ func (c Change) AddReplica(ctx context.Context, replica uint64, address string) 
 	return nil
 }
 
-// Promote is Shard.Promote on members of a version.
+// Promote gives a learner its vote. It should run and have caught up: the shard
+// counts on it from then on.
 func (c Change) Promote(ctx context.Context, replica uint64) error {
 	s := c.shard
 	err := c.make(ctx, func(ctx context.Context, version uint64) error {
@@ -108,7 +92,8 @@ func (c Change) Promote(ctx context.Context, replica uint64) error {
 	return nil
 }
 
-// RemoveReplica is Shard.RemoveReplica on members of a version.
+// RemoveReplica takes a replica out of the shard, for ever. Transfer the lead
+// first if it is the leader: otherwise the shard is without one for an election.
 func (c Change) RemoveReplica(ctx context.Context, replica uint64) error {
 	s := c.shard
 	err := c.make(ctx, func(ctx context.Context, version uint64) error {

@@ -46,7 +46,7 @@ func TestAReplicaThatHasItsVoteMayBeStartedAsOneThatJoins(t *testing.T) {
 		mustPropose(t, term, i)
 	}
 	c.members[4] = freeAddress(t)
-	if err := c.shards[leader].AddReplica(withTimeout(t), 4, c.members[4]); err != nil {
+	if err := c.shards[leader].At(0).AddReplica(withTimeout(t), 4, c.members[4]); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range c.nodes {
@@ -59,7 +59,7 @@ func TestAReplicaThatHasItsVoteMayBeStartedAsOneThatJoins(t *testing.T) {
 	}
 	c.nodes[4], c.shards[4] = n, s
 	eventually(t, "replica 4 has all", func() bool { return count(t, n.db) == 30 })
-	if err := c.shards[leader].Promote(withTimeout(t), 4); err != nil {
+	if err := c.shards[leader].At(0).Promote(withTimeout(t), 4); err != nil {
 		t.Fatal(err)
 	}
 	mustPropose(t, term, 100)

@@ -49,19 +49,19 @@ func TestThoseWhoWaitForALeaderAreWokenByTheElection(t *testing.T) {
 	mustPropose(t, term, 1)
 	next := old%3 + 1
 	c.waitEqual() // all know the leader
-	before := c.shards[next].LeaderChanged()
+	_, _, changed := c.shards[next].Led()
 	if err := c.shards[old].TransferTo(withTimeout(t), next); err != nil {
 		t.Fatal(err)
 	}
 	ctx := withTimeout(t)
-	for changed := before; ; {
+	for {
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			t.Fatal("nobody was woken by the election")
 		}
-		changed = c.shards[next].LeaderChanged()
-		if leader, _ := c.shards[next].Leader(); leader == next {
+		var here bool
+		if here, _, changed = c.shards[next].Led(); here {
 			return
 		}
 	}
@@ -72,7 +72,8 @@ func TestThoseWhoWaitOnAShardAreWokenWhenItCloses(t *testing.T) {
 	s := sole(n)
 	term := lead(t, s)
 	mustPropose(t, term, 1)
-	changed, applied := s.LeaderChanged(), s.Applied()
+	_, _, changed := s.Led()
+	applied := s.Applied()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -267,14 +267,6 @@ func (s *Shard) Leader() (replica uint64, ok bool) {
 	return s.mu.leader, s.mu.leader != 0
 }
 
-// LeaderChanged returns a channel that is closed with the next news of an
-// election, and when the shard is closed. Take it before asking for Leader.
-func (s *Shard) LeaderChanged() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.mu.changed
-}
-
 // Applied returns a channel that is closed once the local store has taken more
 // entries, or a snapshot, and when the shard is closed. Take it before reading.
 func (s *Shard) Applied() <-chan struct{} {
@@ -296,7 +288,8 @@ func (s *Shard) tellApplied() {
 }
 
 // Led tells whether this replica leads the shard in raft, whether the leader is
-// known, and returns a channel that is closed when either may have changed.
+// known, and returns a channel that is closed with the next news of an election,
+// and when the shard is closed.
 func (s *Shard) Led() (here, known bool, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,7 +298,6 @@ func (s *Shard) Led() (here, known bool, changed <-chan struct{}) {
 
 // Status is where a replica stands.
 type Status struct {
-	Shard    spec.ShardID
 	Replica  uint64
 	Leader   uint64 // 0 if none is known
 	RaftTerm uint64
@@ -316,7 +308,7 @@ type Status struct {
 
 // Status returns where this replica stands.
 func (s *Shard) Status() Status {
-	st := Status{Shard: s.id, Replica: s.replica}
+	st := Status{Replica: s.replica}
 	s.mu.Lock()
 	st.Leader, st.RaftTerm = s.mu.leader, s.mu.raftTerm
 	s.mu.Unlock()

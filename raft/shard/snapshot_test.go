@@ -73,7 +73,7 @@ func TestASnapshotThatBreaksOffStartsAgainAndIsNeverServedInPart(t *testing.T) {
 		meta, err := c.nodes[2].db.Meta(1)
 		return err == nil && meta.Applied > 0
 	})
-	must(t, c.shards[1].Promote(withTimeout(t), 2))
+	must(t, c.shards[1].At(0).Promote(withTimeout(t), 2))
 	_, term := c.leadAny()
 	mustPropose(t, term, keys)
 	c.waitEqual()
