@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -333,13 +332,10 @@ type FunctionStats struct {
 
 // ProcessStats describes an executor process.
 type ProcessStats struct {
-	App       spec.AppName
-	Name      string
-	PID       int
-	SDK       string
-	Running   int    // attempts
-	State     string // ready, suspect or leaving
-	StartedAt time.Time
+	App     spec.AppName
+	Name    string
+	PID     int
+	Running int // attempts
 }
 
 // Stats counts what waits and runs, by app and function.

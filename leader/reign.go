@@ -108,7 +108,6 @@ type machine struct {
 // entry is a proposed batch with what is to happen once it is applied.
 type entry struct {
 	seq     uint64
-	keys    []string // of the overlay
 	steps   failpoint.Entry
 	effects []func(error)
 }
@@ -252,7 +251,7 @@ func (r *reign) propose(tx *tx) error {
 	}
 	r.proposed++
 	r.leader.largest.Store(max(r.leader.largest.Load(), int64(tx.batch.Len())))
-	e := &entry{seq: r.proposed, keys: tx.keys, steps: tx.steps, effects: tx.effects}
+	e := &entry{seq: r.proposed, steps: tx.steps, effects: tx.effects}
 	r.inflight.Lock()
 	r.inflight.entries = append(r.inflight.entries, e)
 	r.inflight.Unlock()

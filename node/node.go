@@ -246,9 +246,6 @@ func (n *Node) serve() error {
 // URL is where the API is.
 func (n *Node) URL() string { return "http://" + n.listener.Addr().String() }
 
-// DataDir is where the node keeps its data.
-func (n *Node) DataDir() string { return n.cfg.DataDir }
-
 // Wait returns once the node is closed, with the reason if it closed itself.
 func (n *Node) Wait() error {
 	<-n.ended

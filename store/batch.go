@@ -44,21 +44,11 @@ func (b *Batch) DeleteRange(lower, upper []byte) {
 	}
 }
 
-// Append adds the writes of other after those of b.
-func (b *Batch) Append(other *Batch) {
-	if err := b.b.Apply(&other.b, nil); err != nil {
-		panic("store: " + err.Error())
-	}
-}
-
 // Empty says whether there is nothing in the batch.
 func (b *Batch) Empty() bool { return b.b.Empty() }
 
 // Len returns the number of bytes of Repr.
 func (b *Batch) Len() int { return b.b.Len() }
-
-// Count returns the number of writes.
-func (b *Batch) Count() int { return int(b.b.Count()) }
 
 // Repr returns the batch as bytes, the body of a raft entry, which Apply takes.
 // They are the batch's own: who keeps them must not Reset, change or Commit the

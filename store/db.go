@@ -26,7 +26,6 @@ import (
 // once, and every later write returns the reason. Nothing tries again after a
 // failed sync, because the kernel may have dropped the pages it could not write.
 type DB struct {
-	fs       vfs.FS
 	dir      string
 	log      *slog.Logger
 	pebble   *pebble.DB
@@ -91,7 +90,7 @@ func Open(dir string, o Options) (*DB, error) {
 		return nil, spec.Errorf(spec.CodeInvalid, "open store %s: the node has no name", dir)
 	}
 	o.setDefaults()
-	db := &DB{fs: o.FS, dir: dir, log: o.Log, fatal: o.Fatal, now: o.Now}
+	db := &DB{dir: dir, log: o.Log, fatal: o.Fatal, now: o.Now}
 	db.holds.limit = o.HoldReads
 	db.disk = disk{fs: o.FS, dir: dir, reserve: o.ReserveBytes}
 	if err := db.open(o); err != nil {

@@ -11,11 +11,6 @@ func AppendSessionKey(dst []byte, shard spec.ShardID, app spec.AppName, session 
 	return appendSession(dst, shard, tableSession, app, session)
 }
 
-// AppendSessionsPrefix appends the prefix of all sessions of an app, by name.
-func AppendSessionsPrefix(dst []byte, shard spec.ShardID, app spec.AppName) []byte {
-	return appendApp(dst, shard, tableSession, app)
-}
-
 // DecodeSessionKey takes the key of a session apart.
 func DecodeSessionKey(key []byte) (spec.AppName, spec.SessionID, error) {
 	_, r := openKey(key, tableSession)
@@ -129,11 +124,6 @@ func (r *keyReader) trigger() TriggerKey {
 // AppendPendingKey appends the key of an invocation that has not ended.
 func AppendPendingKey(dst []byte, shard spec.ShardID, app spec.AppName, session spec.SessionID, number uint64) []byte {
 	return appendUint64(appendSession(dst, shard, tablePending, app, session), number)
-}
-
-// AppendPendingPrefix appends the prefix of a session's pending invocations.
-func AppendPendingPrefix(dst []byte, shard spec.ShardID, app spec.AppName, session spec.SessionID) []byte {
-	return appendSession(dst, shard, tablePending, app, session)
 }
 
 // AppendAllPendingPrefix appends the prefix of all pending invocations of a

@@ -14,7 +14,6 @@ import (
 // what waits for them.
 type group struct {
 	rt       *Runtime
-	key      string
 	app      spec.AppName
 	artifact string
 	command  []string
@@ -41,9 +40,9 @@ type queue struct {
 	calls    []*call
 }
 
-func newGroup(rt *Runtime, key string, t *exec.Task) *group {
+func newGroup(rt *Runtime, t *exec.Task) *group {
 	g := &group{
-		rt: rt, key: key, app: t.App, artifact: t.Artifact, command: t.Function.Command, env: t.Function.Env,
+		rt: rt, app: t.App, artifact: t.Artifact, command: t.Function.Command, env: t.Function.Env,
 		wake: make(chan struct{}, 1),
 	}
 	g.mu.queues = make(map[spec.FunctionName]*queue)
@@ -221,9 +220,12 @@ func (g *group) startFailed(err error) {
 	}
 }
 
+// maxStartBackoff bounds the wait between failed starts, which doubles.
+const maxStartBackoff = 10 * time.Second
+
 // backOff puts off the next start. g.mu is held.
 func (g *group) backOff() {
-	wait := min(100*time.Millisecond<<min(g.mu.failures, 20), g.rt.s.MaxStartBackoff)
+	wait := min(100*time.Millisecond<<min(g.mu.failures, 20), maxStartBackoff)
 	g.mu.failures++
 	g.mu.retryAt = time.Now().Add(wait)
 	time.AfterFunc(wait, g.signal)
@@ -284,15 +286,7 @@ func (g *group) stats() []exec.ProcessStats {
 	defer g.mu.Unlock()
 	all := make([]exec.ProcessStats, 0, len(g.mu.procs))
 	for _, p := range g.mu.procs {
-		state := "ready"
-		if p.suspect {
-			state = "suspect"
-		} else if p.leaving {
-			state = "leaving"
-		}
-		all = append(all, exec.ProcessStats{
-			App: g.app, Name: p.name, PID: p.pid, SDK: p.hello.SDK, Running: len(p.calls), State: state, StartedAt: p.startedAt,
-		})
+		all = append(all, exec.ProcessStats{App: g.app, Name: p.name, PID: p.pid, Running: len(p.calls)})
 	}
 	return all
 }

@@ -25,7 +25,6 @@ type process struct {
 	g         *group
 	name      string
 	pid       int
-	startedAt time.Time
 	hello     protocol.ProcessHello
 	functions map[spec.FunctionName]int
 	parallel  int

@@ -111,7 +111,7 @@ func (rt *Runtime) groupOf(t *exec.Task) *group {
 	key := groupKey(t)
 	g := rt.mu.groups[key]
 	if g == nil {
-		g = newGroup(rt, key, t)
+		g = newGroup(rt, t)
 		rt.mu.groups[key] = g
 		rt.wg.Go(g.dispatch)
 	}

@@ -54,9 +54,6 @@ type Settings struct {
 	IdleTimeout time.Duration
 	// GroupIdleTimeout ends the last process of a group; default 5 min.
 	GroupIdleTimeout time.Duration
-	// MaxStartBackoff bounds the wait between failed starts, which begins with 100
-	// ms and doubles; default 10 s.
-	MaxStartBackoff time.Duration
 }
 
 const maxInputBytes = 1 << 30
@@ -82,7 +79,6 @@ func (s Settings) withDefaults() (Settings, error) {
 	setDefault(&s.StopGrace, 2*time.Second)
 	setDefault(&s.IdleTimeout, time.Minute)
 	setDefault(&s.GroupIdleTimeout, 5*time.Minute)
-	setDefault(&s.MaxStartBackoff, 10*time.Second)
 	if s.MaxObjectBytes < 1 || s.MaxObjectBytes > maxInputBytes || s.MaxInputBytes < 1 || s.MaxInputBytes > maxInputBytes {
 		return s, fmt.Errorf("process runtime: MaxObjectBytes and MaxInputBytes are 1 byte to 1 GiB")
 	}

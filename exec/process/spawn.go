@@ -193,7 +193,7 @@ func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, erro
 		return nil, &startError{message: fmt.Sprintf("start %q: %v", strings.Join(g.command, " "), err)}
 	}
 	p := &process{
-		g: g, name: name, pid: cmd.Process.Pid, startedAt: time.Now(), socket: newSocket(pair[0]), output: out, scratch: scratch,
+		g: g, name: name, pid: cmd.Process.Pid, socket: newSocket(pair[0]), output: out, scratch: scratch,
 		exited: make(chan struct{}), gets: make(chan struct{}, maxGets), calls: make(map[uint64]*call), idleSince: time.Now(),
 	}
 	p.frames = protocol.NewReader(p, rt.s.maxBody())

@@ -35,7 +35,6 @@ type guest struct {
 
 	mu struct {
 		sync.Mutex
-		task      *exec.Task
 		submitted bool
 		stopped   bool  // the leader's node has cancelled it
 		over      bool  // the last frame has been sent
@@ -96,7 +95,6 @@ func (g *guest) run() {
 		return
 	}
 	g.mu.Lock()
-	g.mu.task = task
 	g.mu.submitted = true
 	g.mu.Unlock()
 	g.rt.cfg.Local.Submit(task)

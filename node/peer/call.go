@@ -71,7 +71,7 @@ func (c *Caller) Call(ctx context.Context, address, method string, args any, bod
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	x := &exchange{caller: c, address: address, line: l, ctx: ctx}
+	x := &exchange{caller: c, address: address, line: l}
 	x.unwatch = context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(time.Unix(1, 0)) })
 	x.send(&requestHeader{Method: method, Args: raw, Body: body != nil}, body)
 	var header answerHeader
@@ -119,7 +119,6 @@ type exchange struct {
 	caller  *Caller
 	address string
 	line    *line
-	ctx     context.Context
 	unwatch func() bool
 	sent    chan error // how the sending of the request ended; capacity 1
 	body    *bodyReader
@@ -239,15 +238,4 @@ func (c *Caller) keep(address string, l *line) {
 		kept = append(kept[:0], kept[1:]...)
 	}
 	c.mu.idle[address] = append(kept, l)
-}
-
-// Forget closes the connections that are kept to a node.
-func (c *Caller) Forget(address string) {
-	c.mu.Lock()
-	kept := c.mu.idle[address]
-	delete(c.mu.idle, address)
-	c.mu.Unlock()
-	for _, l := range kept {
-		_ = l.conn.Close()
-	}
 }

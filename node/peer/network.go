@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -36,9 +35,6 @@ type Config struct {
 	// with both sides proving that they have it. Empty asks for none. It keeps
 	// strangers out; it does not encrypt.
 	Token string
-	// TLS encrypts and authenticates both ways if it is set: it holds the node's
-	// certificate and the authority that signs those of its peers.
-	TLS *tls.Config
 	// Dialer opens connections; the system's if it is nil.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	Log    *slog.Logger
@@ -145,13 +141,6 @@ func (n *Network) dial(ctx context.Context, ch Channel, address string) (net.Con
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if n.cfg.TLS != nil {
-		secured := tls.Client(conn, n.cfg.TLS)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-		conn = secured
-	}
 	if err = n.introduce(conn, ch); err == nil && !stop() {
 		err = ctx.Err()
 	}
@@ -208,9 +197,6 @@ func (n *Network) greet(raw net.Conn) {
 		return
 	}
 	_ = raw.SetDeadline(time.Now().Add(greetingWait))
-	if n.cfg.TLS != nil {
-		conn = tls.Server(conn, n.cfg.TLS)
-	}
 	g, err := readGreeting(conn)
 	var proof []byte
 	if err == nil {

@@ -54,17 +54,6 @@ func (r *Reader) Next() (Frame, error) {
 	return Frame{Header: h, Fields: body[:h.FieldBytes:h.FieldBytes], Payload: body[h.FieldBytes:]}, nil
 }
 
-// Whole tells whether the next frame is complete in the buffer, so that Next
-// will not read.
-func (r *Reader) Whole() bool {
-	have := r.end - r.start
-	if have < HeaderBytes {
-		return false
-	}
-	h, err := ParseHeader(r.buf[r.start:r.end])
-	return err != nil || h.BodyBytes > r.maxBody || HeaderBytes+int(h.BodyBytes) <= have
-}
-
 // fill reads until n bytes are buffered; n is at most the buffer's size.
 func (r *Reader) fill(n int) error {
 	if r.start == r.end {
