@@ -29,9 +29,9 @@ const maxSmallBody = 64 << 10
 func (c *Config) bodyLimit(rule bodyRule) int64 {
 	switch rule {
 	case manifestBody:
-		return c.MaxManifestBytes
+		return maxManifestBytes
 	case artifactBody:
-		return c.MaxArtifactBytes
+		return maxArtifactBytes
 	case objectBody:
 		return c.MaxObjectBytes
 	case smallBody:

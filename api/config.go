@@ -21,12 +21,9 @@ type Config struct {
 	// some are named.
 	AllowedHosts []string
 
-	MaxManifestBytes int64 // default 1 MiB
-	MaxArtifactBytes int64 // default 256 MiB
-	MaxObjectBytes   int64 // default 256 MiB; an app's own limit may be lower
-	MaxHeaderBytes   int   // request line and headers; default 16 KiB
+	MaxObjectBytes int64 // default 256 MiB; an app's own limit may be lower
+	MaxHeaderBytes int   // request line and headers; default 16 KiB
 
-	MaxConns   int // open connections; default 16,384
 	MaxStreams int // watches and followed logs at a time; default 1,024
 	MaxWaits   int // requests that wait for a session at a time; default 8,192
 
@@ -35,7 +32,6 @@ type Config struct {
 	RequestTimeout time.Duration // for the node to do what was asked, waits excepted; default 30s
 	WriteTimeout   time.Duration // for the client to take one piece of an answer; default 30s
 	IdleTimeout    time.Duration // of a connection between two requests; default 2m
-	MaxWait        time.Duration // the largest ?wait=; default 10m
 	Heartbeat      time.Duration // between comments on a quiet event stream; default 15s
 
 	// Gate, if set, is asked before each request but those about the node and the
@@ -47,6 +43,14 @@ type Config struct {
 	Registry *prometheus.Registry
 }
 
+// Bounds that are the same everywhere.
+const (
+	maxManifestBytes = 1 << 20
+	maxArtifactBytes = 256 << 20
+	maxConns         = 16 << 10         // open connections
+	maxWait          = 10 * time.Minute // the largest ?wait=
+)
+
 // Validate says everything that is wrong with c.
 func (c Config) Validate() error {
 	var faults []error
@@ -55,11 +59,8 @@ func (c Config) Validate() error {
 			faults = append(faults, fmt.Errorf("api: %s is negative: leave it out for its default", name))
 		}
 	}
-	positive("MaxManifestBytes", c.MaxManifestBytes < 0)
-	positive("MaxArtifactBytes", c.MaxArtifactBytes < 0)
 	positive("MaxObjectBytes", c.MaxObjectBytes < 0)
 	positive("MaxHeaderBytes", c.MaxHeaderBytes < 0)
-	positive("MaxConns", c.MaxConns < 0)
 	positive("MaxStreams", c.MaxStreams < 0)
 	positive("MaxWaits", c.MaxWaits < 0)
 	positive("HeaderTimeout", c.HeaderTimeout < 0)
@@ -67,7 +68,6 @@ func (c Config) Validate() error {
 	positive("RequestTimeout", c.RequestTimeout < 0)
 	positive("WriteTimeout", c.WriteTimeout < 0)
 	positive("IdleTimeout", c.IdleTimeout < 0)
-	positive("MaxWait", c.MaxWait < 0)
 	positive("Heartbeat", c.Heartbeat < 0)
 	if c.MaxHeaderBytes > 0 && c.MaxHeaderBytes < minHeaderBytes {
 		faults = append(faults, fmt.Errorf("api: MaxHeaderBytes is %d: a request with the longest key needs %d", c.MaxHeaderBytes, minHeaderBytes))
@@ -89,11 +89,8 @@ const minUploadRate = 256 << 10
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.Version, "dev")
-	setDefault(&c.MaxManifestBytes, 1<<20)
-	setDefault(&c.MaxArtifactBytes, 256<<20)
 	setDefault(&c.MaxObjectBytes, 256<<20)
 	setDefault(&c.MaxHeaderBytes, 16<<10)
-	setDefault(&c.MaxConns, 16<<10)
 	setDefault(&c.MaxStreams, 1<<10)
 	setDefault(&c.MaxWaits, 8<<10)
 	setDefault(&c.HeaderTimeout, 10*time.Second)
@@ -101,7 +98,6 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.RequestTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)
 	setDefault(&c.IdleTimeout, 2*time.Minute)
-	setDefault(&c.MaxWait, 10*time.Minute)
 	setDefault(&c.Heartbeat, 15*time.Second)
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()

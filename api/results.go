@@ -25,7 +25,7 @@ type waiting struct {
 }
 
 func (r *request) waiting() (waiting, error) {
-	wait, err := r.query.duration("wait", r.s.cfg.MaxWait)
+	wait, err := r.query.duration("wait", maxWait)
 	if err != nil {
 		return waiting{}, err
 	}

@@ -61,7 +61,7 @@ func New(cfg Config, backend Backend, log *slog.Logger) *Server {
 		ConnState:      s.trackConn,
 		Logger:         fasthttpLog{log},
 
-		Concurrency:     s.cfg.MaxConns,
+		Concurrency:     maxConns,
 		ReadBufferSize:  s.cfg.MaxHeaderBytes,
 		WriteBufferSize: 16 << 10,
 		ReadTimeout:     s.cfg.HeaderTimeout,

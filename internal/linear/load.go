@@ -16,22 +16,20 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// Config says what a Load works on. All but KeyPrefix is required.
+// Config says what a Load works on. All of it is required.
 type Config struct {
 	// Servers are the nodes that clients ask, each client one of them, and with
 	// several another one after an answer that did not come.
 	Servers []string
 	App     spec.AppName
 	Bucket  spec.BucketName // drives nothing
-	// KeyPrefix keeps the keys of one load apart from those of another.
-	KeyPrefix string
-	Clients   int
-	Lasts     time.Duration // about; how many keys there are follows from it
-	Seed      uint64
+	Clients int
+	Lasts   time.Duration // about; how many keys there are follows from it
+	Seed    uint64
 }
 
-// now is the key that is put to learn a position.
-func (c Config) now() spec.Key { return spec.Key(c.KeyPrefix + "now") }
+// positionKey is the key that is put to learn a position.
+const positionKey spec.Key = "now"
 
 // Load is clients that get, put and delete a few keys, and what they saw.
 type Load struct {
@@ -60,7 +58,7 @@ const (
 func NewLoad(cfg Config) *Load {
 	l := &Load{cfg: cfg, began: time.Now()}
 	for n := range keysAtOnce * int((cfg.Lasts+keyTime-1)/keyTime) {
-		l.keys = append(l.keys, spec.Key(fmt.Sprintf("%skey-%04d", cfg.KeyPrefix, n)))
+		l.keys = append(l.keys, spec.Key(fmt.Sprintf("key-%04d", n)))
 	}
 	l.mu.last = map[spec.Key]spec.Revision{}
 	l.mu.away = map[spec.Code]int{}
@@ -214,7 +212,7 @@ func (w *worker) ask(ctx context.Context, op operation) (outcome, error) {
 	}
 	var out outcome
 	err := w.servers.Until(ctx, func(ctx context.Context, c *client.Client) (err error) {
-		out, err = w.askOnce(ctx, c, op, fmt.Sprintf("%s%d-%d", w.cfg.KeyPrefix, w.number, w.asked))
+		out, err = w.askOnce(ctx, c, op, fmt.Sprintf("%d-%d", w.number, w.asked))
 		return err
 	})
 	return out, err

@@ -32,7 +32,6 @@ type follower struct {
 	bucket spec.BucketName
 	prefix string
 	keys   []spec.Key // the watch is over when each of them has ended
-	now    spec.Key   // was put for the position alone
 	hangUp *rand.Rand // nil: never by itself
 	events []wire.WatchEvent
 	err    error
@@ -57,7 +56,7 @@ func (l *Load) Watch(ctx context.Context) (*Watches, error) {
 }
 
 func (l *Load) follower(name string) *follower {
-	return &follower{name: name, app: l.cfg.App, bucket: l.cfg.Bucket, prefix: l.cfg.KeyPrefix, keys: l.keys, now: l.cfg.now()}
+	return &follower{name: name, app: l.cfg.App, bucket: l.cfg.Bucket, keys: l.keys}
 }
 
 // PositionNow returns the position of a change that is made for that. A watch from
@@ -68,18 +67,17 @@ func PositionNow(ctx context.Context, cfg Config) (string, error) {
 		return "", err
 	}
 	defer s.Close()
-	now := cfg.now()
 	ctx, seen := context.WithCancel(ctx)
 	var putting sync.WaitGroup
 	putting.Go(func() {
 		for ctx.Err() == nil {
-			_, _ = s.All()[0].Put(ctx, cfg.App, cfg.Bucket, now, strings.NewReader(""), client.PutOptions{})
+			_, _ = s.All()[0].Put(ctx, cfg.App, cfg.Bucket, positionKey, strings.NewReader(""), client.PutOptions{})
 			pauseShortly()
 		}
 	})
 	defer putting.Wait()
 	defer seen()
-	for e, err := range s.All()[0].Watch(ctx, cfg.App, cfg.Bucket, client.WatchOptions{Prefix: string(now)}) {
+	for e, err := range s.All()[0].Watch(ctx, cfg.App, cfg.Bucket, client.WatchOptions{Prefix: string(positionKey)}) {
 		return e.Position, err
 	}
 	return "", errors.New("a watch shows nothing")
@@ -114,7 +112,7 @@ func (f *follower) follow(ctx context.Context, urls []string, first int, from st
 				return
 			}
 			from = e.Position
-			if e.Object.Key != f.now {
+			if e.Object.Key != positionKey {
 				f.events = append(f.events, e)
 			}
 			if string(e.Object.Data) == "end" {
