@@ -13,9 +13,9 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// BlobChunkBytes is the size of a blob's chunks before compression; the last one
+// blobChunkBytes is the size of a blob's chunks before compression; the last one
 // may be shorter.
-const BlobChunkBytes = 1 << 20
+const blobChunkBytes = 1 << 20
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -135,7 +135,7 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 	if err := chunks.begin(); err != nil {
 		return err
 	}
-	chunk := make([]byte, BlobChunkBytes)
+	chunk := make([]byte, blobChunkBytes)
 	digest := sha256.New()
 	var packer packer
 	for {
@@ -209,7 +209,7 @@ func DeleteBlob(b *Batch, shard spec.ShardID, app spec.AppName, blob Blob) {
 // dropChunks deletes what came to this replica outside of the log.
 func dropChunks(b *Batch, shard spec.ShardID, name BlobName) {
 	var key [128]byte
-	b.DeleteRange(Bounds(AppendBlobPrefix(nil, shard, name.App, name.ID)))
+	b.DeleteRange(Bounds(appendBlobPrefix(nil, shard, name.App, name.ID)))
 	b.Delete(appendBlobHereKey(key[:0], shard, name.App, name.ID))
 	b.Delete(AppendStagedKey(key[:0], shard, name.App, name.ID))
 }

@@ -52,7 +52,7 @@ func unpack(codec Codec, dst, src []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n > BlobChunkBytes {
+		if n > blobChunkBytes {
 			return nil, fmt.Errorf("%d bytes are more than a chunk", n)
 		}
 		return s2.Decode(slices.Grow(dst[:0], n)[:n], src)

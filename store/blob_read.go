@@ -58,7 +58,7 @@ func readBlob(db *DB, from chunkReader, shard spec.ShardID, app spec.AppName, bl
 // checkBlob refuses a blob whose chunks can't have its size, so that the size can
 // be trusted as a bound.
 func checkBlob(b Blob) error {
-	if b.Size < 0 || (b.Size+BlobChunkBytes-1)/BlobChunkBytes != int64(b.Chunks) {
+	if b.Size < 0 || (b.Size+blobChunkBytes-1)/blobChunkBytes != int64(b.Chunks) {
 		return fmt.Errorf("store: blob %x: %d bytes can't be in %d chunks", b.ID, b.Size, b.Chunks)
 	}
 	return nil
@@ -157,7 +157,7 @@ func (r *blobReader) nextChunk() error {
 	if r.buf, err = unpack(r.blob.Codec, r.buf, stored); err != nil {
 		return r.fault(err)
 	}
-	if want := min(BlobChunkBytes, r.blob.Size-r.read); int64(len(r.buf)) != want {
+	if want := min(blobChunkBytes, r.blob.Size-r.read); int64(len(r.buf)) != want {
 		return r.fault(fmt.Errorf("%d bytes where %d were stored", len(r.buf), want))
 	}
 	r.crc = crc32.Update(r.crc, castagnoli, r.buf)

@@ -27,7 +27,7 @@ const (
 )
 
 // maxStoredChunk is the most that a chunk takes as it is stored.
-var maxStoredChunk = s2.MaxEncodedLen(BlobChunkBytes)
+var maxStoredChunk = s2.MaxEncodedLen(blobChunkBytes)
 
 // ExportBlob returns the chunks of a blob as one stream, for StageCopy and
 // RestoreBlob of another replica. It is ErrNotFound if they are not all here, and
@@ -228,7 +228,7 @@ func (c *blobCheck) read(r io.Reader) ([]byte, error) {
 	if c.whole, err = unpack(c.blob.Codec, c.whole, c.stored); err != nil {
 		return nil, err
 	}
-	if want := min(BlobChunkBytes, c.blob.Size-c.read64); int64(len(c.whole)) != want {
+	if want := min(blobChunkBytes, c.blob.Size-c.read64); int64(len(c.whole)) != want {
 		return nil, fmt.Errorf("%d bytes where %d are due", len(c.whole), want)
 	}
 	c.read64 += int64(len(c.whole))

@@ -69,7 +69,7 @@ func (s *Snapshot) outsideOfLog(shard spec.ShardID, key []byte) (next []byte, er
 				return nil, err
 			}
 			if there {
-				_, next = Bounds(AppendBlobPrefix(nil, shard, name.App, name.ID))
+				_, next = Bounds(appendBlobPrefix(nil, shard, name.App, name.ID))
 				return next, nil
 			}
 		}
@@ -98,7 +98,7 @@ func (s *Snapshot) HashBlobs(shard spec.ShardID) (hash RangeHash, lacking int, e
 			lacking++
 			return true
 		}
-		from, to := Bounds(AppendBlobPrefix(nil, shard, l.App, l.Blob.ID))
+		from, to := Bounds(appendBlobPrefix(nil, shard, l.App, l.Blob.ID))
 		fault = s.Scan(from, to, func(key, value []byte) bool {
 			h.add(key, value)
 			return true

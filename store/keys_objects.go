@@ -85,12 +85,7 @@ func DecodeHeldKey(key []byte) (HeldKey, error) {
 // AppendHeldInputKey appends the key of an object that a firing of scope bucket
 // has moved to the invocation it made.
 func AppendHeldInputKey(dst []byte, shard spec.ShardID, app spec.AppName, session spec.SessionID, number, position uint64) []byte {
-	return appendUint64(AppendHeldInputPrefix(dst, shard, app, session, number), position)
-}
-
-// AppendHeldInputPrefix appends the prefix of all objects moved to an invocation.
-func AppendHeldInputPrefix(dst []byte, shard spec.ShardID, app spec.AppName, session spec.SessionID, number uint64) []byte {
-	return appendUint64(appendSession(dst, shard, tableHeldInput, app, session), number)
+	return appendUint64(appendUint64(appendSession(dst, shard, tableHeldInput, app, session), number), position)
 }
 
 // HeldInputKey is what the key of a held input says.
@@ -135,12 +130,12 @@ func AppendBlobRefsKey(dst []byte, shard spec.ShardID, app spec.AppName, id [16]
 
 // AppendBlobChunkKey appends the key of a chunk of a blob.
 func AppendBlobChunkKey(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte, chunk uint32) []byte {
-	dst = AppendBlobPrefix(dst, shard, app, id)
+	dst = appendBlobPrefix(dst, shard, app, id)
 	return append(dst, byte(chunk>>24), byte(chunk>>16), byte(chunk>>8), byte(chunk))
 }
 
-// AppendBlobPrefix appends the prefix of all chunks of a blob.
-func AppendBlobPrefix(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte) []byte {
+// appendBlobPrefix appends the prefix of all chunks of a blob.
+func appendBlobPrefix(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte) []byte {
 	return append(appendApp(dst, shard, tableBlobChunk, app), id[:]...)
 }
 

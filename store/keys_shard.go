@@ -6,9 +6,9 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// AppendMetaKey appends the key of a shard's ShardMeta. Only Apply and
+// appendMetaKey appends the key of a shard's ShardMeta. Only Apply and
 // ReadSnapshot write it.
-func AppendMetaKey(dst []byte, shard spec.ShardID) []byte { return appendTable(dst, shard, tableMeta) }
+func appendMetaKey(dst []byte, shard spec.ShardID) []byte { return appendTable(dst, shard, tableMeta) }
 
 // appendRestoringKey appends the key that is there while a snapshot is restored.
 func appendRestoringKey(dst []byte, shard spec.ShardID) []byte {

@@ -139,7 +139,7 @@ func readMeta(r Reader, shard spec.ShardID) (ShardMeta, error) {
 	if restoring {
 		return ShardMeta{}, fmt.Errorf("shard %d: %w", shard, ErrRestoring)
 	}
-	value, err := r.Get(AppendMetaKey(nil, shard))
+	value, err := r.Get(appendMetaKey(nil, shard))
 	if errors.Is(err, ErrNotFound) {
 		return ShardMeta{}, nil
 	}

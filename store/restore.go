@@ -87,7 +87,7 @@ func (s *restore) clearChunks(upper []byte) error {
 		keep, next := false, append(key, 0)
 		if name, err := blobOf(key, tableBlobChunk); err == nil {
 			var prefix []byte
-			prefix, next = Bounds(AppendBlobPrefix(nil, s.shard, name.App, name.ID))
+			prefix, next = Bounds(appendBlobPrefix(nil, s.shard, name.App, name.ID))
 			key = prefix
 			if keep, err = s.keeps(name); err != nil {
 				return err
@@ -186,7 +186,7 @@ func (s *restore) finish() (meta ShardMeta, err error) {
 		if meta, err = DecodeShardMeta(s.meta); err != nil {
 			return ShardMeta{}, err
 		}
-		s.batch.Set(AppendMetaKey(nil, s.shard), s.meta)
+		s.batch.Set(appendMetaKey(nil, s.shard), s.meta)
 	}
 	if err := s.flush(); err != nil {
 		return ShardMeta{}, err

@@ -37,7 +37,7 @@ func (db *DB) Apply(shard spec.ShardID, bodies [][]byte, meta ShardMeta) error {
 		}
 	}
 	var key, value [64]byte
-	if err := merged.Set(AppendMetaKey(key[:0], shard), AppendShardMeta(value[:0], &meta), nil); err != nil {
+	if err := merged.Set(appendMetaKey(key[:0], shard), AppendShardMeta(value[:0], &meta), nil); err != nil {
 		return fmt.Errorf("store: apply to shard %d: %w", shard, err)
 	}
 	db.blobs.RLock()

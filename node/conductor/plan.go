@@ -21,7 +21,7 @@ const ReplicasKey = "replicas"
 // depends on the view alone. Steps that do not rest on each other may be carried
 // out at once, and each one may fail or be lost: the next plan takes what is there.
 func Plan(v View) []Action {
-	v.Settings = v.Settings.WithDefaults()
+	v.Settings = v.Settings.withDefaults()
 	if v.State == nil || len(v.State.Members) == 0 {
 		return nil
 	}

@@ -112,7 +112,7 @@ func New(cfg Config) (*Conductor, error) {
 	if len(errs) > 0 {
 		return nil, spec.Errorf(spec.CodeInvalid, "conductor: %w", errors.Join(errs...))
 	}
-	cfg.Settings = cfg.Settings.WithDefaults()
+	cfg.Settings = cfg.Settings.withDefaults()
 	if cfg.Founded == nil {
 		cfg.Founded = func() int { return 0 }
 	}

@@ -43,8 +43,8 @@ type Settings struct {
 	DeadAfter time.Duration
 }
 
-// WithDefaults returns the settings with defaults where there is nothing.
-func (s Settings) WithDefaults() Settings {
+// withDefaults returns the settings with defaults where there is nothing.
+func (s Settings) withDefaults() Settings {
 	if s.Replicas == 0 {
 		s.Replicas = 3
 	}
@@ -59,7 +59,7 @@ func (s Settings) WithDefaults() Settings {
 
 // Validate reports the first setting that is out of bounds.
 func (s Settings) Validate() error {
-	s = s.WithDefaults()
+	s = s.withDefaults()
 	switch {
 	case s.Replicas < 1 || s.Replicas > replicasMost:
 		return fmt.Errorf("%d replicas of a shard: 1 to %d are possible", s.Replicas, replicasMost)

@@ -224,7 +224,7 @@ func (f *Former) lookAround(ctx context.Context) (s seen, waiting string, err er
 		return s, "", err
 	}
 	for _, v := range s.members {
-		if v.answer.Standing == StandingMember {
+		if v.answer.Standing == standingMember {
 			return s, "", f.belong(v)
 		}
 	}

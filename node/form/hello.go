@@ -38,10 +38,10 @@ type Answer struct {
 type Standing string
 
 const (
-	StandingMember   Standing = "member"
-	StandingStranger Standing = "stranger"
-	// StandingTaken says that another data folder has the node's name.
-	StandingTaken Standing = "taken"
+	standingMember   Standing = "member"
+	standingStranger Standing = "stranger"
+	// standingTaken says that another data folder has the node's name.
+	standingTaken Standing = "taken"
 )
 
 // limits of what a Hello may hold.
@@ -86,9 +86,9 @@ func (f *Former) standing(n Node) (Standing, *Founding) {
 	founder, founded := founding.founder(n.Name)
 	of := func(install string, founding *Founding) (Standing, *Founding) {
 		if install != n.Install {
-			return StandingTaken, nil
+			return standingTaken, nil
 		}
-		return StandingMember, founding
+		return standingMember, founding
 	}
 	if group := f.group.Load(); group != nil {
 		state := group.State()
@@ -99,11 +99,11 @@ func (f *Former) standing(n Node) (Standing, *Founding) {
 			return of(m.Install, nil)
 		}
 		if len(state.Placement.Slots) > 0 {
-			return StandingStranger, nil
+			return standingStranger, nil
 		}
 	}
 	if founded {
 		return of(founder.Install, founding)
 	}
-	return StandingStranger, nil
+	return standingStranger, nil
 }

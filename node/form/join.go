@@ -56,7 +56,7 @@ func (f *Former) joinAt(ctx context.Context, address string) error {
 	case len(s.members) == 0:
 		return spec.Errorf(spec.CodePrecondition, "node %s at %s belongs to no cluster itself", v.answer.Node.Name, address).
 			WithHint("`pheromone cluster init` there founds one")
-	case v.answer.Standing == StandingMember:
+	case v.answer.Standing == standingMember:
 		return f.belong(v)
 	}
 	waiting, err := f.join(ctx, s.members)
@@ -79,7 +79,7 @@ func (f *Former) Verify(ctx context.Context) error {
 	var against error
 	for _, v := range f.see(ctx, f.addresses()) {
 		switch {
-		case v.err == nil && v.answer.Standing == StandingTaken:
+		case v.err == nil && v.answer.Standing == standingTaken:
 			return f.memberObstacle(v, v)
 		case v.err == nil && v.answer.Cluster != "":
 			if err := f.clockObstacle(v); err != nil {

@@ -82,7 +82,7 @@ func (f *Former) memberObstacle(v, first view) error {
 		return spec.Errorf(spec.CodeConflict, "the addresses to join are those of two clusters: node %s at %s belongs to %s, node %s at %s to %s",
 			first.answer.Node.Name, first.address, first.answer.Cluster, n.Name, v.address, v.answer.Cluster).
 			WithHint("name only nodes of one of them in --join")
-	case v.answer.Standing == StandingTaken:
+	case v.answer.Standing == standingTaken:
 		return spec.Errorf(spec.CodeConflict, "cluster %s has a node %s with another data folder", v.answer.Cluster, f.cfg.Self.Name).
 			WithHint(fmt.Sprintf("start this node under another --name or with the folder it had; if that is lost, `pheromone cluster remove %s` first", f.cfg.Self.Name))
 	}
