@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pheromone-run/pheromone/client"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 	"github.com/spf13/cobra"
@@ -22,19 +24,13 @@ func (c *cli) appCommand() *cobra.Command {
 func (c *cli) appLsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the deployed apps", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			server, err := c.connect()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.bounded(cmd.Context())
-			defer cancel()
+		RunE: c.asking(func(ctx context.Context, server *client.Client, _ []string) error {
 			apps, err := server.Apps(ctx)
 			if err != nil {
 				return err
 			}
 			return c.showApps(apps, func(a wire.App) string { return string(a.Name) })
-		},
+		}),
 	}
 }
 
@@ -42,19 +38,13 @@ func (c *cli) appHistoryCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "history APP", Short: "List an app's versions, newest first", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: c.complete(c.apps),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := c.connect()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.bounded(cmd.Context())
-			defer cancel()
+		RunE: c.asking(func(ctx context.Context, server *client.Client, args []string) error {
 			versions, err := server.AppVersions(ctx, spec.AppName(args[0]))
 			if err != nil {
 				return err
 			}
 			return c.showApps(versions, func(a wire.App) string { return strconv.FormatUint(a.Version, 10) })
-		},
+		}),
 	}
 }
 
@@ -80,13 +70,7 @@ func (c *cli) appShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show APP", Short: "Show an app's functions, buckets and triggers", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: c.complete(c.apps),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := c.connect()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.bounded(cmd.Context())
-			defer cancel()
+		RunE: c.asking(func(ctx context.Context, server *client.Client, args []string) error {
 			app, err := server.App(ctx, spec.AppName(args[0]), version)
 			if err != nil {
 				return err
@@ -95,7 +79,7 @@ func (c *cli) appShowCommand() *cobra.Command {
 				return c.writeBytes([]byte(app.Manifest))
 			}
 			return c.show(view{value: app, names: []string{string(app.Name)}, table: func(t *table) { describeApp(t, c, app) }})
-		},
+		}),
 	}
 	cmd.Flags().Uint64Var(&version, "version", 0, "an earlier version")
 	cmd.Flags().BoolVar(&manifest, "manifest", false, "print the manifest as it was applied")

@@ -17,30 +17,17 @@ func (c *cli) clusterCommand() *cobra.Command {
 		c.clusterDrainCommand(), c.clusterRemoveCommand(), c.clusterRebalanceCommand())
 }
 
-// clusterCall is a command that asks a node something about the cluster.
-func (c *cli) clusterCall(cmd *cobra.Command, call func(ctx context.Context, server *client.Client, args []string) error) *cobra.Command {
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		server, err := c.connect()
-		if err != nil {
-			return err
-		}
-		ctx, cancel := c.bounded(cmd.Context())
-		defer cancel()
-		return call(ctx, server, args)
-	}
-	return cmd
-}
-
 func (c *cli) clusterStatusCommand() *cobra.Command {
-	return c.clusterCall(&cobra.Command{
+	return &cobra.Command{
 		Use: "status", Short: "Show the nodes and the shards", Args: cobra.NoArgs,
-	}, func(ctx context.Context, server *client.Client, _ []string) error {
-		cluster, err := server.Cluster(ctx)
-		if err != nil {
-			return err
-		}
-		return c.showCluster(cluster)
-	})
+		RunE: c.asking(func(ctx context.Context, server *client.Client, _ []string) error {
+			cluster, err := server.Cluster(ctx)
+			if err != nil {
+				return err
+			}
+			return c.showCluster(cluster)
+		}),
+	}
 }
 
 func (c *cli) showCluster(cluster wire.Cluster) error {
@@ -126,53 +113,56 @@ func replicaNodes(s wire.Shard) string {
 
 func (c *cli) clusterInitCommand() *cobra.Command {
 	var voters []string
-	cmd := c.clusterCall(&cobra.Command{
+	cmd := &cobra.Command{
 		Use: "init", Short: "Found a cluster of the nodes that are there", Args: cobra.NoArgs,
 		Long: "Found a cluster of the node that is asked and all that it sees at its --join addresses. It is for nodes\n" +
 			"that were started without --bootstrap-expect, and asked of one of them, once.",
-	}, func(ctx context.Context, server *client.Client, _ []string) error {
-		cluster, err := server.InitCluster(ctx, voters)
-		if err != nil {
-			return err
-		}
-		c.notice("cluster %s is founded; its nodes come together now", cluster.ID)
-		return c.showCluster(cluster)
-	})
+		RunE: c.asking(func(ctx context.Context, server *client.Client, _ []string) error {
+			cluster, err := server.InitCluster(ctx, voters)
+			if err != nil {
+				return err
+			}
+			c.notice("cluster %s is founded; its nodes come together now", cluster.ID)
+			return c.showCluster(cluster)
+		}),
+	}
 	cmd.Flags().StringSliceVar(&voters, "voters", nil, "nodes that make the control group (default: three, and five of five or more)")
 	return cmd
 }
 
 func (c *cli) clusterJoinCommand() *cobra.Command {
-	return c.clusterCall(&cobra.Command{
+	return &cobra.Command{
 		Use: "join ADDRESS", Short: "Have a node join the cluster of another", Args: cobra.ExactArgs(1),
 		Long: "Have the node that is asked (--server), which belongs to no cluster yet, join that of the node which\n" +
 			"listens for other nodes at ADDRESS.",
 		Example:           "  pheromone cluster join 10.0.0.1:7170 --server http://10.0.0.4:7070",
 		ValidArgsFunction: cobra.NoFileCompletions,
-	}, func(ctx context.Context, server *client.Client, args []string) error {
-		cluster, err := server.JoinCluster(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		c.notice("node %s belongs to cluster %s", cluster.Node, cluster.ID)
-		return c.showCluster(cluster)
-	})
+		RunE: c.asking(func(ctx context.Context, server *client.Client, args []string) error {
+			cluster, err := server.JoinCluster(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			c.notice("node %s belongs to cluster %s", cluster.Node, cluster.ID)
+			return c.showCluster(cluster)
+		}),
+	}
 }
 
 func (c *cli) clusterDrainCommand() *cobra.Command {
 	var undo bool
-	cmd := c.clusterCall(&cobra.Command{
+	cmd := &cobra.Command{
 		Use: "drain NODE", Short: "Move a node's replicas to others", Args: cobra.ExactArgs(1),
 		Long: "Have the cluster move the replicas of a node to others, as before it is removed or stopped for long. It\n" +
 			"takes no new ones until --undo. `pheromone cluster status` shows how many it still has.",
 		ValidArgsFunction: c.complete(c.nodes),
-	}, func(ctx context.Context, server *client.Client, args []string) error {
-		cluster, err := server.DrainNode(ctx, args[0], !undo)
-		if err != nil {
-			return err
-		}
-		return c.showCluster(cluster)
-	})
+		RunE: c.asking(func(ctx context.Context, server *client.Client, args []string) error {
+			cluster, err := server.DrainNode(ctx, args[0], !undo)
+			if err != nil {
+				return err
+			}
+			return c.showCluster(cluster)
+		}),
+	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "let it have replicas again")
 	return cmd
 }
@@ -207,16 +197,17 @@ func (c *cli) clusterRemoveCommand() *cobra.Command {
 }
 
 func (c *cli) clusterRebalanceCommand() *cobra.Command {
-	return c.clusterCall(&cobra.Command{
+	return &cobra.Command{
 		Use: "rebalance", Short: "Spread replicas and leaders evenly", Args: cobra.NoArgs,
 		Long: "Ask the cluster to spread replicas and leaders evenly over the nodes. It goes on in the background.",
-	}, func(ctx context.Context, server *client.Client, _ []string) error {
-		cluster, err := server.Rebalance(ctx)
-		if err != nil {
-			return err
-		}
-		return c.showCluster(cluster)
-	})
+		RunE: c.asking(func(ctx context.Context, server *client.Client, _ []string) error {
+			cluster, err := server.Rebalance(ctx)
+			if err != nil {
+				return err
+			}
+			return c.showCluster(cluster)
+		}),
+	}
 }
 
 // nodes completes the names of the cluster's nodes.

@@ -122,13 +122,7 @@ func (c *cli) lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls APP [BUCKET[/PREFIX]]", Short: "List a bucket's objects, or an app's buckets", Args: cobra.RangeArgs(1, 2),
 		ValidArgsFunction: c.complete(c.apps, c.buckets),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := c.connect()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.bounded(cmd.Context())
-			defer cancel()
+		RunE: c.asking(func(ctx context.Context, server *client.Client, args []string) error {
 			app := spec.AppName(args[0])
 			if len(args) == 1 {
 				return c.listBuckets(ctx, server, app)
@@ -145,7 +139,7 @@ func (c *cli) lsCommand() *cobra.Command {
 				options.PageSize = min(limit, 1000)
 			}
 			return c.listObjects(ctx, server, app, bucket, options, limit)
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&session, "session", "", "objects of this session")

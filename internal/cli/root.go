@@ -237,6 +237,19 @@ func (c *cli) connect() (*client.Client, error) {
 		client.WithRetry(client.Retry{Reach: reachTime, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second}))
 }
 
+// asking is the RunE of a command that asks a server and waits for nothing.
+func (c *cli) asking(ask func(ctx context.Context, server *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		server, err := c.connect()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := c.bounded(cmd.Context())
+		defer cancel()
+		return ask(ctx, server, args)
+	}
+}
+
 // family is a command that only holds others.
 func family(use, short string, commands ...*cobra.Command) *cobra.Command {
 	parent := &cobra.Command{
