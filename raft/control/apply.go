@@ -91,17 +91,18 @@ func (s *State) applyApp(c *ApplyApp, r *Result) error {
 		return spec.Errorf(spec.CodePrecondition, "artifact %s is not there", c.Artifact).
 			WithField("artifact").WithHint("upload it, then apply again")
 	}
-	if now, ok := s.Current(c.Name); ok && bytes.Equal(now.Spec, c.Spec) && now.Artifact == c.Artifact {
-		r.Version = now.Version
-		return nil
-	}
 	return s.addVersion(&AppVersion{
 		Name: c.Name, AppliedAt: c.At, Manifest: c.Manifest, Spec: c.Spec, Artifact: c.Artifact,
 	}, r)
 }
 
-// addVersion gives v the next number of its app.
+// addVersion gives v the next number of its app, unless the current version is the
+// same.
 func (s *State) addVersion(v *AppVersion, r *Result) error {
+	if now, ok := s.Current(v.Name); ok && bytes.Equal(now.Spec, v.Spec) && now.Artifact == v.Artifact {
+		r.Version = now.Version
+		return nil
+	}
 	record := AppRecord{Name: v.Name}
 	if a := s.Apps[v.Name]; a != nil {
 		record = *a
@@ -177,10 +178,6 @@ func (s *State) rollbackApp(c *RollbackApp, r *Result) error {
 			a.Versions[0].Version, a.Last).WithField("version")
 	}
 	old := a.Versions[i]
-	if now, ok := s.Current(c.Name); ok && bytes.Equal(now.Spec, old.Spec) && now.Artifact == old.Artifact {
-		r.Version = now.Version
-		return nil
-	}
 	return s.addVersion(&AppVersion{
 		Name: c.Name, AppliedAt: c.At, Manifest: old.Manifest, Spec: old.Spec, Artifact: old.Artifact,
 	}, r)
