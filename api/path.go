@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -90,11 +92,8 @@ func (t *routeTree) find(path string, set func(param, value string) error) (*nod
 }
 
 func noSuchPath(path, segment string, at *node) error {
-	words := make([]string, 0, len(at.words))
-	for w := range at.words {
-		words = append(words, w)
-	}
-	err := spec.Errorf(spec.CodeNotFound, "no such path %q%s", clip(path), didYouMean(segment, words))
+	words := slices.Sorted(maps.Keys(at.words))
+	err := spec.Errorf(spec.CodeNotFound, "no such path %q%s", clip(path), spec.DidYouMean(segment, words))
 	return err.WithHint("GET / lists what there is")
 }
 

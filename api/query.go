@@ -56,7 +56,7 @@ func unknownParameter(name string, known []string) error {
 	if len(known) > 0 {
 		hint = "this path takes " + strings.Join(known, ", ")
 	}
-	return spec.Errorf(spec.CodeInvalid, "unknown query parameter %q%s", clip(name), didYouMean(name, known)).
+	return spec.Errorf(spec.CodeInvalid, "unknown query parameter %q%s", clip(name), spec.DidYouMean(name, known)).
 		WithField(clip(name)).WithHint(hint)
 }
 
@@ -166,5 +166,5 @@ func (q query) choice(name string, words ...string) (string, error) {
 	if !ok || slices.Contains(words, value) {
 		return value, nil
 	}
-	return "", spec.Errorf(spec.CodeInvalid, "bad %s=%q%s: use %s", name, clip(value), didYouMean(value, words), oneOf(words)).WithField(name)
+	return "", spec.Errorf(spec.CodeInvalid, "bad %s=%q%s: use %s", name, clip(value), spec.DidYouMean(value, words), oneOf(words)).WithField(name)
 }
