@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,15 +124,9 @@ func New(cfg Config) *Leader {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.FiringBytes == 0 {
-		cfg.FiringBytes = defaultFiringBytes
-	}
-	if cfg.ChangesKept == 0 {
-		cfg.ChangesKept = defaultChangesKept
-	}
-	if cfg.ChangeBytesKept == 0 {
-		cfg.ChangeBytesKept = defaultChangeBytesKept
-	}
+	cfg.FiringBytes = cmp.Or(cfg.FiringBytes, defaultFiringBytes)
+	cfg.ChangesKept = cmp.Or(cfg.ChangesKept, defaultChangesKept)
+	cfg.ChangeBytesKept = cmp.Or(cfg.ChangeBytesKept, defaultChangeBytesKept)
 	cfg.Mail = cfg.Mail.withDefaults()
 	if cfg.Tell == nil {
 		cfg.Tell = func(exec.LogRecord) {}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,15 +107,9 @@ func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.CacheBytes == 0 {
-		o.CacheBytes = defaultCacheBytes
-	}
-	if o.MemTableBytes == 0 {
-		o.MemTableBytes = defaultMemTableBytes
-	}
-	if o.HoldReads == 0 {
-		o.HoldReads = defaultHoldReads
-	}
+	o.CacheBytes = cmp.Or(o.CacheBytes, defaultCacheBytes)
+	o.MemTableBytes = cmp.Or(o.MemTableBytes, defaultMemTableBytes)
+	o.HoldReads = cmp.Or(o.HoldReads, defaultHoldReads)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

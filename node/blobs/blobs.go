@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -75,15 +76,9 @@ const (
 
 // New makes a node's side. Run does the work in the background.
 func New(cfg Config) *Blobs {
-	if cfg.LookEvery == 0 {
-		cfg.LookEvery = defaultLookEvery
-	}
-	if cfg.SweepEvery == 0 {
-		cfg.SweepEvery = defaultSweepEvery
-	}
-	if cfg.KeepStaged == 0 {
-		cfg.KeepStaged = defaultKeepStaged
-	}
+	cfg.LookEvery = cmp.Or(cfg.LookEvery, defaultLookEvery)
+	cfg.SweepEvery = cmp.Or(cfg.SweepEvery, defaultSweepEvery)
+	cfg.KeepStaged = cmp.Or(cfg.KeepStaged, defaultKeepStaged)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

@@ -1,6 +1,7 @@
 package conductor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -45,15 +46,9 @@ type Settings struct {
 
 // withDefaults returns the settings with defaults where there is nothing.
 func (s Settings) withDefaults() Settings {
-	if s.Replicas == 0 {
-		s.Replicas = 3
-	}
-	if s.RebuildAfter == 0 {
-		s.RebuildAfter = 5 * time.Minute
-	}
-	if s.DeadAfter == 0 {
-		s.DeadAfter = min(3*time.Second, s.RebuildAfter)
-	}
+	s.Replicas = cmp.Or(s.Replicas, 3)
+	s.RebuildAfter = cmp.Or(s.RebuildAfter, 5*time.Minute)
+	s.DeadAfter = cmp.Or(s.DeadAfter, min(3*time.Second, s.RebuildAfter))
 	return s
 }
 
