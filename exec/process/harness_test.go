@@ -157,6 +157,16 @@ func (b *bench) submit(r *run) *run {
 	return r
 }
 
+// occupy has a task take the one process of a program until hold is closed.
+func (b *bench) occupy(command []string) (blocked *run, hold chan struct{}) {
+	b.t.Helper()
+	blocked, hold = b.task(command, "f"), make(chan struct{})
+	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
+	go b.submit(blocked)
+	b.await("the process to be busy", func() bool { return b.running() == 1 })
+	return blocked, hold
+}
+
 func (r *run) Started(_ *exec.Task, executor string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

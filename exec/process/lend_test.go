@@ -19,11 +19,7 @@ func TestRoomIsWhatProcessesWouldTakeAtOnce(t *testing.T) {
 	if room := b.Room(b.task(command, "f").task); room != (exec.Room{Free: 1}) {
 		t.Fatalf("with a process that is idle: %+v", room)
 	}
-	hold := make(chan struct{})
-	blocked := b.task(command, "f")
-	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
-	go b.submit(blocked)
-	b.await("the process to be busy", func() bool { return b.running() == 1 })
+	blocked, hold := b.occupy(command)
 	if room := b.Room(b.task(command, "f").task); room != (exec.Room{}) {
 		t.Fatalf("with one that is busy: %+v", room)
 	}
@@ -35,11 +31,7 @@ func TestATaskThatWaitsCanBeTakenBackAndTheOthersKeepTheirTurn(t *testing.T) {
 	b := newBench(t, process.Settings{GroupProcesses: 1})
 	command := goProgram(t, "one-at-a-time")
 	b.submit(b.task(command, "f")).succeed()
-	hold := make(chan struct{})
-	blocked := b.task(command, "f")
-	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
-	go b.submit(blocked)
-	b.await("the process to be busy", func() bool { return b.running() == 1 })
+	blocked, hold := b.occupy(command)
 	if b.Withdraw(blocked.task.Ref()) != nil {
 		t.Fatal("what an executor has was taken back")
 	}

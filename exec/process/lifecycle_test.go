@@ -21,11 +21,7 @@ func TestWaitingTasksOfAllFunctionsGetTheirTurn(t *testing.T) {
 	b := newBench(t, process.Settings{GroupProcesses: 1})
 	command := goProgram(t, "one-at-a-time")
 	b.submit(b.task(command, "f")).succeed()
-	hold := make(chan struct{})
-	blocked := b.task(command, "f")
-	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
-	go b.submit(blocked)
-	b.await("the process to be busy", func() bool { return b.running() == 1 })
+	blocked, hold := b.occupy(command)
 
 	var mu sync.Mutex
 	var order []string
@@ -54,11 +50,7 @@ func TestACancelledTaskThatWaitsNeverStarts(t *testing.T) {
 	b := newBench(t, process.Settings{GroupProcesses: 1})
 	command := goProgram(t, "one-at-a-time")
 	b.submit(b.task(command, "f")).succeed()
-	hold := make(chan struct{})
-	blocked := b.task(command, "f")
-	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
-	go b.submit(blocked)
-	b.await("the process to be busy", func() bool { return b.running() == 1 })
+	blocked, hold := b.occupy(command)
 	waiting := b.submit(b.task(command, "f"))
 	b.Cancel(waiting.task.Ref())
 	waiting.fail(exec.Cancelled)
