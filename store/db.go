@@ -56,7 +56,6 @@ type Options struct {
 	FS   vfs.FS       // default: the disk
 	Log  *slog.Logger // default: nowhere
 
-	CacheBytes    int64  // of blocks read; default 16 MiB
 	MemTableBytes uint64 // of one memtable, of which up to four exist under load; default 8 MiB
 	// ReserveBytes is how much of the disk has to be free for Writable to say yes;
 	// default 256 MiB, or a tenth of the disk if that is less. Negative: any.
@@ -74,7 +73,7 @@ type Options struct {
 }
 
 const (
-	defaultCacheBytes    = 16 << 20
+	cacheBytes           = 16 << 20 // of blocks read
 	defaultMemTableBytes = 8 << 20
 	defaultHoldReads     = 15 * time.Minute
 	memTablesAtMost      = 4
@@ -107,7 +106,6 @@ func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	o.CacheBytes = cmp.Or(o.CacheBytes, defaultCacheBytes)
 	o.MemTableBytes = cmp.Or(o.MemTableBytes, defaultMemTableBytes)
 	o.HoldReads = cmp.Or(o.HoldReads, defaultHoldReads)
 	if o.Now == nil {
@@ -169,7 +167,7 @@ func openPebble(dir string, o *pebble.Options) (db *pebble.DB, err error) {
 func (db *DB) pebbleOptions(o Options, mustExist bool) *pebble.Options {
 	p := &pebble.Options{
 		FS:                          logFS{o.FS, db.fail, func() { db.synced.Store(time.Now().UnixNano()) }},
-		CacheSize:                   o.CacheBytes,
+		CacheSize:                   cacheBytes,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: memTablesAtMost,
 		FormatMajorVersion:          pebbleFormat,

@@ -1,7 +1,6 @@
 package blobs
 
 import (
-	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -31,11 +30,8 @@ type Config struct {
 	// the call.
 	CaughtUp func(context.Context, spec.ShardID) error
 
-	LookEvery  time.Duration // for blobs that are lacking; 30 s if 0
-	SweepEvery time.Duration // for copies that nothing refers to; 5 minutes if 0
-	KeepStaged time.Duration // how old a copy has to be before it is swept; 10 minutes if 0
-	Now        func() time.Time
-	Log        *slog.Logger
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Blobs is a node's side of it. It is safe for concurrent use.
@@ -69,16 +65,13 @@ const (
 	lateMost     = 256
 	dropsMost    = 4096 // beyond, copies are left to the sweep
 
-	defaultLookEvery  = 30 * time.Second
-	defaultSweepEvery = 5 * time.Minute
-	defaultKeepStaged = 10 * time.Minute
+	lookEvery  = 30 * time.Second // for blobs that are lacking
+	sweepEvery = 5 * time.Minute  // for copies that nothing refers to
+	keepStaged = 10 * time.Minute // how old a copy has to be before it is swept
 )
 
 // New makes a node's side. Run does the work in the background.
 func New(cfg Config) *Blobs {
-	cfg.LookEvery = cmp.Or(cfg.LookEvery, defaultLookEvery)
-	cfg.SweepEvery = cmp.Or(cfg.SweepEvery, defaultSweepEvery)
-	cfg.KeepStaged = cmp.Or(cfg.KeepStaged, defaultKeepStaged)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -105,7 +98,7 @@ func New(cfg Config) *Blobs {
 // ctx ends. It returns when all transfers have ended.
 func (b *Blobs) Run(ctx context.Context) {
 	b.tasks.Go(b.sendDrops)
-	look, sweep := time.NewTicker(b.cfg.LookEvery), time.NewTicker(b.cfg.SweepEvery)
+	look, sweep := time.NewTicker(lookEvery), time.NewTicker(sweepEvery)
 	defer look.Stop()
 	defer sweep.Stop()
 	b.Look()

@@ -32,7 +32,7 @@ func (b *Blobs) sweep(ctx context.Context, shard spec.ShardID) error {
 	if err := b.cfg.DB.SweepLoose(shard); err != nil {
 		return err
 	}
-	aged, err := b.cfg.DB.StagedBefore(shard, b.cfg.Now().Add(-b.cfg.KeepStaged))
+	aged, err := b.cfg.DB.StagedBefore(shard, b.cfg.Now().Add(-keepStaged))
 	if err != nil {
 		return err
 	}

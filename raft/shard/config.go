@@ -21,21 +21,13 @@ type HostConfig struct {
 	Address string
 	// Network connects the host to others; needed with Address.
 	Network Network
-	// Cluster separates clusters: hosts with different numbers drop each other's
-	// messages. It can't be changed later. Default 1.
-	Cluster uint64
 	// RTT is the tick that elections, heartbeats and timeouts are counted in.
 	// Default 20 ms: below that leaders of replicated shards lose their place on a
 	// busy machine. Without Address 50 ms: nobody waits for a heartbeat, and each
 	// tick costs an idle node processor time.
 	RTT time.Duration
-	// ElectionTicks and HeartbeatTicks are for shards with several members.
-	// Default 25 and 2.
-	ElectionTicks  int
-	HeartbeatTicks int
-	// ProposeTimeout bounds the time until an entry is applied. It only matters
-	// when neither success nor the loss of the lead is noticed. Default 10 s.
-	ProposeTimeout time.Duration
+	// ElectionTicks are for shards with several members. Default 25.
+	ElectionTicks int
 	// SnapshotEntries is the number of entries after which the store is synced
 	// and the log is cut. Default 20,000.
 	SnapshotEntries int
@@ -50,6 +42,17 @@ type HostConfig struct {
 	Fatal func(error)
 }
 
+// deploymentID is what dragonboat tells clusters apart by, and never lets change.
+// Here the network does that: it greets nodes of its own cluster alone.
+const deploymentID = 1
+
+// proposeTimeout bounds the time until an entry is applied. It only matters when
+// neither success nor the loss of the lead is noticed.
+const proposeTimeout = 10 * time.Second
+
+// heartbeatTicks is for shards with several members.
+const heartbeatTicks = 2
+
 // The timing of a shard with a single member: there is no one to wait for.
 const (
 	soleElectionTicks  = 3
@@ -57,9 +60,6 @@ const (
 )
 
 func (c HostConfig) withDefaults() HostConfig {
-	if c.Cluster == 0 {
-		c.Cluster = 1
-	}
 	if c.RTT == 0 {
 		c.RTT = 20 * time.Millisecond
 		if c.Address == "" {
@@ -68,12 +68,6 @@ func (c HostConfig) withDefaults() HostConfig {
 	}
 	if c.ElectionTicks == 0 {
 		c.ElectionTicks = 25
-	}
-	if c.HeartbeatTicks == 0 {
-		c.HeartbeatTicks = 2
-	}
-	if c.ProposeTimeout == 0 {
-		c.ProposeTimeout = 10 * time.Second
 	}
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 20_000
@@ -109,12 +103,8 @@ func (c HostConfig) Validate() error {
 	if c.RTT < time.Millisecond || c.RTT > time.Second {
 		errs = append(errs, fmt.Errorf("rtt %v is not between 1ms and 1s", c.RTT))
 	}
-	if c.HeartbeatTicks < 1 || c.ElectionTicks <= 2*c.HeartbeatTicks {
-		errs = append(errs, fmt.Errorf("election of %d ticks is not more than twice the heartbeat of %d, which is at least 1",
-			c.ElectionTicks, c.HeartbeatTicks))
-	}
-	if c.ProposeTimeout < c.RTT {
-		errs = append(errs, fmt.Errorf("propose timeout %v is below one rtt of %v", c.ProposeTimeout, c.RTT))
+	if c.ElectionTicks <= 2*heartbeatTicks {
+		errs = append(errs, fmt.Errorf("election of %d ticks is not more than twice the heartbeat of %d", c.ElectionTicks, heartbeatTicks))
 	}
 	if c.SnapshotEntries < 1000 {
 		errs = append(errs, fmt.Errorf("%d snapshot entries are fewer than 1000", c.SnapshotEntries))

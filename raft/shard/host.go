@@ -91,7 +91,7 @@ func (h *Host) nodeConfig() config.NodeHostConfig {
 	logs.Shards = logShards
 	logs.KVWriteBufferSize = logMemTableBytes
 	c := config.NodeHostConfig{
-		DeploymentID:      h.cfg.Cluster,
+		DeploymentID:      deploymentID,
 		NodeHostDir:       h.cfg.Dir,
 		RTTMillisecond:    uint64(max(h.cfg.RTT/time.Millisecond, 1)),
 		RaftAddress:       h.cfg.Address,

@@ -26,7 +26,7 @@ func (s *Shard) raftConfig() config.Config {
 		CheckQuorum:         true,
 		PreVote:             true,
 		ElectionRTT:         uint64(s.host.cfg.ElectionTicks),
-		HeartbeatRTT:        uint64(s.host.cfg.HeartbeatTicks),
+		HeartbeatRTT:        heartbeatTicks,
 		SnapshotEntries:     uint64(s.host.cfg.SnapshotEntries),
 		CompactionOverhead:  uint64(s.host.cfg.SnapshotEntries / 4),
 		OrderedConfigChange: true,

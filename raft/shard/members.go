@@ -30,7 +30,7 @@ type Members struct {
 
 // Members returns who belongs to the group, as of now: it asks a majority.
 func (s *Shard) Members(ctx context.Context) (Members, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
 	defer cancel()
 	now, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
 	if err != nil {
@@ -113,7 +113,7 @@ func (c Change) make(ctx context.Context, change func(ctx context.Context, versi
 	if s.host.cfg.Address == "" {
 		return spec.Errorf(spec.CodeInvalid, "this host has no address, so its shards have no other members")
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
 	defer cancel()
 	err := s.retry(ctx, func() error {
 		now, err := s.host.node.SyncGetShardMembership(ctx, uint64(s.id))
@@ -163,10 +163,10 @@ func (s *Shard) slowDown() error {
 //
 // While it lasts, the term of this replica takes no batches, and Propose waits:
 // those under way end first, because dragonboat drops what comes in the middle of a
-// transfer, and has a replica that is behind decline the lead. ProposeTimeout
+// transfer, and has a replica that is behind decline the lead. proposeTimeout
 // bounds it.
 func (s *Shard) TransferTo(ctx context.Context, replica uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, s.host.cfg.ProposeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
 	defer cancel()
 	var err error
 	select {

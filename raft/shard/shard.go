@@ -112,7 +112,7 @@ func (s *Shard) waitLead(ctx context.Context) (raftTerm uint64, changed <-chan s
 // given up may still be applied: then the next one is of a higher epoch.
 func (s *Shard) claim(ctx context.Context, epoch uint64, changed <-chan struct{}) (previous, error) {
 	command := entry{kind: kindClaim, epoch: epoch}.encode()
-	state, err := s.host.node.Propose(s.session, command, s.host.cfg.ProposeTimeout)
+	state, err := s.host.node.Propose(s.session, command, proposeTimeout)
 	if err != nil {
 		return previous{}, err
 	}
@@ -223,7 +223,7 @@ func (s *Shard) ReadIndex(ctx context.Context) error {
 			}
 			return spec.Errorf(spec.CodeUnavailable, "shard %d can't be read at its newest: %v: %w", s.id, err, ctx.Err())
 		}
-		patience = min(2*patience, s.host.cfg.ProposeTimeout)
+		patience = min(2*patience, proposeTimeout)
 	}
 }
 

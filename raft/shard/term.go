@@ -30,7 +30,6 @@ type Term struct {
 	previous previous
 	node     *dragonboat.NodeHost
 	session  *client.Session
-	timeout  time.Duration
 
 	slots   chan struct{}  // a token for each batch not reported yet
 	pending chan *proposal // in the order of proposing; as large as slots, so that sending never blocks
@@ -63,7 +62,6 @@ func newTerm(s *Shard, epoch, raftTerm uint64, previous previous) *Term {
 		previous: previous,
 		node:     s.host.node,
 		session:  s.session,
-		timeout:  s.host.cfg.ProposeTimeout,
 		slots:    make(chan struct{}, maxInFlight),
 		pending:  make(chan *proposal, maxInFlight),
 		over:     make(chan struct{}),
@@ -124,7 +122,7 @@ func (t *Term) Propose(body []byte, done func(error)) error {
 func (t *Term) enqueue(p *proposal, command []byte) error {
 	const wait = time.Millisecond
 	for {
-		state, err := t.node.Propose(t.session, command, t.timeout)
+		state, err := t.node.Propose(t.session, command, proposeTimeout)
 		if err == nil {
 			p.state = state
 			return nil
