@@ -162,7 +162,7 @@ func (l *Leader) Sessions(ctx context.Context, app spec.AppName, status wire.Ses
 		}
 		if err == nil && (status == "" || wireStatus(rec.State) == status) {
 			var ran bool
-			if ran, err = l.ran(app, id, &rec, function); ran {
+			if ran, err = l.ran(app, id, function); ran {
 				page.Items = append(page.Items, wireSession(app, id, &rec))
 			}
 		}
@@ -173,7 +173,7 @@ func (l *Leader) Sessions(ctx context.Context, app spec.AppName, status wire.Ses
 }
 
 // ran tells whether a function has an invocation in the session.
-func (l *Leader) ran(app spec.AppName, id spec.SessionID, rec *store.Session, function spec.FunctionName) (bool, error) {
+func (l *Leader) ran(app spec.AppName, id spec.SessionID, function spec.FunctionName) (bool, error) {
 	if function == "" {
 		return true, nil
 	}

@@ -110,7 +110,7 @@ func (l *Logs) write(app spec.AppName, line []byte) error {
 		return err
 	}
 	if f.bytes > 0 && f.bytes+int64(len(line)) > l.s.FileBytes {
-		if f, err = l.rotate(app, f); err != nil {
+		if f, err = l.rotate(app); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (l *Logs) drop(app spec.AppName) {
 	delete(l.mu.files, app)
 }
 
-func (l *Logs) rotate(app spec.AppName, f *appFile) (*appFile, error) {
+func (l *Logs) rotate(app spec.AppName) (*appFile, error) {
 	l.drop(app)
 	if err := os.Rename(l.path(app), l.older(app)); err != nil {
 		return nil, err
