@@ -14,21 +14,10 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
-
-// eventually waits until ok says so.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never came true: %s", what)
-		}
-		<-time.After(time.Millisecond)
-	}
-}
 
 // testCluster is servers that say they are the nodes n0, n1, … of one cluster, in
 // which leader leads all slots.
@@ -93,7 +82,7 @@ func (c *testCluster) learn(made *client.Client, servers int) {
 	if _, err := made.Apps(c.t.Context()); err != nil {
 		c.t.Fatal(err)
 	}
-	eventually(c.t, "the client knows the other nodes", func() bool { return len(made.Servers()) == servers })
+	nodetest.Eventually(c.t, "the client knows the other nodes", func() bool { return len(made.Servers()) == servers })
 }
 
 func (n *testNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -347,7 +336,7 @@ func TestRequestsForAKeyOrASessionGoToTheLeaderOfItsShard(t *testing.T) {
 	// It dies, and another one leads.
 	cluster.nodes[2].die()
 	cluster.lead("n1")
-	eventually(t, "requests go to the new leader", func() bool {
+	nodetest.Eventually(t, "requests go to the new leader", func() bool {
 		put(t, c, "k")
 		asked := len(cluster.nodes[1].asked())
 		put(t, c, "k")
