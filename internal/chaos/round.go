@@ -32,6 +32,8 @@ type Settings struct {
 const (
 	// roundTime is about how long faults go on before everything is looked at.
 	roundTime = 90 * time.Second
+	// slowest is how many times as long the faults may take: nodes have to come back.
+	slowest = 4
 	// checkTime bounds what comes after the faults of a round.
 	checkTime = 4 * time.Minute
 
@@ -96,10 +98,11 @@ func (r *round) run(schedule []Step) {
 	for _, s := range schedule {
 		lasts += s.Lasts + s.Rest
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*lasts+checkTime)
+	most := slowest * lasts
+	ctx, cancel := context.WithTimeout(context.Background(), most+checkTime)
 	defer cancel()
 
-	r.load = linear.NewLoad(linear.Config{Servers: urls, App: r.app, Bucket: "objects", Clients: kvClients, Lasts: lasts, Seed: r.cfg.Seed})
+	r.load = linear.NewLoad(linear.Config{Servers: urls, App: r.app, Bucket: "objects", Clients: kvClients, Lasts: most, Seed: r.cfg.Seed})
 	watches, err := r.load.Watch(ctx)
 	if err != nil {
 		t.Fatalf("watch: %v", err)

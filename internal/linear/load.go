@@ -24,7 +24,7 @@ type Config struct {
 	App     spec.AppName
 	Bucket  spec.BucketName // drives nothing
 	Clients int
-	Lasts   time.Duration // about; how many keys there are follows from it
+	Lasts   time.Duration // at most; how many keys there are follows from it
 	Seed    uint64
 }
 

@@ -127,5 +127,8 @@ func checkOrder(history []porcupine.Operation) error {
 	if err := porcupine.Visualize(model, info, picture); err != nil {
 		return err
 	}
-	return fmt.Errorf("the history is %s: no order of the operations explains the answers: see %s", result, picture.Name())
+	if result == porcupine.Unknown {
+		return fmt.Errorf("the checker came to no answer within %v, with the keys' histories as in %s", checkWait, picture.Name())
+	}
+	return fmt.Errorf("no order of the operations explains the answers: see %s", picture.Name())
 }
