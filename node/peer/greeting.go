@@ -13,7 +13,7 @@ import (
 // a reason, and then a text with two bytes for its length.
 const (
 	magic   = "PHRM"
-	version = 2
+	version = 3
 	// textMost bounds the text of a refusal.
 	textMost = 1 << 10
 )

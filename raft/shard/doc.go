@@ -14,7 +14,8 @@
 // store; after Lead returns, nothing of an earlier epoch is ever applied; after
 // ReadIndex returns, local reads see all that was acknowledged before the call.
 // It does not rest on clocks or leases for any of this. A replica that has lost some
-// of what it promised is not started (ErrLost).
+// of what it promised is not started (ErrLost). A snapshot on its way to a replica
+// outlives its connections (outgoing.go, incoming.go) and is never served in part.
 //
 // Imports spec, store and internal/failpoint.
 package shard

@@ -44,6 +44,11 @@ const logShards = 2
 // does, so the first round is better short.
 const logMemTableBytes = 4 << 20
 
+// snapshotWorkers is how many snapshots are made, sent and restored at a time, and how
+// many replicas open at a time. A stream holds one also while it waits for a
+// receiver that is cut off.
+const snapshotWorkers = 4
+
 // maxInMemLogBytes bounds the entries of a shard that are not applied yet; more
 // are refused as busy.
 const maxInMemLogBytes = 64 << 20
@@ -99,7 +104,7 @@ func (h *Host) nodeConfig() config.NodeHostConfig {
 		Expert: config.ExpertConfig{
 			LogDB: logs,
 			Engine: config.EngineConfig{
-				ExecShards: logShards, CommitShards: 2, ApplyShards: 2, SnapshotShards: 2, CloseShards: 2,
+				ExecShards: logShards, CommitShards: 2, ApplyShards: 2, SnapshotShards: snapshotWorkers, CloseShards: 2,
 			},
 			NodeRegistryFactory: h.registry,
 		},

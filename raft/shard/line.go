@@ -62,7 +62,7 @@ func (l *line) dial() bool {
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, dialWait)
 	defer cancel()
-	sender, err := l.t.connect(ctx, l.target)
+	conn, err := l.t.dial(ctx, l.target)
 	if err != nil {
 		l.again = time.Now().Add(dialAgain)
 		return false
@@ -70,13 +70,13 @@ func (l *line) dial() bool {
 	ended := make(chan struct{})
 	l.t.workers.Go(func() {
 		// Nothing is ever said on it: a read ends with the connection.
-		_, err := sender.conn.Read(make([]byte, 1))
+		_, err := conn.Read(make([]byte, 1))
 		close(ended)
 		if !errors.Is(err, net.ErrClosed) { // not by this side
 			l.t.lost(l.target)
 		}
 	})
-	l.sender, l.ended = sender, ended
+	l.sender, l.ended = &sender{conn: conn}, ended
 	return true
 }
 

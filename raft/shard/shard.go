@@ -327,6 +327,7 @@ func (s *Shard) Close() error {
 		return nil
 	}
 	err := s.host.node.StopReplica(uint64(s.id), s.replica)
+	s.host.transport.endStreams(s.id) // one that waits for its receiver would hold up Drop
 	s.waitTerm()
 	if err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) && !errors.Is(err, dragonboat.ErrClosed) {
 		return fmt.Errorf("stop shard %d: %w", s.id, err)

@@ -1,12 +1,9 @@
 package shard
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"log/slog"
 	"net"
@@ -28,10 +25,11 @@ type Network interface {
 }
 
 // transport carries dragonboat's messages over a Network, in place of its own TCP
-// transport, which listens by itself and can't tell one cluster or version from
-// another.
+// transport, which listens by itself, can't tell one cluster or version from
+// another, and begins a snapshot again whenever its connection breaks.
 //
-// A frame is length (4 bytes), kind (1), CRC-32C of the payload (4), payload.
+// A connection is for batches of messages, one frame each (line.go), or for a
+// snapshot's stream (outgoing.go, incoming.go), which begins with frameOpen.
 type transport struct {
 	network  Network
 	log      *slog.Logger
@@ -50,24 +48,14 @@ type transport struct {
 		sync.Mutex
 		accepted map[net.Conn]struct{}
 		away     map[string]time.Time // hosts that are not reached, and when that was last said
+		incoming map[streamID]*incoming
+		outgoing map[*outgoing]struct{}
 		closed   bool
 	}
 }
 
-const (
-	frameHeader = 9
-	frameBatch  = 1
-	frameChunk  = 2
-	// frameMost bounds a frame: a batch has entries of up to 64 MiB and some more.
-	frameMost = 192 << 20
-	// frameWait bounds the time between two pieces of a frame, each up to framePiece.
-	frameWait  = 10 * time.Second
-	framePiece = 256 << 10
-	// sayAgain is how often it is said that a host is not reached.
-	sayAgain = time.Minute
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// sayAgain is how often it is said that a host is not reached.
+const sayAgain = time.Minute
 
 type transportFactory struct {
 	network Network
@@ -79,6 +67,7 @@ func (f transportFactory) Create(cfg config.NodeHostConfig, batches raftio.Messa
 	t := &transport{network: f.network, log: f.log, batches: batches, chunks: chunks, host: f.host, deployment: cfg.GetDeploymentID()}
 	t.ctx, t.end = context.WithCancel(context.Background())
 	t.mu.accepted, t.mu.away = make(map[net.Conn]struct{}), make(map[string]time.Time)
+	t.mu.incoming, t.mu.outgoing = make(map[streamID]*incoming), make(map[*outgoing]struct{})
 	f.host.transport = t
 	return t
 }
@@ -109,6 +98,9 @@ func (t *transport) Close() error {
 	t.mu.closed = true
 	accepted := t.mu.accepted
 	t.mu.accepted = nil
+	for id := range t.mu.incoming {
+		t.forgetLocked(id)
+	}
 	t.mu.Unlock()
 	t.end()
 	var err error
@@ -149,83 +141,29 @@ func (t *transport) serve(conn net.Conn) {
 // read takes frames until the connection ends. It returns a replica of the host that
 // they are from, if there was a batch among them.
 func (t *transport) read(conn net.Conn) (from raftio.NodeInfo, err error) {
-	r := bufio.NewReaderSize(conn, 64<<10)
-	var header [frameHeader]byte
-	var payload []byte
+	frames := newFrameReader(conn)
 	for {
 		// Hosts without a shard in common may be silent for any time.
-		if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		kind, payload, err := frames.next(0, frameMost)
+		if err != nil {
 			return from, err
 		}
-		if _, err := io.ReadFull(r, header[:1]); err != nil {
-			return from, err
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(frameWait)); err != nil {
-			return from, err
-		}
-		if _, err := io.ReadFull(r, header[1:]); err != nil {
-			return from, err
-		}
-		size, kind := binary.BigEndian.Uint32(header[:]), header[4]
-		if size > frameMost {
-			return from, fmt.Errorf("a frame of %d bytes, at most %d are taken", size, frameMost)
-		}
-		if payload, err = readPieces(conn, r, payload[:0], int(size)); err != nil {
-			return from, err
-		}
-		if crc32.Checksum(payload, castagnoli) != binary.BigEndian.Uint32(header[5:]) {
-			return from, errors.New("a frame with a wrong checksum")
-		}
-		if err := t.take(kind, payload, &from); err != nil {
-			return from, err
-		}
-		if cap(payload) > 4*framePiece {
-			payload = nil
+		switch kind {
+		case frameBatch:
+			var batch raftpb.MessageBatch
+			if err := batch.Unmarshal(payload); err != nil {
+				return from, fmt.Errorf("a batch that can't be read: %w", err)
+			}
+			t.batches(batch) // which copies what it keeps
+			for _, m := range batch.Requests {
+				from = raftio.GetNodeInfo(m.ShardID, m.From)
+			}
+		case frameOpen:
+			return from, t.receive(conn, frames, payload)
+		default:
+			return from, fmt.Errorf("a frame of kind %d", kind)
 		}
 	}
-}
-
-// readPieces reads size bytes. Memory grows as they come.
-func readPieces(conn net.Conn, r io.Reader, to []byte, size int) ([]byte, error) {
-	for len(to) < size {
-		if err := conn.SetReadDeadline(time.Now().Add(frameWait)); err != nil {
-			return nil, err
-		}
-		n := min(size-len(to), framePiece)
-		at := len(to)
-		to = append(to, make([]byte, n)...)
-		if _, err := io.ReadFull(r, to[at:]); err != nil {
-			return nil, err
-		}
-	}
-	return to, nil
-}
-
-// take hands a message to dragonboat, which copies what it keeps, and sets the
-// replica that it is from.
-func (t *transport) take(kind byte, payload []byte, from *raftio.NodeInfo) error {
-	switch kind {
-	case frameBatch:
-		var batch raftpb.MessageBatch
-		if err := batch.Unmarshal(payload); err != nil {
-			return fmt.Errorf("a batch that can't be read: %w", err)
-		}
-		t.batches(batch)
-		for _, m := range batch.Requests {
-			*from = raftio.GetNodeInfo(m.ShardID, m.From)
-		}
-		return nil
-	case frameChunk:
-		var chunk raftpb.Chunk
-		if err := chunk.Unmarshal(payload); err != nil {
-			return fmt.Errorf("a chunk that can't be read: %w", err)
-		}
-		if !t.chunks(chunk) {
-			return errors.New("a chunk of a snapshot that is not taken")
-		}
-		return nil
-	}
-	return fmt.Errorf("a frame of kind %d", kind)
 }
 
 func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
@@ -233,16 +171,15 @@ func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IC
 }
 
 func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
-	return t.connect(ctx, target)
+	return t.openStream(ctx, target)
 }
 
-func (t *transport) connect(ctx context.Context, target string) (*sender, error) {
+func (t *transport) dial(ctx context.Context, target string) (net.Conn, error) {
 	conn, err := t.network.Dial(ctx, target)
-	t.say(target, err)
-	if err != nil {
-		return nil, err
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		t.say(target, err)
 	}
-	return &sender{conn: conn}, nil
+	return conn, err
 }
 
 // say tells once in a while that a host is not reached, and when it is again.
@@ -266,7 +203,7 @@ func (t *transport) say(target string, err error) {
 	}
 }
 
-// sender sends frames to another host.
+// sender sends batches of messages to another host.
 type sender struct {
 	conn net.Conn
 	buf  []byte
@@ -280,16 +217,7 @@ func (s *sender) SendMessageBatch(batch raftpb.MessageBatch) error {
 	if err != nil {
 		return err
 	}
-	return s.send(frameBatch, buf[:frameHeader+n])
-}
-
-func (s *sender) SendChunk(chunk raftpb.Chunk) error {
-	buf := s.frame(chunk.Size())
-	n, err := chunk.MarshalTo(buf[frameHeader:])
-	if err != nil {
-		return err
-	}
-	return s.send(frameChunk, buf[:frameHeader+n])
+	return sendFrame(s.conn, frameBatch, buf[:frameHeader+n])
 }
 
 // frame returns a buffer for a frame with a payload of up to size bytes.
@@ -301,25 +229,4 @@ func (s *sender) frame(size int) []byte {
 		s.buf = make([]byte, framePiece)
 	}
 	return s.buf
-}
-
-func (s *sender) send(kind byte, frame []byte) error {
-	payload := frame[frameHeader:]
-	if len(payload) > frameMost {
-		return fmt.Errorf("a frame of %d bytes, at most %d are sent", len(payload), frameMost)
-	}
-	binary.BigEndian.PutUint32(frame, uint32(len(payload)))
-	frame[4] = kind
-	binary.BigEndian.PutUint32(frame[5:], crc32.Checksum(payload, castagnoli))
-	for len(frame) > 0 {
-		if err := s.conn.SetWriteDeadline(time.Now().Add(frameWait)); err != nil {
-			return err
-		}
-		n := min(len(frame), framePiece)
-		if _, err := s.conn.Write(frame[:n]); err != nil {
-			return err
-		}
-		frame = frame[n:]
-	}
-	return nil
 }

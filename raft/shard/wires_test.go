@@ -57,6 +57,7 @@ type wire struct {
 	bytesPerSec int           // 0: any
 	breakAfter  int           // connections break after up to twice so many bytes; 0: never
 	broken      int           // connections that did
+	sent        int           // bytes that got through
 	conns       map[*wireConn]struct{}
 }
 
@@ -138,7 +139,11 @@ func (c *wireConn) Write(p []byte) (int, error) {
 	if err := c.pass(len(p)); err != nil {
 		return 0, errors.Join(err, c.Close())
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	c.wire.Lock()
+	c.wire.sent += n
+	c.wire.Unlock()
+	return n, err
 }
 
 // pass waits until the wire lets n bytes through.
