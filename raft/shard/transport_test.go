@@ -51,6 +51,7 @@ func TestAHostThatIsAwayIsToldOfOnceInAWhile(t *testing.T) {
 		if n := lines("do not reach"); n != 2 {
 			t.Errorf("said %d times in 100 seconds", n)
 		}
+		synctest.Wait() // for whoever looks whether the host is there
 		network.reached = true
 		for range 10 {
 			connect()
@@ -58,6 +59,7 @@ func TestAHostThatIsAwayIsToldOfOnceInAWhile(t *testing.T) {
 		if n := lines("reach a node again"); n != 1 {
 			t.Errorf("said %d times that it is back", n)
 		}
+		synctest.Wait() // for whoever looks whether the host is there
 		network.reached = false
 		connect()
 		if n := lines("do not reach"); n != 3 {
