@@ -2,6 +2,7 @@ package leader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -405,12 +406,21 @@ func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, 
 		err = t.staged(s.name.app, e.payload)
 	}
 	if err != nil {
-		return false, &exec.Failure{Kind: exec.Conflict, Message: err.Error()}
+		return false, notPut(err)
 	}
 	if limit := s.plan.app.Limits.MaxSessionObjects; there == nil && limit > 0 && s.rec.Objects+before >= uint64(limit) {
 		return refuse("session %s has as many objects as the app allows, %d (limits.max_session_objects)", s.name.session, limit)
 	}
 	return there != nil, nil
+}
+
+// notPut is why an attempt fails whose object could not be put. One that is only to be
+// put again has the attempt run again, as if its node were gone.
+func notPut(err error) *exec.Failure {
+	if errors.Is(err, errThinned) {
+		return &exec.Failure{Kind: exec.Lost, Message: err.Error()}
+	}
+	return &exec.Failure{Kind: exec.Conflict, Message: err.Error()}
 }
 
 // join names a set at run time. A set that an earlier attempt named is named.

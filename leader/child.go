@@ -71,7 +71,7 @@ func (t *tx) checkChild(inv *invocation, e *emission) (existing bool, f *exec.Fa
 		return refuse("session %s has started %d, as many as the app allows (limits.max_session_objects)", s.name.session, limit)
 	}
 	if err := t.staged(s.name.app, e.payload); err != nil {
-		return false, &exec.Failure{Kind: exec.Conflict, Message: err.Error()}
+		return false, notPut(err)
 	}
 	return false, nil
 }

@@ -25,10 +25,11 @@ type copies struct {
 	spread    map[spec.ShardID][]store.Blob
 	discarded []store.Blob
 	fail      error
+	thinned   int // of so many blobs the members have changed when their entry comes
 	wrong     []string
 }
 
-func (c *copies) Spread(_ context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) error {
+func (c *copies) Spread(_ context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) (func() bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	marked, err := c.db.Has(store.AppendStagedKey(nil, shard, app, blob.ID))
@@ -40,7 +41,17 @@ func (c *copies) Spread(_ context.Context, shard spec.ShardID, app spec.AppName,
 		c.wrong = append(c.wrong, fmt.Sprintf("spread when its entry is applied: %v", err))
 	}
 	c.spread[shard] = append(c.spread[shard], blob)
-	return c.fail
+	enough := c.thinned == 0
+	c.thinned = max(0, c.thinned-1)
+	return func() bool { return enough }, c.fail
+}
+
+// thin has so many of the blobs that come next be on too few replicas by the time
+// their entry comes.
+func (c *copies) thin(blobs int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.thinned = blobs
 }
 
 func (c *copies) Discard(_ spec.ShardID, _ spec.AppName, blob store.Blob) {
@@ -126,6 +137,47 @@ func sizesOf(blobs []store.Blob) (sizes []int64) {
 		sizes = append(sizes, b.Size)
 	}
 	return sizes
+}
+
+func TestALargeObjectIsSpreadAgainOnceTheMembersHaveChanged(t *testing.T) {
+	c := newCopied(t, 1, copiedApp, nil)
+	c.thin(2)
+	c.put("notes", "k", noise(100<<10, 1))
+	spread, discarded := c.seen()
+	if len(spread[1]) != 3 || spread[1][0].ID != spread[1][2].ID || len(discarded) != 0 {
+		t.Errorf("spread %d times, discarded %d", len(spread[1]), len(discarded))
+	}
+	c.nothingStaged()
+
+	c.thin(1000)
+	put := leader.Put{Bucket: "notes", Key: "l", Body: strings.NewReader(noise(100<<10, 2))}
+	if _, err := c.tryPut(put); spec.CodeOf(err) != spec.CodeUnavailable {
+		t.Errorf("while they change without end: %v", err)
+	}
+	if _, discarded = c.seen(); len(discarded) != 1 {
+		t.Errorf("discarded %d", len(discarded))
+	}
+	c.nothingStaged()
+}
+
+func TestAnAttemptRunsAgainIfTheMembersChangeUnderWhatItPuts(t *testing.T) {
+	value := noise(100<<10, 1)
+	var runs atomic.Int64
+	c := newCopied(t, 1, copiedApp, map[string]function{
+		"double": func(c *call) error {
+			runs.Add(1)
+			c.output("out", value)
+			return nil
+		},
+	})
+	c.thin(1)
+	if out := outputs(c.result(c.put("in", "k", "small"))); len(out) != 1 || out[0] != "out="+value {
+		t.Errorf("%d outputs", len(out))
+	}
+	if runs.Load() != 2 {
+		t.Errorf("it ran %d times", runs.Load())
+	}
+	c.nothingStaged()
 }
 
 func TestALargeObjectThatCanNotBeSpreadIsNotPut(t *testing.T) {

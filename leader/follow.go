@@ -97,7 +97,7 @@ func (r *reign) report(name sessionName, again store.Micros) {
 	if err == nil {
 		err = l.do(r.ctx, c, len(c.object.Inline))
 	}
-	l.letGo(name.app, c.payload, err != nil)
+	l.letGo(name.app, c.payload, undecided(err))
 	if err != nil && r.ctx.Err() == nil {
 		l.cfg.Log.Warn("the result of a child session was not told yet", "app", name.app, "session", name.session, "error", err)
 	}

@@ -63,10 +63,11 @@ type Router interface {
 
 // Copies keeps copies of staged blobs on the shard's other replicas.
 type Copies interface {
-	// Spread returns once a majority of the replicas, with this one, has a blob on
-	// disk that is staged here, marked as staged. It is CodeUnavailable if too few
-	// could be reached in time.
-	Spread(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) error
+	// Spread returns once a majority of the replicas that vote, with this one, has a
+	// blob on disk that is staged here, marked as staged. It is CodeUnavailable if too
+	// few could be reached in time. Others may vote before an entry refers to the blob:
+	// enough tells whether a majority of those that vote now is known to have it.
+	Spread(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) (enough func() bool, err error)
 	// Discard has the copies of a blob removed that no entry will ever refer to. It
 	// does not wait.
 	Discard(shard spec.ShardID, app spec.AppName, blob store.Blob)

@@ -127,7 +127,7 @@ func (l *Leader) TakeMail(ctx context.Context, m Mail, r io.Reader) error {
 			return spec.Errorf(spec.CodeHashMismatch, "message %d of shard %d came with other bytes than it was sent with", m.Sequence, m.From)
 		}
 	}
-	err := l.do(ctx, c, len(m.Object.Inline))
+	err := l.doSpread(ctx, m.App, c.payload, c, len(m.Object.Inline))
 	l.letGo(m.App, c.payload, undecided(err))
 	return err
 }

@@ -21,6 +21,8 @@ type payload struct {
 	blob   *store.Blob
 	size   int64
 	stored bool // a record refers to the blob
+
+	enough func() bool // what Copies.Spread of the blob gave; nil without Copies
 }
 
 // same tells whether two payloads have the same bytes.
@@ -215,8 +217,15 @@ func (t *tx) count(s *session, bucket spec.BucketName, key spec.Key, rec *store.
 	}
 }
 
+// errThinned refuses a command whose bytes are not on a majority of the replicas that
+// vote by now. Nothing was done: once they are spread again it may come again.
+var errThinned = spec.Errorf(spec.CodeUnavailable, "the replicas of the shard have changed since the object's bytes were copied to them").
+	WithHint("try again")
+
 // staged tells whether a payload's bytes are there still: those of an app that was
-// deleted while they came in are not.
+// deleted while they came in are not. They must be where an entry that refers to them
+// may be proposed: a change of the shard's members that is under way is behind them
+// by one, and a quorum of the members after it has one that has the bytes.
 func (t *tx) staged(app spec.AppName, p *payload) error {
 	if p == nil || p.blob == nil {
 		return nil
@@ -228,6 +237,9 @@ func (t *tx) staged(app spec.AppName, p *payload) error {
 	}
 	if !there {
 		return spec.Errorf(spec.CodeConflict, "app %q was deleted while the object's bytes came in: put it again", app)
+	}
+	if p.enough != nil && !p.enough() {
+		return errThinned
 	}
 	return nil
 }

@@ -41,14 +41,38 @@ func (l *Leader) stageBlob(ctx context.Context, app spec.AppName, r io.Reader, l
 		return nil, err
 	}
 	p := &payload{blob: &blob, size: blob.Size}
-	if l.cfg.Copies != nil {
-		if err := l.cfg.Copies.Spread(ctx, l.cfg.Shard, app, blob); err != nil {
-			l.letGo(app, p, false)
-			return nil, err
-		}
+	if err := l.spread(ctx, app, p); err != nil {
+		l.letGo(app, p, false)
+		return nil, err
 	}
 	failpoint.At(failpoint.Staged, app)
 	return p, nil
+}
+
+// spread has a majority of the shard's replicas hold a staged payload.
+func (l *Leader) spread(ctx context.Context, app spec.AppName, p *payload) (err error) {
+	if l.cfg.Copies != nil {
+		p.enough, err = l.cfg.Copies.Spread(ctx, l.cfg.Shard, app, *p.blob)
+	}
+	return err
+}
+
+// respreadMost is how often the bytes of one command are spread again: members of a
+// shard change one after the other, and each change takes longer than that.
+const respreadMost = 3
+
+// doSpread is do for a command with a payload, whose bytes are spread again if the
+// shard's members have changed since.
+func (l *Leader) doSpread(ctx context.Context, app spec.AppName, p *payload, c command, weight int) error {
+	for try := 0; ; try++ {
+		err := l.do(ctx, c, weight)
+		if !errors.Is(err, errThinned) || try == respreadMost {
+			return err
+		}
+		if err := l.spread(ctx, app, p); err != nil {
+			return errors.Join(errThinned, err)
+		}
+	}
 }
 
 func errTooLarge(limit int64) error {
@@ -67,7 +91,7 @@ func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte, 
 // undecided tells whether an error of do leaves open what becomes of the command.
 func undecided(err error) bool {
 	code := spec.CodeOf(err)
-	return (code == spec.CodeUnavailable || code == spec.CodeTimeout) && !errors.Is(err, ErrNotTaken)
+	return (code == spec.CodeUnavailable || code == spec.CodeTimeout) && !errors.Is(err, ErrNotTaken) && !errors.Is(err, errThinned)
 }
 
 // letGo ends the staging of a payload: a blob that nothing refers to is removed.

@@ -74,7 +74,7 @@ func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 		return PutResult{}, err
 	}
 	c := &put{Put: p, payload: body}
-	err = l.do(ctx, c, len(body.inline))
+	err = l.doSpread(ctx, p.App, body, c, len(body.inline))
 	l.letGo(p.App, body, undecided(err))
 	if err != nil {
 		return PutResult{}, err // the command may still be with the loop

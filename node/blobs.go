@@ -1,12 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
 	"github.com/pheromone-run/pheromone/leader"
 	"github.com/pheromone-run/pheromone/node/blobs"
 	"github.com/pheromone-run/pheromone/node/peer"
+	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -37,20 +39,32 @@ func (n *Node) copies() leader.Copies {
 	return n.blobs
 }
 
-// replicasElsewhere lists the other nodes that have a replica of a shard, in order.
-func (n *Node) replicasElsewhere(id spec.ShardID) (voters, joining []string) {
-	for _, r := range n.control.State().Placement.Shards[id].Replicas {
-		switch {
-		case r.Node == n.cfg.Name:
-		case r.Joining:
-			joining = append(joining, r.Node)
-		default:
-			voters = append(voters, r.Node)
+// replicasElsewhere lists the other replicas of a shard, in order: those that are
+// placed, and those that vote though the placement here does not have them. votes
+// tells whether the one here does.
+func (n *Node) replicasElsewhere(id spec.ShardID) (others []blobs.Replica, votes bool) {
+	placed := n.control.State().Placement.Shards[id].Replicas
+	l := n.local(id)
+	if l == nil { // of a shard that has just gone from here only the placement is known
+		return replicasOf(placed, n.cfg.Name, 0, nil), false
+	}
+	voters := l.replica.Voters()
+	return replicasOf(placed, n.cfg.Name, l.number, voters), slices.Contains(voters, l.number)
+}
+
+func replicasOf(placed map[uint64]control.Replica, here string, number uint64, voters []uint64) (others []blobs.Replica) {
+	for _, voter := range voters {
+		if _, ok := placed[voter]; !ok && voter != number {
+			others = append(others, blobs.Replica{Number: voter, Votes: true})
 		}
 	}
-	slices.Sort(voters)
-	slices.Sort(joining)
-	return voters, joining
+	for n, r := range placed {
+		if r.Node != here {
+			others = append(others, blobs.Replica{Number: n, Node: r.Node, Votes: slices.Contains(voters, n)})
+		}
+	}
+	slices.SortFunc(others, func(x, y blobs.Replica) int { return cmp.Compare(x.Number, y.Number) })
+	return others
 }
 
 // replicated lists the shards that have a replica here.

@@ -1,8 +1,10 @@
 package node
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/pheromone-run/pheromone/node/blobs"
 	"github.com/pheromone-run/pheromone/raft/control"
 )
 
@@ -26,5 +28,15 @@ func TestOnlyTheFirstReplicasMakeAShard(t *testing.T) {
 		if got := canStart(c.placed, c.number, 3); got != c.want {
 			t.Errorf("%s: replica %d can be started: %v", c.what, c.number, got)
 		}
+	}
+}
+
+// While members change, a placement and its raft group are not the same.
+func TestCopiesGoToThoseThatArePlacedAndToThoseThatVote(t *testing.T) {
+	placed := map[uint64]control.Replica{1: {Node: "n1"}, 2: {Node: "n2"}, 4: {Node: "n4", Joining: true}, 5: {Node: "n5"}}
+	got := replicasOf(placed, "n1", 1, []uint64{1, 2, 3, 4})
+	want := []blobs.Replica{{Number: 2, Node: "n2", Votes: true}, {Number: 3, Votes: true}, {Number: 4, Node: "n4", Votes: true}, {Number: 5, Node: "n5"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

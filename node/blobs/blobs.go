@@ -19,9 +19,11 @@ type Config struct {
 	DB   *store.DB
 	// Call asks another node, as peer.Caller does, by its name.
 	Call func(ctx context.Context, node, method string, args any, body io.Reader, result any) (io.ReadCloser, error)
-	// Replicas lists the other nodes that have a replica of a shard: those that vote,
-	// and those that are only joining.
-	Replicas func(spec.ShardID) (voters, joining []string)
+	// Replicas lists the other replicas of a shard: those that the placement has, and
+	// those that vote in its raft group. The two are not the same while members
+	// change, and on a node that hears late of a change of the placement.
+	// votes tells that the replica here votes, too, and that it is known which do.
+	Replicas func(spec.ShardID) (others []Replica, votes bool)
 	// Shards lists the shards that have a replica here.
 	Shards func() []spec.ShardID
 	// Member tells whether a node is one of the cluster.
@@ -32,6 +34,13 @@ type Config struct {
 
 	Now func() time.Time
 	Log *slog.Logger
+}
+
+// Replica is a replica on another node.
+type Replica struct {
+	Number uint64
+	Node   string // empty if it is not known where it is
+	Votes  bool   // in the raft group, as of what the replica here has applied
 }
 
 // Blobs is a node's side of it. It is safe for concurrent use.

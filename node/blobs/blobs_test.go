@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,6 +43,8 @@ type cluster struct {
 
 	mu        sync.Mutex
 	away      map[string]bool // nodes that can't be called, nor call
+	joining   map[string]bool // nodes whose replica has no vote
+	lost      map[string]bool // nodes that are not known to have a replica
 	members   map[string]bool
 	addresses map[string]string
 }
@@ -75,7 +76,7 @@ func (n *node) behave(b behavior) { n.behavior.Store(&b) }
 func (n *node) now() time.Time { return time.Now().Add(n.behavior.Load().ahead) }
 
 func newCluster(t tester, names ...string) *cluster {
-	c := &cluster{t: t, names: names, nodes: map[string]*node{}, away: map[string]bool{}, members: map[string]bool{}, addresses: map[string]string{}}
+	c := &cluster{t: t, names: names, nodes: map[string]*node{}, away: map[string]bool{}, joining: map[string]bool{}, lost: map[string]bool{}, members: map[string]bool{}, addresses: map[string]string{}}
 	for _, name := range names {
 		c.members[name] = true
 		n := &node{cluster: c, name: name, fs: vfs.NewMem(), dir: "data"}
@@ -149,8 +150,29 @@ func (n *node) crash(after vfs.FS) {
 	n.start()
 }
 
-func (n *node) others(spec.ShardID) (voters, joining []string) {
-	return slices.DeleteFunc(slices.Clone(n.names), func(name string) bool { return name == n.name }), nil
+func (n *node) others(spec.ShardID) (others []blobs.Replica, votes bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, name := range n.names {
+		if name == n.name {
+			continue
+		}
+		r := blobs.Replica{Number: uint64(i + 1), Node: name, Votes: !n.joining[name]}
+		if n.lost[name] {
+			r.Node = ""
+		}
+		others = append(others, r)
+	}
+	return others, !n.joining[n.name]
+}
+
+// set changes what is so of nodes.
+func (c *cluster) set(what map[string]bool, is bool, names ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range names {
+		what[name] = is
+	}
 }
 
 var errAway = errors.New("it can't be reached")
@@ -197,7 +219,8 @@ func (n *node) stage(data []byte) store.Blob {
 func (n *node) spread(blob store.Blob) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return n.blobs.Spread(ctx, 1, "a", blob)
+	_, err := n.blobs.Spread(ctx, 1, "a", blob)
+	return err
 }
 
 // adopt applies an entry that refers to a blob.
@@ -298,6 +321,64 @@ func TestAMajorityIsEnoughAndLessIsNot(t *testing.T) {
 	}
 }
 
+func TestOnlyThoseThatVoteMakeAMajority(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3", "n4")
+	n1 := c.nodes["n1"]
+	c.set(c.joining, true, "n4")
+	c.cut("n2", "n3")
+	if err := n1.spread(n1.stage(noise(1, mib))); spec.CodeOf(err) != spec.CodeUnavailable {
+		t.Errorf("on one of three that vote, and one that joins: %v", err)
+	}
+	c.mend()
+	c.cut("n3")
+	blob := n1.stage(noise(2, mib))
+	if err := n1.spread(blob); err != nil {
+		t.Errorf("on two of three that vote: %v", err)
+	}
+	eventually(t, "the one that joins gets it, too", func() bool { return c.nodes["n4"].has(blob) })
+	c.mend()
+	c.set(c.lost, true, "n2", "n3")
+	if err := n1.spread(n1.stage(noise(3, mib))); spec.CodeOf(err) != spec.CodeUnavailable {
+		t.Errorf("on one of three that vote, as nobody knows where the others are: %v", err)
+	}
+	c.set(c.lost, false, "n2", "n3")
+	c.set(c.joining, true, "n1")
+	if err := n1.spread(n1.stage(noise(4, mib))); spec.CodeOf(err) != spec.CodeUnavailable {
+		t.Errorf("from one that does not vote: %v", err)
+	}
+}
+
+func TestASpreadBlobIsNotEnoughOnceOthersVote(t *testing.T) {
+	c := newCluster(t, "n1", "n2", "n3", "n4")
+	n1 := c.nodes["n1"]
+	c.set(c.joining, true, "n4")
+	c.cut("n2", "n4")
+	blob := n1.stage(noise(1, mib))
+	enough, err := n1.blobs.Spread(t.Context(), 1, "a", blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !enough() {
+		t.Error("on two of three that vote")
+	}
+	c.set(c.joining, false, "n4")
+	if enough() {
+		t.Error("on two of four that vote")
+	}
+	c.set(c.joining, true, "n3")
+	if enough() {
+		t.Error("on one of three that vote")
+	}
+	c.mend()
+	if enough, err = n1.blobs.Spread(t.Context(), 1, "a", blob); err != nil || !enough() {
+		t.Errorf("once it is spread again: %v", err)
+	}
+	c.set(c.joining, true, "n1")
+	if enough() {
+		t.Error("from one that does not vote any more")
+	}
+}
+
 func TestANodeThatHangsHoldsUpNothing(t *testing.T) {
 	c := newCluster(t, "n1", "n2", "n3")
 	n1 := c.nodes["n1"]
@@ -312,7 +393,10 @@ func TestANodeThatHangsHoldsUpNothing(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	gone := errors.New("the client has gone")
 	failed := make(chan error)
-	go func() { failed <- n1.blobs.Spread(ctx, 1, "a", n1.stage(noise(99, 100<<10))) }()
+	go func() {
+		_, err := n1.blobs.Spread(ctx, 1, "a", n1.stage(noise(99, 100<<10)))
+		failed <- err
+	}()
 	cancel(gone)
 	if err := <-failed; spec.CodeOf(err) != spec.CodeUnavailable || !errors.Is(err, gone) {
 		t.Errorf("with no majority: %v", err)

@@ -1,14 +1,25 @@
 // Package blobs keeps the bytes of large objects on all replicas of their shards.
 //
 // They do not travel in the raft log. Who leads a shard stages them in its store,
-// has a majority of the replicas hold them (spread.go), and then proposes the entry
-// that refers to them. So an entry that is applied anywhere refers to bytes that a
-// majority has on disk, like the entry itself.
+// has a majority of the replicas that vote hold them (spread.go), and then proposes
+// the entry that refers to them. So an entry that is applied anywhere refers to bytes
+// that a majority has on disk, like the entry itself.
 //
 // A replica that was down or cut off when bytes were spread lacks them. Who reads
 // them there gets them from another replica first, and what nobody reads is found
 // and brought in the background (repair.go). Copies that no entry came to refer to
 // are removed (sweep.go). serve.go answers the other nodes.
+//
+// # When members change
+//
+// Those that vote are the raft group's, as the leader's replica has applied them. They
+// may be others when the entry is evaluated: its leader asks once more then, and has
+// the bytes spread again if they are not on a majority (enough). A change that is in
+// the log before the entry and not applied yet adds or removes one voter, as raft makes
+// one change at a time, and a majority before it has a replica in common with each
+// quorum behind it. What later changes do to the bytes of entries is the conductor's
+// care: it gives a replica its vote only when it lacks nothing, and takes one away
+// only when those that stay lack nothing.
 //
 // # Who may remove what, and when
 //

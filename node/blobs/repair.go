@@ -4,26 +4,39 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
 
-// Repair is the store.Repair of the node: it asks the other replicas, in no order,
-// until one gives the bytes.
+// Repair is the store.Repair of the node: it asks the other replicas, in no order but
+// those without a vote last, until one gives the bytes.
 func (b *Blobs) Repair(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) error {
 	if err := b.repairs.Acquire(ctx, 1); err != nil {
 		return spec.Errorf(spec.CodeUnavailable, "too many blobs are repaired at once: %w", err)
 	}
 	defer b.repairs.Release(1)
-	voters, joining := b.cfg.Replicas(shard)
-	rand.Shuffle(len(voters), func(i, j int) { voters[i], voters[j] = voters[j], voters[i] })
+	others, _ := b.cfg.Replicas(shard)
+	rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	slices.SortStableFunc(others, func(x, y Replica) int { // those that join may be far behind
+		switch {
+		case x.Votes == y.Votes:
+			return 0
+		case x.Votes:
+			return -1
+		}
+		return 1
+	})
 	var failed error
-	for _, node := range append(append([]string(nil), voters...), joining...) {
-		err := b.fetch(ctx, node, shard, app, blob)
+	for _, r := range others {
+		if r.Node == "" {
+			continue
+		}
+		err := b.fetch(ctx, r.Node, shard, app, blob)
 		if err == nil {
-			b.cfg.Log.Info("a blob that this replica lacked was copied", "shard", uint64(shard), "app", app, "bytes", blob.Size, "from", node)
+			b.cfg.Log.Info("a blob that this replica lacked was copied", "shard", uint64(shard), "app", app, "bytes", blob.Size, "from", r.Node)
 			return nil
 		}
 		failed = errors.Join(failed, err)

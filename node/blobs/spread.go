@@ -3,6 +3,8 @@ package blobs
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -11,50 +13,76 @@ import (
 
 // Spread implements leader.Copies. The bytes go to all other replicas at once;
 // those that are behind the majority get theirs while the caller goes on.
-func (b *Blobs) Spread(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) error {
-	voters, joining := b.cfg.Replicas(shard)
-	if len(voters)+len(joining) == 0 {
-		return nil
+//
+// The majority is one of the raft group's voters, which are those that have to agree
+// to the entry; the placement may be ahead of the group, or behind it.
+func (b *Blobs) Spread(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) (enough func() bool, err error) {
+	s := &spread{blobs: b, shard: shard, app: app, blob: blob}
+	others, votes := b.cfg.Replicas(shard)
+	var to []Replica
+	voters, reached := 0, 0 // of the others
+	for _, r := range others {
+		if r.Votes {
+			voters++
+		}
+		if r.Node == "" {
+			continue
+		}
+		if r.Votes {
+			reached++
+		}
+		to = append(to, r)
 	}
-	need := (len(voters) + 1) / 2 // of the others, besides this replica
+	need := (voters + 1) / 2 // of the others, besides this replica
+	switch {
+	case !votes:
+		return nil, spec.Errorf(spec.CodeUnavailable, "the replica of shard %d on this node does not know that it votes", shard)
+	case reached < need:
+		return nil, spec.Errorf(spec.CodeUnavailable, "%d of the %d replicas that vote in shard %d are not in the placement", voters-reached, voters+1, shard)
+	case len(to) == 0:
+		return s.enough, nil
+	}
 	wait, stop := context.WithTimeout(ctx, transferWait(&blob))
 	defer stop()
 	// The transfers outlive the caller's ctx: not all of them are waited for.
 	under, cancel := context.WithTimeout(b.ctx, transferWait(&blob))
-	s := &spread{shard: shard, app: app, blob: blob, votes: make(chan error, len(voters)), end: cancel}
-	s.left = len(voters) + len(joining)
+	s.votes, s.end, s.left = make(chan error, reached), cancel, len(to)
 	b.note(s)
-	for i, node := range append(append([]string(nil), voters...), joining...) {
+	for _, r := range to {
 		began := b.begin(func() {
-			err := b.send(under, node, s)
+			err := b.send(under, r.Node, s)
 			if err != nil && under.Err() == nil {
-				b.cfg.Log.Debug("a blob was not copied", "shard", uint64(shard), "to", node, "error", err)
+				b.cfg.Log.Debug("a blob was not copied", "shard", uint64(shard), "to", r.Node, "error", err)
 			}
-			if i < len(voters) {
+			if err == nil {
+				s.holds(r.Number)
+			}
+			if r.Votes {
 				s.votes <- err
 			}
 			b.sent(s)
 		})
 		if !began {
 			cancel()
-			return spec.Errorf(spec.CodeUnavailable, "the node is stopping")
+			return nil, spec.Errorf(spec.CodeUnavailable, "the node is stopping")
 		}
 	}
-	if err := s.await(wait, need, len(voters)); err != nil {
+	if err := s.await(wait, need, reached); err != nil {
 		cancel()
-		return err
+		return nil, err
 	}
 	// A node that hangs must not collect transfers without end.
 	if !b.late.TryAcquire(1) {
 		cancel()
-		return nil
+		return s.enough, nil
 	}
 	b.release(s)
-	return nil
+	return s.enough, nil
 }
 
 // spread is a blob on its way to the other replicas.
 type spread struct {
+	blobs *Blobs
 	shard spec.ShardID
 	app   spec.AppName
 	blob  store.Blob
@@ -62,8 +90,33 @@ type spread struct {
 	end   context.CancelFunc
 
 	// Beside Blobs.mu:
-	left  int  // transfers that have not ended
-	later bool // it holds a token of Blobs.late
+	left  int      // transfers that have not ended
+	later bool     // it holds a token of Blobs.late
+	on    []uint64 // replicas that have the blob, besides the one here
+}
+
+func (s *spread) holds(replica uint64) {
+	s.blobs.mu.Lock()
+	defer s.blobs.mu.Unlock()
+	s.on = append(s.on, replica)
+}
+
+// enough tells whether a majority of those that vote by now has the blob.
+func (s *spread) enough() bool {
+	others, votes := s.blobs.cfg.Replicas(s.shard)
+	s.blobs.mu.Lock()
+	defer s.blobs.mu.Unlock()
+	voters, have := 1, 1 // with the one here
+	for _, r := range others {
+		if !r.Votes {
+			continue
+		}
+		voters++
+		if slices.Contains(s.on, r.Number) {
+			have++
+		}
+	}
+	return votes && have > voters/2
 }
 
 // await waits until enough of the others have the blob.
@@ -190,19 +243,19 @@ func (b *Blobs) sendDrops() {
 }
 
 func (b *Blobs) sendDrop(shard spec.ShardID, names []store.BlobName) {
-	voters, joining := b.cfg.Replicas(shard)
 	ctx, cancel := context.WithTimeout(b.ctx, dropWait)
 	defer cancel()
-	done := make(chan struct{}, len(voters)+len(joining))
-	for _, node := range append(append([]string(nil), voters...), joining...) {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			if _, err := b.cfg.Call(ctx, node, methodDrop, namesArgs{shard, names}, nil, nil); err != nil {
-				b.cfg.Log.Debug("copies of staged blobs were not removed yet", "shard", uint64(shard), "on", node, "error", err)
+	others, _ := b.cfg.Replicas(shard)
+	var sending sync.WaitGroup
+	for _, r := range others {
+		if r.Node == "" {
+			continue
+		}
+		sending.Go(func() {
+			if _, err := b.cfg.Call(ctx, r.Node, methodDrop, namesArgs{shard, names}, nil, nil); err != nil {
+				b.cfg.Log.Debug("copies of staged blobs were not removed yet", "shard", uint64(shard), "on", r.Node, "error", err)
 			}
-		}()
+		})
 	}
-	for range len(voters) + len(joining) {
-		<-done
-	}
+	sending.Wait()
 }

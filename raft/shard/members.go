@@ -44,6 +44,21 @@ func (s *Shard) Members(ctx context.Context) (Members, error) {
 	}, nil
 }
 
+// Voters returns the replicas that vote, as of the last change that this replica has
+// applied, without asking anybody. It returns none while this one has applied none.
+func (s *Shard) Voters() []uint64 {
+	info := s.host.node.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true})
+	if info == nil { // the host is closed
+		return nil
+	}
+	for i := range info.ShardInfoList {
+		if known := &info.ShardInfoList[i]; known.ShardID == uint64(s.id) && !known.Pending {
+			return slices.Sorted(maps.Keys(known.Replicas))
+		}
+	}
+	return nil
+}
+
 // ErrMembersChanged says that a change was planned on members that are not those
 // of the group any more; nothing was done.
 var ErrMembersChanged = errors.New("the shard's members have changed")

@@ -37,6 +37,41 @@ func TestMembersTellLearnersFromVotersAndThoseThatWereRemoved(t *testing.T) {
 	}
 }
 
+func TestAReplicaKnowsWhoVotesWithoutAskingAnybody(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	leader, _ := c.leadAny()
+	s := c.shards[leader]
+	if voters := s.Voters(); !slices.Equal(voters, []uint64{1, 2, 3}) {
+		t.Fatalf("voters %v", voters)
+	}
+	if err := s.At(0).AddReplica(withTimeout(t), 4, freeAddress(t)); err != nil {
+		t.Fatal(err)
+	}
+	if voters := s.Voters(); !slices.Equal(voters, []uint64{1, 2, 3}) {
+		t.Errorf("with a learner: %v", voters)
+	}
+	gone := leader%3 + 1
+	if err := s.At(0).RemoveReplica(withTimeout(t), gone); err != nil {
+		t.Fatal(err)
+	}
+	stay := slices.DeleteFunc([]uint64{1, 2, 3}, func(n uint64) bool { return n == gone })
+	if voters := s.Voters(); !slices.Equal(voters, stay) {
+		t.Errorf("without one: %v", voters)
+	}
+	for number, n := range c.nodes {
+		if number != leader {
+			n.close()
+		}
+	}
+	if voters := s.Voters(); !slices.Equal(voters, stay) {
+		t.Errorf("alone: %v", voters)
+	}
+	c.nodes[leader].close()
+	if voters := s.Voters(); len(voters) != 0 {
+		t.Errorf("when it has ended: %v", voters)
+	}
+}
+
 // The placement says that it joins until it is told otherwise, and a node goes by
 // the placement.
 func TestAReplicaThatHasItsVoteMayBeStartedAsOneThatJoins(t *testing.T) {
