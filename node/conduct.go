@@ -50,12 +50,9 @@ func (n held) Status() []conductor.Held {
 			continue
 		}
 		h := conductor.Held{Shard: id, Replica: number, Lost: n.locals.isLost(id, number)}
-		moving := len(placed.Replicas) > wanted
+		h.Moves = len(placed.Replicas) > wanted
 		for _, r := range placed.Replicas {
-			moving = moving || state.Members[r.Node].Draining
-		}
-		if moving && n.blobs != nil {
-			h.Lacks = n.blobs.Lacks(id)
+			h.Moves = h.Moves || r.Joining || state.Members[r.Node].Draining
 		}
 		if l := n.local(id); l != nil {
 			_, pending, _ := l.leader.Status()
@@ -64,6 +61,16 @@ func (n held) Status() []conductor.Held {
 		all = append(all, h)
 	}
 	return all
+}
+
+// Lacks implements conductor.Replicas. What is lacking is looked for at once, since
+// somebody waits for it.
+func (n held) Lacks(id spec.ShardID) bool {
+	if n.blobs == nil || !n.blobs.Lacks(id) {
+		return false
+	}
+	n.blobs.Look()
+	return true
 }
 
 // Shard implements conductor.Replicas.

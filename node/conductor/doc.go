@@ -14,7 +14,8 @@
 // one before left.
 //
 // What it promises: a replica is removed only when as many others as are wanted
-// have the data and run, unless its own data is lost; no change leaves a raft
+// have the data and run, unless its own data is lost; one that joins votes only once
+// it has the bytes of all large objects, if others have them; no change leaves a raft
 // group without a quorum of live voters that had one; a change is made only on the
 // members that it was planned on, so that two conductors at once do no harm; when
 // nothing happens any more, Plan is empty. A dead node's replicas are counted on

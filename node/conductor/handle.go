@@ -75,7 +75,7 @@ func (c *Conductor) status(ctx context.Context) Status {
 
 // replicaStatus returns nil for a replica that does not run just now.
 func (c *Conductor) replicaStatus(ctx context.Context, h Held) *ReplicaStatus {
-	r := &ReplicaStatus{Shard: h.Shard, Replica: h.Replica, Lost: h.Lost, Lacks: h.Lacks}
+	r := &ReplicaStatus{Shard: h.Shard, Replica: h.Replica, Lost: h.Lost}
 	if h.Lost {
 		return r
 	}
@@ -88,16 +88,17 @@ func (c *Conductor) replicaStatus(ctx context.Context, h Held) *ReplicaStatus {
 		return nil
 	}
 	r.Applied, r.RaftTerm = now.Applied, now.RaftTerm
-	if now.Leader != now.Replica {
-		return r
+	if now.Leader == now.Replica {
+		r.Load = h.Load
+		members, err := s.Members(ctx)
+		if err != nil {
+			c.cfg.Log.Debug("a shard's members are not known", "shard", uint64(h.Shard), "reason", err)
+		} else {
+			r.Members = &members
+		}
 	}
-	r.Load = h.Load
-	members, err := s.Members(ctx)
-	if err != nil {
-		c.cfg.Log.Debug("a shard's members are not known", "shard", uint64(h.Shard), "reason", err)
-		return r
-	}
-	r.Members = &members
+	// What it does not lack is worth knowing only of all that is acknowledged.
+	r.Lacks = h.Moves && (s.ReadIndex(ctx) != nil || c.cfg.Replicas.Lacks(h.Shard))
 	return r
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,16 +19,28 @@ import (
 
 // holder is a node with one replica of shard 1 that runs, and one of shard 2 whose
 // data is lost.
-type holder struct{ shard *shard.Shard }
+type holder struct {
+	shard *shard.Shard
+	lacks *atomic.Bool
+}
 
 func (h holder) Status() []conductor.Held {
-	return []conductor.Held{{Shard: 1, Replica: 1, Load: 7}, {Shard: 2, Replica: 5, Lost: true}, {Shard: 3, Replica: 1}}
+	return []conductor.Held{{Shard: 1, Replica: 1, Load: 7, Moves: true}, {Shard: 2, Replica: 5, Lost: true}, {Shard: 3, Replica: 1}}
 }
 
 func (h holder) Shard(id spec.ShardID) (*shard.Shard, bool) { return h.shard, id == 1 }
 
+func (h holder) Lacks(id spec.ShardID) bool { return id == 1 && h.lacks.Load() }
+
 // newHolder starts a node that others can ask, and returns who asks it.
 func newHolder(t *testing.T, address string) func(method string, args, result any) error {
+	t.Helper()
+	return newHolderThatLacks(t, address, new(atomic.Bool), nil)
+}
+
+// newHolderThatLacks is newHolder with what the node says of its bytes, and others
+// in the raft group that do not run.
+func newHolderThatLacks(t *testing.T, address string, lacks *atomic.Bool, others []uint64) func(method string, args, result any) error {
 	t.Helper()
 	dir := t.TempDir()
 	fatal := func(err error) { t.Errorf("fatal: %v", err) }
@@ -43,12 +56,16 @@ func newHolder(t *testing.T, address string) func(method string, args, result an
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := host.Start(1, 1, map[uint64]string{1: network.Address()})
+	members := map[uint64]string{1: network.Address()}
+	for _, n := range others {
+		members[n] = "127.0.0.1:9"
+	}
+	s, err := host.Start(1, 1, members)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c, err := conductor.New(conductor.Config{
-		Node: "n1", Replicas: holder{s}, Call: func(context.Context, string, string, any, any) error { return nil },
+		Node: "n1", Replicas: holder{s, lacks}, Call: func(context.Context, string, string, any, any) error { return nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +96,9 @@ func newHolder(t *testing.T, address string) func(method string, args, result an
 		_, err := caller.Call(ctx, network.Address(), method, args, nil, result)
 		return err
 	}
+	if len(others) > 0 {
+		return ask
+	}
 	lead, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := s.Lead(lead); err != nil {
@@ -106,6 +126,29 @@ func TestANodeSaysWhereItsReplicasStand(t *testing.T) {
 	}
 	if !lost.Lost || lost.Replica != 5 || lost.Members != nil {
 		t.Errorf("the one that is lost: %s", got)
+	}
+}
+
+func TestANodeSaysWhetherItLacksBytes(t *testing.T) {
+	lacks := func(ask func(method string, args, result any) error) bool {
+		t.Helper()
+		var status conductor.Status
+		if err := ask("node.status", struct{}{}, &status); err != nil {
+			t.Fatal(err)
+		}
+		return status.Replicas[0].Lacks
+	}
+	var lacking atomic.Bool
+	ask := newHolderThatLacks(t, "127.0.0.1:0", &lacking, nil)
+	if lacks(ask) {
+		t.Error("it has all")
+	}
+	lacking.Store(true)
+	if !lacks(ask) {
+		t.Error("it lacks some")
+	}
+	if !lacks(newHolderThatLacks(t, "127.0.0.1:0", new(atomic.Bool), []uint64{2, 3})) {
+		t.Error("it has all that it knows of, and does not know whether that is all")
 	}
 }
 

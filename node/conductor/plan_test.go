@@ -207,6 +207,24 @@ func TestALiveReplicaIsRemovedOnlyWhenEnoughOthersRun(t *testing.T) {
 	s.want(t, "remove replica shard=1 replica=3")
 }
 
+func TestAReplicaGetsItsVoteOnceItHasTheBytesOfTheOthers(t *testing.T) {
+	s := newScene(4, abc)
+	s.drain("c")
+	s.Servers[2].Voter, s.Servers[3].Voter = false, true
+	s.replica(1, "d", "learner")
+	s.lacks(1, "d", true)
+	s.want(t)
+	s.lacks(1, "a", true)
+	s.lacks(1, "b", true)
+	s.want(t) // the one that is drained has them
+	s.silent("c", time.Hour)
+	s.want(t, "promote shard=1 replica=4 node=d") // nobody can give them
+	s.lacks(1, "b", false)
+	s.want(t)
+	s.lacks(1, "d", false)
+	s.want(t, "promote shard=1 replica=4 node=d")
+}
+
 func TestAReplicaStaysWhileOthersLackBytes(t *testing.T) {
 	s := newScene(4, []string{"a", "b", "c"})
 	s.drain("c")

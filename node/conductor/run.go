@@ -38,6 +38,9 @@ type Replicas interface {
 	Status() []Held
 	// Shard returns the one that runs.
 	Shard(id spec.ShardID) (*shard.Shard, bool)
+	// Lacks tells whether bytes of large objects are not here yet that entries refer to
+	// which are applied here.
+	Lacks(id spec.ShardID) bool
 }
 
 // Held is a replica that a node has.
@@ -46,9 +49,9 @@ type Held struct {
 	Replica uint64
 	// Lost says that it can't run because what it had is gone.
 	Lost bool
-	// Lacks says that bytes of large objects are not here yet that were acknowledged.
-	// It is only looked for while the shard has a replica that may be taken away.
-	Lacks bool
+	// Moves says that the shard may get or lose a voter: only then it is looked whether
+	// bytes are lacking.
+	Moves bool
 	// Load is how much the shard has to do, if it is led here: what is pending, and
 	// what comes in a second.
 	Load float64

@@ -86,12 +86,14 @@ func (s *stage) change(change func()) {
 	s.changed = make(chan struct{})
 }
 
-func (s *stage) ReadBarrier(context.Context) error                     { return nil }
-func (s *stage) Servers() []control.Server                             { return nil }
-func (s *stage) LastContact(string) (time.Time, bool)                  { return time.Time{}, false }
-func (s *stage) RemoveServer(context.Context, string) error            { return nil }
-func (s *stage) TransferLeadership(context.Context) error              { return nil }
-func (s *stage) Status() []conductor.Held                              { return nil }
+func (s *stage) ReadBarrier(context.Context) error          { return nil }
+func (s *stage) Servers() []control.Server                  { return nil }
+func (s *stage) LastContact(string) (time.Time, bool)       { return time.Time{}, false }
+func (s *stage) RemoveServer(context.Context, string) error { return nil }
+func (s *stage) TransferLeadership(context.Context) error   { return nil }
+func (s *stage) Status() []conductor.Held                   { return nil }
+func (s *stage) Lacks(spec.ShardID) bool                    { return false }
+
 func (s *stage) Shard(spec.ShardID) (*shard.Shard, bool)               { return nil, false }
 func (s *stage) AddServer(context.Context, string, string, bool) error { return nil }
 

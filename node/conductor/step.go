@@ -122,12 +122,26 @@ func (p *planner) join(id spec.ShardID) (Action, bool) {
 				return wait, true
 			}
 			return Action{Kind: AddLearner, Replica: n, Node: r.Node}, true
-		case p.v.level(id, n, r.Node):
+		case p.v.level(id, n, r.Node) && !p.awaitsBytes(id, n, r.Node):
 			return Action{Kind: Promote, Replica: n, Node: r.Node}, true
 		}
 		return wait, true
 	}
 	return Action{}, false
+}
+
+// awaitsBytes tells whether a replica that joins should get bytes of large objects
+// before it votes: with its vote a quorum may be of replicas that lack them. It waits
+// for no bytes that may be nowhere any more, as when those that vote lack some, too.
+func (p *planner) awaitsBytes(id spec.ShardID, number uint64, node string) bool {
+	if said, _ := p.v.replica(id, number, node); !said.Lacks {
+		return false
+	}
+	return slices.ContainsFunc(p.v.Shards[id].Members.Voters, func(n uint64) bool {
+		on, _ := p.where(id, n)
+		said, ok := p.v.replica(id, n, on)
+		return ok && !said.Lost && !said.Lacks
+	})
 }
 
 // giveUpJoin takes a replica away that joins where it is not wanted any more.
