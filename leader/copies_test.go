@@ -27,9 +27,15 @@ type copies struct {
 	fail      error
 	thinned   int // of so many blobs the members have changed when their entry comes
 	wrong     []string
+	under     atomic.Pointer[func() error] // called while a blob is spread
 }
 
 func (c *copies) Spread(_ context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) (func() bool, error) {
+	if under := c.under.Load(); under != nil {
+		if err := (*under)(); err != nil {
+			return nil, err
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	marked, err := c.db.Has(store.AppendStagedKey(nil, shard, app, blob.ID))

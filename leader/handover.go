@@ -1,8 +1,11 @@
 package leader
 
 import (
+	"context"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/spec"
@@ -47,20 +50,10 @@ func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emiss
 	}
 	puts := make([]emission, len(emissions))
 	h := &handed{leader: r.leader, app: task.App, emissions: puts}
-	var inline int64
-	for i := range puts {
-		puts[i].Emission = emissions[i]
-		most := InlineBytes
-		if inline > handedInline {
-			most = handedInlineEach
-		}
-		p, err := r.leader.stageBytes(r.ctx, task.App, emissions[i].Data, most)
-		if err != nil {
-			h.letGo(nil)
-			return err
-		}
-		puts[i].payload, puts[i].Data = p, nil
-		inline += int64(len(p.inline))
+	inline, err := h.stage(r.ctx, emissions)
+	if err != nil {
+		h.letGo(nil)
+		return err
 	}
 	weight := min(inline+128*int64(len(puts)), intakeBytes/4)
 	if err := r.leader.room.acquire(r.ctx, task.App, weight); err != nil {
@@ -75,6 +68,32 @@ func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emiss
 	return nil
 }
 
+// stage has the bytes of emissions where they are to be, those of several blobs at a
+// time: each one waits for the disks of other nodes. It returns how many bytes travel
+// in the entry.
+func (h *handed) stage(ctx context.Context, emissions []exec.Emission) (inline int64, err error) {
+	staging, ctx := errgroup.WithContext(ctx)
+	staging.SetLimit(handedStagedAtOnce)
+	for i := range emissions {
+		put, data := &h.emissions[i], emissions[i].Data
+		put.Emission, put.Data = emissions[i], nil
+		most := InlineBytes
+		if inline > handedInline {
+			most = handedInlineEach
+		}
+		if len(data) <= most {
+			put.payload = &payload{inline: data, size: int64(len(data))}
+			inline += put.payload.size
+			continue
+		}
+		staging.Go(func() (err error) {
+			put.payload, err = h.leader.stageBytes(ctx, h.app, data, most)
+			return err
+		})
+	}
+	return inline, staging.Wait()
+}
+
 // Bounds of what an attempt hands over at once, since it becomes part of one entry.
 const (
 	handedAtOnce = 1000 // emissions
@@ -82,6 +101,9 @@ const (
 	// staged like a large object, unless it is no larger than handedInlineEach.
 	handedInline     = 256 << 10
 	handedInlineEach = 1 << 10
+	// handedStagedAtOnce is how many blobs of it are staged at a time, as many as a node
+	// is sent at a time.
+	handedStagedAtOnce = 8
 )
 
 // handed is a command with what its attempt handed over: it gives back what that

@@ -135,7 +135,7 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 	if err := chunks.begin(); err != nil {
 		return err
 	}
-	chunk := make([]byte, blobChunkBytes)
+	chunk := make([]byte, min(blobChunkBytes-1, max)+1) // with room to see that there is more than max
 	digest := sha256.New()
 	var packer packer
 	for {
