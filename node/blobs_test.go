@@ -126,6 +126,10 @@ func TestLargeObjectsOutliveTheNodesThatWereThere(t *testing.T) {
 	for key := range 2 * some {
 		all[2].hasLarge(key, data(key), true) // there is nobody left to get them from
 	}
+	numbers := all[2].metrics("pheromone_large_objects_")
+	if _, ok := numbers["pheromone_large_objects_repairs_failed_total"]; !ok || numbers["pheromone_large_objects_repaired_total"] == 0 {
+		t.Errorf("metrics of what it lacked: %v", numbers)
+	}
 }
 
 func TestLargeObjectsReachTriggersOnOtherNodes(t *testing.T) {

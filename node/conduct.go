@@ -65,8 +65,8 @@ func (n held) Status() []conductor.Held {
 
 // Lacks implements conductor.Replicas. What is lacking is looked for at once, since
 // somebody waits for it.
-func (n held) Lacks(id spec.ShardID) bool {
-	if n.blobs == nil || !n.blobs.Lacks(id) {
+func (n held) Lacks(ctx context.Context, id spec.ShardID) bool {
+	if n.blobs == nil || !n.blobs.Lacks(ctx, id) {
 		return false
 	}
 	n.blobs.Look()

@@ -51,12 +51,17 @@ var (
 	returnedDesc    = prometheus.NewDesc("pheromone_attempts_returned_total", "Attempts of this node's shards that another node gave back without having run them.", nil, nil)
 	awayDesc        = prometheus.NewDesc("pheromone_attempts_away", "Attempts of this node's shards that other nodes have now.", nil, nil)
 	guestsDesc      = prometheus.NewDesc("pheromone_attempts_guests", "Attempts of other nodes' shards that this node has now.", nil, nil)
+	lackingDesc     = prometheus.NewDesc("pheromone_large_objects_lacking", "Large objects whose bytes this node's replica of the shard does not have yet.", shardLabels, nil)
+	lackedBytesDesc = prometheus.NewDesc("pheromone_large_objects_lacking_bytes", "Bytes of large objects that this node's replica of the shard does not have yet.", shardLabels, nil)
+	repairedDesc    = prometheus.NewDesc("pheromone_large_objects_repaired_total", "Large objects that this node lacked and got from another one.", nil, nil)
+	unrepairedDesc  = prometheus.NewDesc("pheromone_large_objects_repairs_failed_total", "Times that no other node could give a large object that this one lacks.", nil, nil)
 	writableDesc    = prometheus.NewDesc("pheromone_store_writable", "Whether there is room on the disk for more.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, outboxDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc, ranDesc, inputsLocalDesc, lostDesc, returnedDesc, awayDesc, guestsDesc} {
+	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, outboxDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc, ranDesc, inputsLocalDesc, lostDesc, returnedDesc, awayDesc, guestsDesc,
+		lackingDesc, lackedBytesDesc, repairedDesc, unrepairedDesc} {
 		to <- d
 	}
 }
@@ -82,6 +87,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(processDesc, float64(len(stats.Processes)))
 	c.collectSpread(to)
+	c.collectLacking(to)
 	gauge(diskDesc, float64(c.node.db.Metrics().DiskSpaceUsage()))
 	gauge(writableDesc, truth(c.node.db.Writable() == nil))
 }
@@ -103,6 +109,21 @@ func (c *collector) collectSpread(to chan<- prometheus.Metric) {
 	count(returnedDesc, s.Returned)
 	to <- prometheus.MustNewConstMetric(awayDesc, prometheus.GaugeValue, float64(s.Away))
 	to <- prometheus.MustNewConstMetric(guestsDesc, prometheus.GaugeValue, float64(s.Guests))
+}
+
+// collectLacking reports which large objects this node's replicas do not have.
+func (c *collector) collectLacking(to chan<- prometheus.Metric) {
+	if c.node.blobs == nil {
+		return
+	}
+	s := c.node.blobs.Stats()
+	for shard, l := range s.Lacking {
+		id := strconv.FormatUint(uint64(shard), 10)
+		to <- prometheus.MustNewConstMetric(lackingDesc, prometheus.GaugeValue, float64(l.Objects), id)
+		to <- prometheus.MustNewConstMetric(lackedBytesDesc, prometheus.GaugeValue, float64(l.Bytes), id)
+	}
+	to <- prometheus.MustNewConstMetric(repairedDesc, prometheus.CounterValue, float64(s.Repaired))
+	to <- prometheus.MustNewConstMetric(unrepairedDesc, prometheus.CounterValue, float64(s.Failed))
 }
 
 func truth(b bool) float64 {

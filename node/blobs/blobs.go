@@ -62,6 +62,10 @@ type Blobs struct {
 		closed  bool
 		slots   map[string]*semaphore.Weighted  // transfers to each node
 		spreads map[[16]byte]context.CancelFunc // transfers of each blob that are under way
+		looks   map[spec.ShardID]*look
+		lacking map[spec.ShardID]Lacking
+
+		repaired, failed uint64 // repairs
 	}
 }
 
@@ -98,6 +102,8 @@ func New(cfg Config) *Blobs {
 	}
 	b.mu.slots = make(map[string]*semaphore.Weighted)
 	b.mu.spreads = make(map[[16]byte]context.CancelFunc)
+	b.mu.looks = make(map[spec.ShardID]*look)
+	b.mu.lacking = make(map[spec.ShardID]Lacking)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	cfg.DB.RepairWith(b.Repair)
 	return b

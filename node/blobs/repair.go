@@ -13,7 +13,8 @@ import (
 
 // Repair is the store.Repair of the node: it asks the other replicas, in no order but
 // those without a vote last, until one gives the bytes.
-func (b *Blobs) Repair(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) error {
+func (b *Blobs) Repair(ctx context.Context, shard spec.ShardID, app spec.AppName, blob store.Blob) (err error) {
+	defer func() { b.ended(shard, &blob, err) }()
 	if err := b.repairs.Acquire(ctx, 1); err != nil {
 		return spec.Errorf(spec.CodeUnavailable, "too many blobs are repaired at once: %w", err)
 	}
@@ -68,36 +69,35 @@ const (
 	repairMisses = 3
 )
 
-// Lacks tells whether the replica of a shard lacks bytes that entries refer to, also
-// if that can't be found out.
-func (b *Blobs) Lacks(shard spec.ShardID) (lacks bool) {
-	err := b.cfg.DB.EachLacking(b.ctx, shard, func(store.LackingBlob) bool {
-		lacks = true
-		return false
-	})
-	return lacks || err != nil
-}
-
 // repairAll brings what this node's replicas lack.
 func (b *Blobs) repairAll(ctx context.Context) {
-	for _, shard := range b.cfg.Shards() {
-		misses := 0
-		err := b.cfg.DB.EachLacking(ctx, shard, func(l store.LackingBlob) bool {
-			err := b.cfg.DB.RepairBlob(ctx, shard, l.App, l.Blob)
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
-				b.cfg.Log.Warn("a blob is lacking on this replica and could not be copied yet", "shard", uint64(shard), "app", l.App, "error", err)
-				misses++
-				return misses < repairMisses
-			}
-			misses = 0
-			select {
-			case <-time.After(time.Second * time.Duration(l.Blob.Size) / repairBytes):
-			case <-ctx.Done():
-			}
-			return true
-		})
+	shards := b.cfg.Shards()
+	b.forget(shards)
+	for _, shard := range shards {
+		lacking, err := b.count(ctx, shard)
+		if err == nil && lacking.Objects > 0 {
+			err = b.repairShard(ctx, shard)
+		}
 		if err != nil && ctx.Err() == nil {
 			b.cfg.Log.Error("blobs that are lacking could not be looked for", "shard", uint64(shard), "error", err)
 		}
 	}
+}
+
+func (b *Blobs) repairShard(ctx context.Context, shard spec.ShardID) error {
+	misses := 0
+	return b.cfg.DB.EachLacking(ctx, shard, func(l store.LackingBlob) bool {
+		err := b.cfg.DB.RepairBlob(ctx, shard, l.App, l.Blob)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			b.cfg.Log.Warn("a blob is lacking on this replica and could not be copied yet", "shard", uint64(shard), "app", l.App, "error", err)
+			misses++
+			return misses < repairMisses
+		}
+		misses = 0
+		select {
+		case <-time.After(time.Second * time.Duration(l.Blob.Size) / repairBytes):
+		case <-ctx.Done():
+		}
+		return true
+	})
 }

@@ -47,24 +47,6 @@ func TestAReplicaThatWasAwayGetsWhatItLacks(t *testing.T) {
 	}
 }
 
-func TestAReplicaTellsThatItLacksBytes(t *testing.T) {
-	c := newCluster(t, "n1", "n2", "n3")
-	n1, n3 := c.nodes["n1"], c.nodes["n3"]
-	c.cut("n3")
-	blob := n1.stage(noise(1, mib))
-	if err := n1.spread(blob); err != nil {
-		t.Fatal(err)
-	}
-	n1.adopt(blob, 1)
-	n3.adopt(blob, 1)
-	if n1.blobs.Lacks(1) || !n3.blobs.Lacks(1) {
-		t.Error("the one that has them says so, or the one that was away does not")
-	}
-	c.mend()
-	n3.blobs.Look()
-	eventually(t, "it lacks nothing", func() bool { return !n3.blobs.Lacks(1) })
-}
-
 func TestAReceiverThatCrashesInTheMiddleIsRepaired(t *testing.T) {
 	for seed := range uint64(4) {
 		c := newCluster(t, "n1", "n2", "n3")

@@ -98,7 +98,7 @@ func (c *Conductor) replicaStatus(ctx context.Context, h Held) *ReplicaStatus {
 		}
 	}
 	// What it does not lack is worth knowing only of all that is acknowledged.
-	r.Lacks = h.Moves && (s.ReadIndex(ctx) != nil || c.cfg.Replicas.Lacks(h.Shard))
+	r.Lacks = h.Moves && (s.ReadIndex(ctx) != nil || c.cfg.Replicas.Lacks(ctx, h.Shard))
 	return r
 }
 

@@ -30,7 +30,7 @@ func (h holder) Status() []conductor.Held {
 
 func (h holder) Shard(id spec.ShardID) (*shard.Shard, bool) { return h.shard, id == 1 }
 
-func (h holder) Lacks(id spec.ShardID) bool { return id == 1 && h.lacks.Load() }
+func (h holder) Lacks(_ context.Context, id spec.ShardID) bool { return id == 1 && h.lacks.Load() }
 
 // newHolder starts a node that others can ask, and returns who asks it.
 func newHolder(t *testing.T, address string) func(method string, args, result any) error {

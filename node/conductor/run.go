@@ -39,8 +39,8 @@ type Replicas interface {
 	// Shard returns the one that runs.
 	Shard(id spec.ShardID) (*shard.Shard, bool)
 	// Lacks tells whether bytes of large objects are not here yet that entries refer to
-	// which are applied here.
-	Lacks(id spec.ShardID) bool
+	// which are applied here. It does so also if that is not known when ctx ends.
+	Lacks(ctx context.Context, id spec.ShardID) bool
 }
 
 // Held is a replica that a node has.

@@ -92,7 +92,7 @@ func (s *stage) LastContact(string) (time.Time, bool)       { return time.Time{}
 func (s *stage) RemoveServer(context.Context, string) error { return nil }
 func (s *stage) TransferLeadership(context.Context) error   { return nil }
 func (s *stage) Status() []conductor.Held                   { return nil }
-func (s *stage) Lacks(spec.ShardID) bool                    { return false }
+func (s *stage) Lacks(context.Context, spec.ShardID) bool   { return false }
 
 func (s *stage) Shard(spec.ShardID) (*shard.Shard, bool)               { return nil, false }
 func (s *stage) AddServer(context.Context, string, string, bool) error { return nil }
