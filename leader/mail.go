@@ -48,6 +48,7 @@ func (t *tx) send(s *session, to spec.ShardID, m *store.Mail) {
 	t.steps.Pass(failpoint.Posted, m.App)
 	t.counters.Mail++
 	sequence := t.counters.Mail
+	m.Incarnation = t.born[m.App]
 	rec := store.AppendMail(nil, m)
 	t.write(store.AppendOutboxKey(nil, t.shard(), sequence), rec)
 	t.mailN.Add(1)
@@ -156,8 +157,14 @@ func (c *take) evaluate(t *tx) error {
 	if _, seen := t.get(mark); seen || m.Sequence < low {
 		return nil
 	}
-	if err := t.staged(m.App, c.payload); err != nil {
+	past, err := t.ofThePast(&m.Mail)
+	if err != nil {
 		return err
+	}
+	if !past {
+		if err := t.staged(m.App, c.payload); err != nil {
+			return err
+		}
 	}
 	if m.Kind == 0 || m.Kind > store.MailCancel { // of a newer version: it waits at its sender until this one knows it
 		t.leader.cfg.Log.Warn("message of an unknown kind refused", "from", uint64(m.From), "sequence", m.Sequence, "kind", uint8(m.Kind))
@@ -168,6 +175,9 @@ func (c *take) evaluate(t *tx) error {
 	if m.Unacknowledged > low {
 		t.put(floor, store.AppendCount(nil, m.Unacknowledged))
 		t.eraseMarks(m.From, low, m.Unacknowledged)
+	}
+	if past { // it is taken, and its app is not the one that there is now
+		return nil
 	}
 	if c.payload != nil {
 		t.adopt(m.App, c.payload)
@@ -181,6 +191,16 @@ func (c *take) evaluate(t *tx) error {
 		t.takeForSession(&m.Mail)
 	}
 	return nil
+}
+
+// ofThePast tells whether a message is of an app that was deleted since and deployed
+// again. One of an app that this shard has not taken over yet waits at its sender.
+func (t *tx) ofThePast(m *store.Mail) (bool, error) {
+	born := t.born[m.App]
+	if m.Incarnation != store.AnyIncarnation && m.Incarnation > born {
+		return false, errNotTakenOver(m.App, t.shard())
+	}
+	return m.Incarnation < born, nil
 }
 
 // marksOneByOne is up to how many marks are deleted one by one: a sender numbers

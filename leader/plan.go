@@ -74,7 +74,11 @@ func (r *reign) deployed(app spec.AppName) (*plan, error) {
 		return p, nil
 	}
 	if _, _, deployed := r.leader.cfg.Apps.App(app, 0); deployed { // what it would do belongs to an app that is gone
-		return nil, spec.Errorf(spec.CodeUnavailable, "app %q has been deployed just now: shard %d takes it over in a moment", app, r.leader.cfg.Shard)
+		return nil, errNotTakenOver(app, r.leader.cfg.Shard)
 	}
 	return nil, spec.NoApp(app, r.leader.cfg.Apps.Names())
+}
+
+func errNotTakenOver(app spec.AppName, id spec.ShardID) error {
+	return spec.Errorf(spec.CodeUnavailable, "app %q has been deployed just now: shard %d takes it over in a moment", app, id)
 }

@@ -14,7 +14,7 @@ import (
 // is an error.
 const (
 	recordOldest  = 1
-	recordVersion = 2
+	recordVersion = 3
 )
 
 // Fields are written in the order of the record's struct: numbers as varints

@@ -138,7 +138,8 @@ func AppendMail(dst []byte, m *Mail) []byte {
 		dst = appendString(dst, key)
 	}
 	dst = appendString(append(dst, byte(m.Kind)), m.To)
-	return appendParent(appendInt(append(dst, byte(m.State)), m.Deadline), m.Parent)
+	dst = appendParent(appendInt(append(dst, byte(m.State)), m.Deadline), m.Parent)
+	return appendUint(dst, m.Incarnation)
 }
 
 // DecodeMail reads a message to another shard. Object.Inline is a part of src.
@@ -160,6 +161,10 @@ func DecodeMail(src []byte) (Mail, error) {
 	if r.version >= 2 {
 		m.Kind, m.To = MailKind(r.byte()), spec.SessionID(r.string())
 		m.State, m.Deadline, m.Parent = SessionState(r.byte()), r.micros(), r.parent()
+	}
+	m.Incarnation = AnyIncarnation
+	if r.version >= 3 {
+		m.Incarnation = r.uint()
 	}
 	return m, r.done("mail")
 }

@@ -76,7 +76,7 @@ func records() []record {
 		kind("event", store.Event{Kind: store.EventDelete, App: "a", Bucket: "b", Key: "k", Object: object}, store.AppendEvent, store.DecodeEvent),
 		kind("mail", store.Mail{
 			Kind: store.MailStart, Slot: 4095, App: "a", Bucket: "b", Trigger: "t", Session: "s", Object: object, Keys: []spec.Key{"x", "y"},
-			To: "c", State: store.SessionFailed, Deadline: 5, Parent: parent,
+			To: "c", State: store.SessionFailed, Deadline: 5, Parent: parent, Incarnation: 6,
 		}, store.AppendMail, store.DecodeMail),
 		kind("child", store.Child{Function: "f", Started: 1, Ended: 2, State: store.SessionFailed, Awaited: true, Bucket: "b", Key: "k", Producer: 3}, store.AppendChild, store.DecodeChild),
 		kind("shard_meta", store.ShardMeta{Applied: 1, Epoch: 2 << 20, Seq: 3}, store.AppendShardMeta, store.DecodeShardMeta),
@@ -154,7 +154,7 @@ func checkNoZero(t *testing.T, v reflect.Value, path string) {
 func TestRecordsOfAllVersionsStayReadable(t *testing.T) {
 	for _, r := range records() {
 		t.Run(r.name, func(t *testing.T) {
-			newest := filepath.Join("testdata", "records_v2", r.name+".hex")
+			newest := filepath.Join("testdata", "records_v3", r.name+".hex")
 			encoded := hex.EncodeToString(r.encode(r.full)) + "\n"
 			if *update {
 				if err := os.MkdirAll(filepath.Dir(newest), 0o755); err != nil {
@@ -167,6 +167,7 @@ func TestRecordsOfAllVersionsStayReadable(t *testing.T) {
 			if golden := readGolden(t, r, newest, r.full); golden != encoded {
 				t.Errorf("the format on disk has changed: a change needs a new record version\n got %s\nwant %s", encoded, golden)
 			}
+			readGolden(t, r, filepath.Join("testdata", "records_v2", r.name+".hex"), asOfVersion2(r.full))
 			if r.name != "child" && r.name != "named_set" { // which came with version 2
 				readGolden(t, r, filepath.Join("testdata", "records_v1", r.name+".hex"), asOfVersion1(r.full))
 			}
@@ -195,6 +196,15 @@ func readGolden(t *testing.T, r record, file string, want any) string {
 	return string(golden)
 }
 
+// asOfVersion2 returns a record without what version 2 did not have.
+func asOfVersion2(full any) any {
+	if m, ok := full.(store.Mail); ok {
+		m.Incarnation = store.AnyIncarnation
+		return m
+	}
+	return full
+}
+
 // asOfVersion1 returns a record without what version 1 did not have.
 func asOfVersion1(full any) any {
 	switch v := full.(type) {
@@ -214,6 +224,7 @@ func asOfVersion1(full any) any {
 		return store.Mail{
 			Kind: store.MailSet, Slot: v.Slot, App: v.App, Bucket: v.Bucket, Trigger: v.Trigger, Session: v.Session,
 			Object: asOfVersion1(v.Object).(store.Object), Keys: v.Keys,
+			Incarnation: store.AnyIncarnation,
 		}
 	}
 	return full
@@ -222,8 +233,8 @@ func asOfVersion1(full any) any {
 func TestRecordsOfOtherVersionsAreRefused(t *testing.T) {
 	for _, r := range records() {
 		src := r.encode(r.full)
-		src[0] = 3
-		if _, err := r.decode(src); err == nil || !strings.Contains(err.Error(), "version 3") {
+		src[0] = 4
+		if _, err := r.decode(src); err == nil || !strings.Contains(err.Error(), "version 4") {
 			t.Errorf("%s: error %v, want one that names the version", r.name, err)
 		}
 	}

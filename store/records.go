@@ -1,6 +1,8 @@
 package store
 
 import (
+	"math"
+
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -315,7 +317,12 @@ type Mail struct {
 	State    SessionState   // MailEnd: how the child ended
 	Deadline Micros         // MailStart: of the child
 	Parent   *Parent        // MailStart
+
+	Incarnation uint64 // of the app at the sender
 }
+
+// AnyIncarnation is that of messages from before it was told.
+const AnyIncarnation = math.MaxUint64
 
 // MailKind says what a message is about.
 type MailKind uint8
