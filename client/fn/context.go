@@ -30,6 +30,10 @@ const (
 	maxKeyBytes  = 1024
 	maxNameBytes = 63
 
+	maxContentTypeBytes = 256
+	maxMetaFields       = 64
+	maxMetaBytes        = 16 << 10 // of all names and values of an object together
+
 	minSessionTimeout = time.Millisecond
 	maxSessionTimeout = 365 * 24 * time.Hour
 )
@@ -264,22 +268,21 @@ func (c *Context) send(e Emission, opts []Option, emit func(Emission) error) err
 			return err
 		}
 	}
-	if len(e.ContentType) > 255 {
-		return &RefusedError{fmt.Sprintf("a content type has at most 255 bytes, this one has %d", len(e.ContentType))}
+	if len(e.ContentType) > maxContentTypeBytes {
+		return &RefusedError{fmt.Sprintf("a content type has at most %d bytes, this one has %d", maxContentTypeBytes, len(e.ContentType))}
+	}
+	if len(e.Meta) > maxMetaFields {
+		return &RefusedError{fmt.Sprintf("%d metadata fields, at most %d are allowed: put them into the object", len(e.Meta), maxMetaFields)}
 	}
 	meta := 0
 	for name, value := range e.Meta {
 		meta += len(name) + len(value)
 	}
-	if meta > maxMeta {
-		return &RefusedError{fmt.Sprintf("metadata of %d bytes, at most %d are allowed", meta, maxMeta)}
+	if meta > maxMetaBytes {
+		return &RefusedError{fmt.Sprintf("metadata of %d bytes, at most %d are allowed: put it into the object", meta, maxMetaBytes)}
 	}
 	return emit(e)
 }
-
-// maxMeta bounds the metadata of one object, as it travels; the platform's own
-// limit may be lower.
-const maxMeta = protocol.MaxMetaBytes
 
 func (c *Context) tooLarge(size int64, bucket, key string) error {
 	return &RefusedError{fmt.Sprintf("object %q for bucket %q has %d bytes, at most %d are allowed", key, bucket, size, c.inv.MaxObjectBytes)}

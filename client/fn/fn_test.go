@@ -12,6 +12,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 func TestMain(m *testing.M) {
@@ -106,7 +107,7 @@ func TestWhatBreaksABoundIsRefusedBeforeItIsSent(t *testing.T) {
 		"a large object":                   ctx.Put("b", "k", make([]byte, 11)),
 		"a large buffer":                   createErr,
 		"no bucket":                        ctx.Put("", "k", nil),
-		"much metadata":                    ctx.Put("b", "k", nil, fn.Meta("m", strings.Repeat("v", 1<<16))),
+		"much metadata":                    ctx.Put("b", "k", nil, fn.Meta("m", strings.Repeat("v", spec.MaxMetaBytes))),
 		"a join of no one":                 ctx.Join("b", "", "k"),
 		"a child of no one":                ctx.Start("", nil),
 		"a child of a long name":           ctx.Start(strings.Repeat("f", 64), nil),
@@ -117,8 +118,8 @@ func TestWhatBreaksABoundIsRefusedBeforeItIsSent(t *testing.T) {
 		"a child of years":                 ctx.Start("f", nil, fn.StartTimeout(365*24*time.Hour+1)),
 		"a child's input as output":        ctx.Start("f", nil, fn.AsOutput()),
 		"a child's input with a delay":     ctx.Start("f", nil, fn.DeliverAfter(time.Second)),
-		"a child with a long content type": ctx.Start("f", nil, fn.ContentType(strings.Repeat("c", 256))),
-		"a long content type":              ctx.PutNew("b", nil, fn.ContentType(strings.Repeat("c", 256))),
+		"a child with a long content type": ctx.Start("f", nil, fn.ContentType(strings.Repeat("c", spec.MaxContentTypeBytes+1))),
+		"a long content type":              ctx.PutNew("b", nil, fn.ContentType(strings.Repeat("c", spec.MaxContentTypeBytes+1))),
 	} {
 		var refused *fn.RefusedError
 		if !errors.As(err, &refused) {

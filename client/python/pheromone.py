@@ -49,6 +49,9 @@ _FLUSH_BYTES = 1 << 20  # what is collected before it leaves unasked
 _FIELD_BYTES = 16 << 20
 _LOG_BYTES = 8 << 10
 _DETAIL_BYTES = 16 << 10
+_CONTENT_TYPE_BYTES = 256
+_META_FIELDS = 64
+_META_BYTES = 16 << 10  # of all names and values of an object together
 _MIN_SESSION = 10**6  # how long a child session may run, nanoseconds
 _MAX_SESSION = 365 * 24 * 3600 * 10**9
 _TICK = 0.001  # how long a put may wait for company, seconds
@@ -313,7 +316,7 @@ def _nanoseconds(duration):
 def _describe(fields, content_type, meta):
     """Adds what a put and a start say of their object."""
     if content_type:
-        fields.append(_text(_CONTENT_TYPE, content_type, 255, "a content type"))
+        fields.append(_text(_CONTENT_TYPE, content_type, _CONTENT_TYPE_BYTES, "a content type"))
     if meta:
         fields.append(_encode_meta(meta))
 
@@ -328,12 +331,14 @@ def _text(tag, value, most, what):
 
 
 def _encode_meta(meta):
+    if len(meta) > _META_FIELDS:
+        raise Refused("%d metadata fields, at most %d are allowed: put them into the object" % (len(meta), _META_FIELDS))
     out, total = [], 0
     for name, value in meta.items():
         name, value = str(name).encode(), str(value).encode()
         total += len(name) + len(value)
-        if total > 65532:
-            raise Refused("metadata of more than 65532 bytes")
+        if total > _META_BYTES:
+            raise Refused("metadata of more than %d bytes: put it into the object" % _META_BYTES)
         out.append(_FIELD.pack(_META, 0, 2 + len(name) + len(value)) + struct.pack("<H", len(name)) + name + value)
     return b"".join(out)
 

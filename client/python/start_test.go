@@ -1,9 +1,12 @@
 package python_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // startTests are the tests of Context.start that need no node.
@@ -33,8 +36,9 @@ class Start(unittest.TestCase):
             (Refused, ("f", b""), {"timeout": 0}),
             (Refused, ("f", b""), {"timeout": -1}),
             (Refused, ("f", b""), {"timeout": timedelta(days=366)}),
-            (Refused, ("f", b""), {"content_type": "c" * 256}),
-            (Refused, ("f", b""), {"meta": {"m": "v" * 65536}}),
+            (Refused, ("f", b""), {"content_type": "c" * 257}),
+            (Refused, ("f", b""), {"meta": {"m": "v" * (16 << 10)}}),
+            (Refused, ("f", b""), {"meta": {"m%d" % i: "" for i in range(65)}}),
             (TypeError, ("f", b""), {"key": "k"}),
             (TypeError, ("f", {}), {}),
             (TypeError, (1, b""), {}),
@@ -56,5 +60,13 @@ func TestAStartIsCheckedBeforeItIsSent(t *testing.T) {
 	}
 	if out, state := python(t, dir, "-m", "unittest", "-v"); !state.Success() {
 		t.Fatalf("%s\n%s", state, out)
+	}
+}
+
+func TestBoundsAreThoseOfTheManifest(t *testing.T) {
+	const print = "import pheromone as p; print(p._CONTENT_TYPE_BYTES, p._META_FIELDS, p._META_BYTES)"
+	out, state := python(t, t.TempDir(), "-c", print)
+	if want := fmt.Sprintln(spec.MaxContentTypeBytes, spec.MaxMetaFields, spec.MaxMetaBytes); !state.Success() || out != want {
+		t.Errorf("%s: %q, package spec has %q", state, out, want)
 	}
 }

@@ -74,7 +74,7 @@ func appendInput(b []byte, t *exec.Task, o *exec.Input) []byte {
 		b = protocol.AppendField(b, protocol.TagContentType, o.ContentType)
 	}
 	for name, value := range o.Meta {
-		if len(name)+len(value) <= protocol.MaxMetaBytes {
+		if len(name)+len(value) <= protocol.MaxMetaFieldBytes {
 			b = protocol.AppendMeta(b, name, value)
 		}
 	}

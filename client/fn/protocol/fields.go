@@ -71,8 +71,9 @@ func AppendMeta(b []byte, name, value string) []byte {
 	return append(append(b, name...), value...)
 }
 
-// MaxMetaBytes bounds the name and value of one metadata field together.
-const MaxMetaBytes = 1<<16 - 3
+// MaxMetaFieldBytes is how much a field can hold of the name and value of one
+// metadata field together; an object may have less.
+const MaxMetaFieldBytes = 1<<16 - 3
 
 // AppendObject appends the field that opens an object.
 func AppendObject(b []byte, d Descriptor) []byte {
