@@ -34,7 +34,7 @@ func (l *Leader) stage(ctx context.Context, app spec.AppName, r io.Reader, limit
 }
 
 // stageBlob stages bytes that do not travel in the log, here and on a majority of
-// the shard's replicas.
+// the replicas that vote.
 func (l *Leader) stageBlob(ctx context.Context, app spec.AppName, r io.Reader, limit int64) (*payload, error) {
 	blob, err := l.cfg.DB.StageBlob(ctx, l.cfg.Shard, app, r, limit)
 	if err != nil {
@@ -49,7 +49,7 @@ func (l *Leader) stageBlob(ctx context.Context, app spec.AppName, r io.Reader, l
 	return p, nil
 }
 
-// spread has a majority of the shard's replicas hold a staged payload.
+// spread has a majority of the replicas that vote hold a staged payload.
 func (l *Leader) spread(ctx context.Context, app spec.AppName, p *payload) (err error) {
 	if l.cfg.Copies != nil {
 		p.enough, err = l.cfg.Copies.Spread(ctx, l.cfg.Shard, app, *p.blob)

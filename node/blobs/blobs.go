@@ -54,14 +54,14 @@ type Blobs struct {
 	outgoing *semaphore.Weighted // blobs that other nodes get
 	repairs  *semaphore.Weighted
 	late     *semaphore.Weighted // transfers that go on behind their majority
-	look     chan struct{}       // has run look for what is lacking
+	look     chan struct{}       // has Run look for what is lacking
 	drops    chan drop
 
 	mu struct {
 		sync.Mutex
 		closed  bool
-		slots   map[string]*semaphore.Weighted  // transfers to each node
-		spreads map[[16]byte]context.CancelFunc // transfers of each blob that are under way
+		slots   map[string]*semaphore.Weighted // transfers to each node
+		spreads map[[16]byte]*spread           // the last one of each blob that is under way
 		looks   map[spec.ShardID]*look
 		lacking map[spec.ShardID]Lacking
 
@@ -101,7 +101,7 @@ func New(cfg Config) *Blobs {
 		drops:    make(chan drop, dropsMost),
 	}
 	b.mu.slots = make(map[string]*semaphore.Weighted)
-	b.mu.spreads = make(map[[16]byte]context.CancelFunc)
+	b.mu.spreads = make(map[[16]byte]*spread)
 	b.mu.looks = make(map[spec.ShardID]*look)
 	b.mu.lacking = make(map[spec.ShardID]Lacking)
 	b.ctx, b.cancel = context.WithCancel(context.Background())

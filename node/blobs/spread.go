@@ -146,7 +146,7 @@ func (s *spread) await(ctx context.Context, need, voters int) error {
 func (b *Blobs) note(s *spread) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.mu.spreads[s.blob.ID] = s.end
+	b.mu.spreads[s.blob.ID] = s
 }
 
 // sent counts a transfer that has ended; with the last one the spread is over.
@@ -157,7 +157,9 @@ func (b *Blobs) sent(s *spread) {
 		return
 	}
 	s.end()
-	delete(b.mu.spreads, s.blob.ID)
+	if b.mu.spreads[s.blob.ID] == s { // and not one that has followed it
+		delete(b.mu.spreads, s.blob.ID)
+	}
 	if s.later {
 		b.late.Release(1)
 	}
@@ -201,10 +203,10 @@ type drop struct {
 // Discard implements leader.Copies. What does not arrive is swept later.
 func (b *Blobs) Discard(shard spec.ShardID, app spec.AppName, blob store.Blob) {
 	b.mu.Lock()
-	end := b.mu.spreads[blob.ID]
+	under := b.mu.spreads[blob.ID]
 	b.mu.Unlock()
-	if end != nil {
-		end()
+	if under != nil {
+		under.end()
 	}
 	select {
 	case b.drops <- drop{shard, store.BlobName{App: app, ID: blob.ID}}:
