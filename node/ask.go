@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/pheromone-run/pheromone/leader"
@@ -81,8 +80,8 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 			case node == n.cfg.Name:
 			case q.anywhere:
 				asking, letGo = soon(ctx)
-			case harmless:
-				asking, letGo = whileLed(ctx, moved)
+			default:
+				asking, letGo = n.whileLed(ctx, shard, node, harmless, moved)
 			}
 			begun := time.Now()
 			r, answer, err = askAt(asking, n, q, node, shard, args, content)
@@ -91,7 +90,10 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 				return r, answer, nil
 			}
 			taken := !errors.Is(err, leader.ErrNotTaken) && !errors.Is(err, peer.ErrNotSent)
-			if taken && !(unknown(err) && harmless) {
+			switch {
+			case taken && hasMoved && !harmless && ctx.Err() == nil:
+				return none, nil, errDeposed(shard, node, err)
+			case taken && !(unknown(err) && harmless):
 				return none, nil, err
 			}
 			if avoid = node; hasMoved {
@@ -111,27 +113,6 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 		case time.Now().After(deadline):
 			return none, nil, spec.Errorf(spec.CodeUnavailable, "%w", err)
 		}
-	}
-}
-
-// whileLed returns a context for a question to a shard's leader on another node,
-// which ends when the shard has another leader: the one that was asked may be cut
-// off and never answer. letGo is called when the question is over, and tells
-// whether that was so. It is for answers without a body.
-func whileLed(ctx context.Context, moved <-chan struct{}) (asking context.Context, letGo func(bool) bool) {
-	asking, cancel := context.WithCancel(ctx)
-	var hasMoved atomic.Bool
-	go func() {
-		select {
-		case <-moved:
-			hasMoved.Store(true)
-			cancel()
-		case <-asking.Done():
-		}
-	}()
-	return asking, func(bool) bool {
-		cancel()
-		return hasMoved.Load()
 	}
 }
 
@@ -248,6 +229,13 @@ func askAt[A, R any](ctx context.Context, n *Node, q *question[A, R], node strin
 
 func errNotHere(shard spec.ShardID, node string) error {
 	return spec.Errorf(spec.CodeUnavailable, "shard %d has no replica on node %s: %w", shard, node, leader.ErrNotTaken)
+}
+
+// errDeposed answers who has asked a leader that never answered for what must not be
+// done twice.
+func errDeposed(shard spec.ShardID, node string, err error) error {
+	return spec.Errorf(spec.CodeUnavailable, "node %s stopped answering and another one leads shard %d now; whether the request was carried out is not known: %w", node, shard, err).
+		WithHint("look before sending it again, or send requests with an Idempotency-Key, which are repeated without doing anything twice")
 }
 
 // shardQuestion is a question on its way to another node.

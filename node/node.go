@@ -58,6 +58,7 @@ type Node struct {
 
 	locals    locals
 	hints     hints
+	lookouts  lookouts
 	questions *questions
 	conductor *conductor.Conductor
 	blobs     *blobs.Blobs // nil for a node that is alone

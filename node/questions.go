@@ -149,6 +149,7 @@ func newQuestions(n *Node) *questions {
 	}
 	q.mail = mailQuestion()
 	q.register(n)
+	n.answerLeads()
 	n.answerBlobs()
 	n.answerControl()
 	n.answerLogs()

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pheromone-run/pheromone/node/peer"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+const (
+	// methodLeads asks a replica's node who leads the shard.
+	methodLeads = "shard.leads"
+	// leadsWait bounds how long one node may take to say it.
+	leadsWait = time.Second
+	// deposedWait is how long a leader that was asked may answer yet when the shard has
+	// another one: one that is alive ends what it has at work sooner.
+	deposedWait = 2 * time.Second
+)
+
+// silence is how long a node is believed to lead a shard before somebody else is
+// asked: longer than the others take to elect another one.
+func (n *Node) silence() time.Duration {
+	return max(time.Second, 2*n.cfg.RaftRTT*time.Duration(n.cfg.RaftElection))
+}
+
+// whileLed returns a context for a question to a shard's leader on another node,
+// which ends when another node leads the shard: the one that was asked may be cut off
+// or stand still and never answer. If the question can't be repeated it ends only when
+// the answer has not come for a while then. moved tells of news of an election since
+// before the node was chosen; it is nil if no replica is here.
+//
+// letGo is called when the question is over, and tells whether it was ended. It is for
+// answers without a body.
+func (n *Node) whileLed(ctx context.Context, shard spec.ShardID, asked string, harmless bool, moved <-chan struct{}) (asking context.Context, letGo func(bool) bool) {
+	asking, cancel := context.WithCancel(ctx)
+	var hasMoved atomic.Bool
+	go func() {
+		for asking.Err() == nil {
+			moved = n.awaitNews(asking, shard, moved, n.silence())
+			if !n.ledElsewhere(asking, shard, asked) {
+				continue
+			}
+			if !harmless {
+				n.awaitNews(asking, shard, nil, deposedWait)
+				if asking.Err() != nil || !n.ledElsewhere(asking, shard, asked) {
+					continue
+				}
+			}
+			hasMoved.Store(true)
+			cancel()
+		}
+	}()
+	return asking, func(bool) bool {
+		cancel()
+		return hasMoved.Load()
+	}
+}
+
+// awaitNews waits for news of an election at the replica here, and no longer than
+// patience. It returns what tells of the next ones.
+func (n *Node) awaitNews(ctx context.Context, shard spec.ShardID, news <-chan struct{}, patience time.Duration) <-chan struct{} {
+	pause := time.NewTimer(patience)
+	defer pause.Stop()
+	select {
+	case <-news:
+	case <-pause.C:
+	case <-ctx.Done():
+	}
+	if l := n.local(shard); l != nil {
+		_, _, news = l.replica.Led()
+		return news
+	}
+	return nil
+}
+
+// ledElsewhere tells whether another node than the one that was asked leads a shard, as
+// the replica here knows, or one of the others if there is none here.
+func (n *Node) ledElsewhere(ctx context.Context, shard spec.ShardID, asked string) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	leads := n.leads(shard)
+	if n.local(shard) == nil {
+		leads = n.lookouts.look(shard, n.silence()/2, func() string { return n.askWhoLeads(ctx, shard, asked) })
+	}
+	return leads != "" && leads != asked
+}
+
+// askWhoLeads asks the nodes of a shard's replicas who leads it, one by one and last
+// the one that does not answer something else. It returns "" if none of them knows.
+func (n *Node) askWhoLeads(ctx context.Context, shard spec.ShardID, silent string) string {
+	replicas := n.control.State().Placement.Shards[shard].Replicas
+	var nodes []string
+	for _, r := range replicas {
+		if r.Node != silent && r.Node != n.cfg.Name {
+			nodes = append(nodes, r.Node)
+		}
+	}
+	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	for _, node := range nodes {
+		asking, cancel := context.WithTimeout(ctx, leadsWait)
+		var a shardAnswer
+		_, err := n.call(asking, node, methodLeads, shardQuestion[nothing]{Shard: shard}, nil, &a)
+		cancel()
+		if err == nil && a.Leader != "" {
+			n.hints.set(shard, a.Leader)
+			return a.Leader
+		}
+	}
+	return ""
+}
+
+// answerLeads has the node say who leads the shards that it has replicas of.
+func (n *Node) answerLeads() {
+	n.handle(methodLeads, func(_ context.Context, c *peer.Call) (peer.Answer, error) {
+		var asked shardQuestion[nothing]
+		if err := c.Args(&asked); err != nil {
+			return peer.Answer{}, err
+		}
+		return peer.Answer{Result: shardAnswer{Leader: n.leads(asked.Shard)}}, nil
+	})
+}
+
+// lookouts have many who wait for the same shard share one look for its leader.
+type lookouts struct {
+	mu     sync.Mutex
+	shards map[spec.ShardID]*lookout
+}
+
+type lookout struct {
+	mu    sync.Mutex // held while somebody looks
+	at    time.Time
+	leads string
+}
+
+// look returns what a look has found that is not older than age, or looks.
+func (l *lookouts) look(id spec.ShardID, age time.Duration, find func() string) string {
+	l.mu.Lock()
+	if l.shards == nil {
+		l.shards = map[spec.ShardID]*lookout{}
+	}
+	one := l.shards[id]
+	if one == nil {
+		one = &lookout{}
+		l.shards[id] = one
+	}
+	l.mu.Unlock()
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if one.at.IsZero() || time.Since(one.at) > age {
+		one.leads = find()
+		one.at = time.Now()
+	}
+	return one.leads
+}
