@@ -22,6 +22,8 @@ type question[A, R any] struct {
 	// anywhere says that any replica may answer, because it makes sure by itself
 	// that it knows what was acknowledged before; else the leader's has to.
 	anywhere bool
+	// reads says that a leader's question only reads; those for any replica all do.
+	reads bool
 	// again tells whether asking again is harmless when it is not known whether the
 	// first one was carried out; nil is never.
 	again func(A) bool
@@ -54,7 +56,7 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 		if l == nil {
 			return none, nil, errNotHere(shard, n.cfg.Name)
 		}
-		return q.on(ctx, l.leader, args, body)
+		return onLocal(ctx, n, q, l, args, body)
 	}
 	deadline := time.Now().Add(leaderWait)
 	again := newReplay(body)
@@ -196,7 +198,7 @@ func askAt[A, R any](ctx context.Context, n *Node, q *question[A, R], node strin
 		if l == nil {
 			return result, nil, errNotHere(shard, n.cfg.Name)
 		}
-		return q.on(ctx, l.leader, args, body)
+		return onLocal(ctx, n, q, l, args, body)
 	}
 	var a shardAnswer
 	answer, err := n.call(ctx, node, q.method, shardQuestion[A]{shard, args}, body, &a)
@@ -225,6 +227,26 @@ func askAt[A, R any](ctx context.Context, n *Node, q *question[A, R], node strin
 		return result, nil, spec.Errorf(spec.CodeInternal, "the answer of node %s to %s can't be read: %w", node, q.method, err)
 	}
 	return result, answer, nil
+}
+
+// onLocal asks a replica that is on this node. One that was taken off the node while
+// it was read may have been dropped under the reader, who has then read nothing of
+// worth: end takes a replica out of the locals before it drops it. An answer's body is
+// of a snapshot, which was whole if the replica is there once it is taken.
+func onLocal[A, R any](ctx context.Context, n *Node, q *question[A, R], l *local, args A, body io.Reader) (R, io.ReadCloser, error) {
+	r, answer, err := q.on(ctx, l.leader, args, body)
+	if now := n.local(l.id); now != nil && now.replica == l.replica {
+		return r, answer, err
+	}
+	// What a command did counts, but not what it did not find.
+	if !q.anywhere && !q.reads && spec.CodeOf(err) != spec.CodeNotFound {
+		return r, answer, err
+	}
+	if answer != nil {
+		_ = answer.Close()
+	}
+	var none R
+	return none, nil, errNotHere(l.id, n.cfg.Name)
 }
 
 func errNotHere(shard spec.ShardID, node string) error {
@@ -267,7 +289,7 @@ func answers[A, R any](n *Node, q *question[A, R]) {
 		if l == nil {
 			return n.refusal(asked.Shard, errNotHere(asked.Shard, n.cfg.Name))
 		}
-		result, body, err := q.on(ctx, l.leader, asked.Args, c.Body)
+		result, body, err := onLocal(ctx, n, q, l, asked.Args, c.Body)
 		if err != nil {
 			return n.refusal(asked.Shard, err)
 		}

@@ -27,6 +27,10 @@ func (n *Node) ShardHash(ctx context.Context, id spec.ShardID) (wire.ShardHash, 
 	}
 	s := n.db.Snapshot()
 	defer s.Close()
+	// A replica is dropped only once the placement says so.
+	if now, here := replicaOn(n.control.State().Placement.Shards[id], n.cfg.Name); !here || now != number {
+		return wire.ShardHash{}, spec.Errorf(spec.CodeUnavailable, "the replica of shard %d is just taken off node %q", id, n.cfg.Name)
+	}
 	hash, meta, err := s.HashRange(id)
 	if err != nil {
 		return wire.ShardHash{}, err

@@ -170,7 +170,7 @@ func repeatable(p *leader.Put, app *spec.App) bool {
 // aboutSessions makes the questions about a shard's sessions.
 func (q *questions) aboutSessions() {
 	q.session = question[sessionArgs, wire.Session]{
-		method: "shard.session", again: always[sessionArgs],
+		method: "shard.session", reads: true, again: always[sessionArgs],
 		on: func(ctx context.Context, l *leader.Leader, a sessionArgs, _ io.Reader) (wire.Session, io.ReadCloser, error) {
 			s, err := l.Session(ctx, a.App, a.Session)
 			return s, nil, err
@@ -184,7 +184,7 @@ func (q *questions) aboutSessions() {
 		},
 	}
 	q.result = question[resultArgs, wire.Result]{
-		method: "shard.result", again: always[resultArgs],
+		method: "shard.result", reads: true, again: always[resultArgs],
 		on: func(ctx context.Context, l *leader.Leader, a resultArgs, _ io.Reader) (wire.Result, io.ReadCloser, error) {
 			r, err := l.Result(ctx, a.App, a.Session, a.Wait, a.UntilOutput)
 			return r, nil, err
