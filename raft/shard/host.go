@@ -164,13 +164,14 @@ func (h *Host) start(id spec.ShardID, replica uint64, members map[uint64]string,
 			initial[member] = target(member)
 		}
 	}
-	err = s.launch(initial, join && !known)
-	if holds := (record{Replica: replica, Joined: s.learner, State: stateHeld}); err == nil && r != holds {
-		err = h.writeRecord(id, holds)
-	}
-	if err != nil {
+	if err := s.launch(initial, join && !known); err != nil {
 		h.forget(s)
 		return nil, err
+	}
+	if holds := (record{Replica: replica, Joined: s.learner, State: stateHeld}); r != holds {
+		if err := h.writeRecord(id, holds); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	return s, nil
 }

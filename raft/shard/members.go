@@ -80,10 +80,8 @@ func (s *Shard) At(version uint64) Change { return Change{s, version} }
 func (c Change) AddReplica(ctx context.Context, replica uint64, address string) error {
 	s := c.shard
 	s.host.SetAddress(s.id, replica, address)
-	if s.sole {
-		if err := s.slowDown(); err != nil {
-			return fmt.Errorf("add replica %d to shard %d: %w", replica, s.id, err)
-		}
+	if err := s.slowDown(); err != nil {
+		return fmt.Errorf("add replica %d to shard %d: %w", replica, s.id, err)
 	}
 	err := c.make(ctx, func(ctx context.Context, version uint64) error {
 		return s.host.node.SyncRequestAddNonVoting(ctx, uint64(s.id), replica, target(replica), version)
@@ -163,14 +161,34 @@ func (s *Shard) retry(ctx context.Context, try func() error) error {
 }
 
 // slowDown starts the replica again with the timing of a shard with several
-// members. The term ends by it.
+// members, unless it has it. The term ends by it. If it can't be started, the next
+// call tries again.
 func (s *Shard) slowDown() error {
-	if err := s.host.node.StopReplica(uint64(s.id), s.replica); err != nil {
+	s.running.Lock()
+	defer s.running.Unlock()
+	if !s.sole {
+		return nil
+	}
+	if isClosed(s.closing) {
+		return errClosed
+	}
+	if err := s.stop(); err != nil {
 		return err
 	}
 	s.leaderIs(0, 0)
 	s.sole = false
-	return s.launch(map[uint64]dragonboat.Target{}, false)
+	err := s.launch(map[uint64]dragonboat.Target{}, false)
+	s.sole = err != nil
+	return err
+}
+
+// stop stops the replica if it runs. s.running is held.
+func (s *Shard) stop() error {
+	err := s.host.node.StopReplica(uint64(s.id), s.replica)
+	if errors.Is(err, dragonboat.ErrShardNotFound) {
+		return nil
+	}
+	return err
 }
 
 // TransferTo hands the lead to another replica, which has to be alive: what is

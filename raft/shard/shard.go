@@ -19,7 +19,7 @@ type Shard struct {
 	host    *Host
 	id      spec.ShardID
 	replica uint64
-	sole    bool // its only member, with the timing of one
+	sole    bool // its only member, with the timing of one; running guards it
 	learner bool // started without a vote
 	session *client.Session
 	machine atomic.Pointer[machine]
@@ -27,6 +27,7 @@ type Shard struct {
 
 	closing   chan struct{}
 	closeOnce sync.Once
+	running   sync.Mutex // held while the replica is started again or stopped
 
 	leading   sync.Mutex    // held by Lead
 	transfers chan struct{} // has room for one
@@ -326,10 +327,12 @@ func (s *Shard) Close() error {
 	if !s.release() {
 		return nil
 	}
-	err := s.host.node.StopReplica(uint64(s.id), s.replica)
+	s.running.Lock()
+	err := s.stop()
+	s.running.Unlock()
 	s.host.transport.endStreams(s.id) // one that waits for its receiver would hold up Drop
 	s.waitTerm()
-	if err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) && !errors.Is(err, dragonboat.ErrClosed) {
+	if err != nil && !errors.Is(err, dragonboat.ErrClosed) {
 		return fmt.Errorf("stop shard %d: %w", s.id, err)
 	}
 	return nil
