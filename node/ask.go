@@ -112,6 +112,8 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 		switch {
 		case ctx.Err() != nil:
 			return none, nil, spec.Errorf(spec.CodeTimeout, "%v: %w", err, ctx.Err())
+		case n.stopping.Load(): // there may be no leader any more, and clients ask another node
+			return none, nil, spec.Errorf(spec.CodeUnavailable, "node %s is stopping: %w", n.cfg.Name, err)
 		case time.Now().After(deadline):
 			return none, nil, spec.Errorf(spec.CodeUnavailable, "%w", err)
 		}

@@ -121,6 +121,9 @@ func (n *Node) answerLeads() {
 		if err := c.Args(&asked); err != nil {
 			return peer.Answer{}, err
 		}
+		if n.stopping.Load() { // it can't lead either, and others will know better soon
+			return peer.Answer{}, errStopping(n.cfg.Name)
+		}
 		return peer.Answer{Result: shardAnswer{Leader: n.leads(asked.Shard)}}, nil
 	})
 }

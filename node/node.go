@@ -65,7 +65,9 @@ type Node struct {
 
 	hashing chan struct{} // holds one token while ShardHash reads a shard
 
-	ready  atomic.Bool
+	ready    atomic.Bool
+	stopping atomic.Bool
+
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -274,6 +276,7 @@ func (n *Node) Close() error {
 func (n *Node) close() error {
 	var errs []error
 	n.ready.Store(false)
+	n.stopping.Store(true)
 	if n.disk != nil {
 		n.disk.Close()
 	}
@@ -311,6 +314,10 @@ func (n *Node) close() error {
 		errs = append(errs, n.db.Close())
 	}
 	return errors.Join(errs...)
+}
+
+func errStopping(node string) error {
+	return spec.Errorf(spec.CodeUnavailable, "node %s is stopping", node)
 }
 
 // fatal ends the process: after a failed sync or a broken invariant nothing that

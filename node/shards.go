@@ -240,37 +240,6 @@ func (n *Node) end(id spec.ShardID, number uint64) error {
 	return nil
 }
 
-// handOverWait bounds how long a node that stops waits for others to lead.
-const handOverWait = 2 * time.Second
-
-// handOver has other replicas lead the shards that this node leads, which saves
-// their users an election.
-func (n *Node) handOver() {
-	if n.network == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), handOverWait)
-	defer cancel()
-	var moves sync.WaitGroup
-	for _, l := range n.localShards() {
-		if here, _, _ := l.replica.Led(); !here {
-			continue
-		}
-		for number, r := range n.control.State().Placement.Shards[l.id].Replicas {
-			if number == l.number || r.Joining {
-				continue
-			}
-			moves.Go(func() {
-				if err := l.replica.TransferTo(ctx, number); err != nil {
-					n.cfg.Log.Debug("a shard's lead is left to an election", "shard", uint64(l.id), "reason", err)
-				}
-			})
-			break
-		}
-	}
-	moves.Wait()
-}
-
 // reconcileAgain is how long a placement that could not be followed is left alone.
 const reconcileAgain = time.Second
 
