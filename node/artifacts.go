@@ -101,11 +101,13 @@ func (n *Node) spreadArtifact(ctx context.Context, sum string) error {
 	others := n.others()
 	stored := make(chan error, len(others))
 	for _, name := range others {
-		n.tasks.Go(func() { // to its end, whether it is waited for or not
+		if !n.tasks.Go(func() { // to its end, whether it is waited for or not
 			ctx, cancel := context.WithTimeout(n.ctx, artifactSpread)
 			defer cancel()
 			stored <- n.sendArtifact(ctx, name, sum)
-		})
+		}) {
+			stored <- errStopping(n.cfg.Name)
+		}
 	}
 	have, failed := 1, []error(nil)
 	for asked := 0; asked < len(others) && have <= (len(others)+1)/2; asked++ {

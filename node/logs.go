@@ -181,7 +181,7 @@ func (n *Node) answerLogs() {
 			return peer.Answer{Result: lines, Body: r}, w.Close()
 		}
 		context.AfterFunc(ctx, func() { _ = r.CloseWithError(ctx.Err()) })
-		n.tasks.Go(func() {
+		if !n.tasks.Go(func() {
 			enc := json.NewEncoder(w)
 			for line := range newerThan(live, lines) {
 				if enc.Encode(line) != nil {
@@ -189,7 +189,9 @@ func (n *Node) answerLogs() {
 				}
 			}
 			_ = w.Close()
-		})
+		}) {
+			_ = w.Close()
+		}
 		return peer.Answer{Result: lines, Body: r}, nil
 	})
 }

@@ -70,7 +70,7 @@ type Node struct {
 
 	ctx    context.Context // ends when the node stops
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+	tasks  tasks
 	ended  chan struct{} // closed when Close is done
 	once   sync.Once
 	failed atomic.Pointer[error]
@@ -293,7 +293,7 @@ func (n *Node) close() error {
 	if n.network != nil {
 		errs = append(errs, n.network.Channel(peer.Calls).Close())
 	}
-	n.tasks.Wait()
+	n.tasks.end()
 	n.handOver()
 	if n.pool != nil {
 		errs = append(errs, n.executors().Close())

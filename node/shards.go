@@ -216,12 +216,14 @@ func (n *Node) begin(id spec.ShardID, number uint64, placed control.Shard, state
 func (n *Node) lead(l *local) {
 	ctx, cancel := context.WithCancel(n.ctx)
 	l.cancel = cancel
-	n.tasks.Go(func() {
+	if !n.tasks.Go(func() {
 		defer close(l.ended)
 		if err := l.leader.Run(ctx); err != nil && ctx.Err() == nil {
 			n.fatal(err)
 		}
-	})
+	}) {
+		close(l.ended)
+	}
 }
 
 // end stops a replica that is not placed here any more, and removes what it has.
