@@ -19,7 +19,7 @@ func (n *Node) handle(method string, h peer.Handler) { n.methods[method] = h }
 // serveCalls answers other nodes until the network is closed.
 func (n *Node) serveCalls() {
 	n.tasks.Go(func() {
-		if err := peer.Serve(n.network.Channel(peer.Calls), n.answerCall, n.cfg.Log); err != nil && n.ctx.Err() == nil {
+		if err := peer.Serve(n.network, n.answerCall); err != nil && n.ctx.Err() == nil {
 			n.fatal(err)
 		}
 	})

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -86,7 +85,7 @@ func newCluster(t testing.TB, places map[string]int, change ...func(*cluster, *s
 		}
 		n.rt = spread.New(cfg)
 		handlers := n.rt.Handlers()
-		n.served.Go(func() { _ = peer.Serve(network.Channel(peer.Calls), n.handle(handlers), slog.New(slog.DiscardHandler)) })
+		n.served.Go(func() { _ = peer.Serve(network, n.handle(handlers)) })
 	}
 	t.Cleanup(c.close)
 	return c

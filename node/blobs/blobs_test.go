@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -118,12 +117,12 @@ func (n *node) start() {
 	n.stop = cancel
 	n.served.Go(func() { n.blobs.Run(ctx) })
 	n.served.Go(func() {
-		_ = peer.Serve(n.network.Channel(peer.Calls), func(ctx context.Context, c *peer.Call) (peer.Answer, error) {
+		_ = peer.Serve(n.network, func(ctx context.Context, c *peer.Call) (peer.Answer, error) {
 			if f := n.behavior.Load().take; f != nil {
 				f(c)
 			}
 			return n.blobs.Handle(ctx, c)
-		}, slog.New(slog.DiscardHandler))
+		})
 	})
 }
 

@@ -3,7 +3,6 @@ package conductor_test
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -73,9 +72,9 @@ func newHolderThatLacks(t *testing.T, address string, lacks *atomic.Bool, others
 	handlers := c.Handlers()
 	served := make(chan error, 1)
 	go func() {
-		served <- peer.Serve(network.Channel(peer.Calls), func(ctx context.Context, call *peer.Call) (peer.Answer, error) {
+		served <- peer.Serve(network, func(ctx context.Context, call *peer.Call) (peer.Answer, error) {
 			return handlers[call.Method](ctx, call)
-		}, slog.New(slog.DiscardHandler))
+		})
 	}()
 	other, err := peer.Listen(peer.Config{Address: "127.0.0.1:0", Node: "n2", Cluster: func() string { return "test" }})
 	if err != nil {

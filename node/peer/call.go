@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,18 +27,15 @@ type Caller struct {
 	}
 }
 
-const (
-	idleMost = 64 // connections kept to one node
-	idleFor  = time.Minute
-)
+const idleMost = 64 // connections kept to one node
 
 // line is a connection on which requests follow each other.
 type line struct {
 	conn net.Conn
 	r    *bufio.Reader
 	w    *bufio.Writer
-	used time.Time
-	gone chan error // of one that is kept: gets the error that ends the wait for its end
+	gone chan error  // of one that is kept: gets the error that ends the wait for its end
+	end  *time.Timer // of one that is kept
 }
 
 func newLine(conn net.Conn) *line {
@@ -190,8 +188,9 @@ func (c *Caller) line(ctx context.Context, address string) (*line, error) {
 		}
 		l := kept[len(kept)-1]
 		c.mu.idle[address] = kept[:len(kept)-1]
+		l.end.Stop()
 		c.mu.Unlock()
-		if l.wake() && time.Since(l.used) < idleFor {
+		if l.wake() {
 			return l, nil
 		}
 		_ = l.conn.Close()
@@ -206,7 +205,6 @@ func (c *Caller) line(ctx context.Context, address string) (*line, error) {
 // rest watches a connection that is kept: there is nothing to read on it, unless
 // the other side ends it.
 func (l *line) rest() {
-	l.used = time.Now()
 	l.gone = make(chan error, 1)
 	go func() {
 		_, err := l.r.Peek(1)
@@ -228,14 +226,34 @@ func (l *line) wake() bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && l.conn.SetReadDeadline(time.Time{}) == nil
 }
 
+// keep has a connection carry the next request, if that comes soon.
 func (c *Caller) keep(address string, l *line) {
 	l.rest()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kept := c.mu.idle[address]
 	if len(kept) >= idleMost {
+		kept[0].end.Stop()
 		_ = kept[0].conn.Close()
 		kept = append(kept[:0], kept[1:]...)
 	}
 	c.mu.idle[address] = append(kept, l)
+	l.end = time.AfterFunc(c.network.cfg.IdleFor, func() { c.expire(address, l) })
+}
+
+// expire ends a connection that was not used again: its node may have left.
+func (c *Caller) expire(address string, l *line) {
+	c.mu.Lock()
+	kept := c.mu.idle[address]
+	i := slices.Index(kept, l)
+	if i >= 0 {
+		c.mu.idle[address] = slices.Delete(kept, i, i+1)
+	}
+	if len(c.mu.idle[address]) == 0 {
+		delete(c.mu.idle, address)
+	}
+	c.mu.Unlock()
+	if i >= 0 {
+		_ = l.conn.Close()
+	}
 }

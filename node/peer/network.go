@@ -37,7 +37,12 @@ type Config struct {
 	Token string
 	// Dialer opens connections; the system's if it is nil.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
-	Log    *slog.Logger
+	// PieceWait is how long a request's body may bring nothing while it is read: its
+	// sender may hang with a connection that does not break. Default 2 min.
+	PieceWait time.Duration
+	// IdleFor is how long a connection is kept for the next request. Default 1 min.
+	IdleFor time.Duration
+	Log     *slog.Logger
 }
 
 // Network is a node's side of the network. It is safe for concurrent use.
@@ -66,6 +71,10 @@ const (
 	keepAlive = 15 * time.Second
 	// refusalWait bounds how long a refusal waits to be read.
 	refusalWait = 200 * time.Millisecond
+	// pieceWait is longer than clients whose bodies are passed on stand still, and than
+	// the silence after which a part that sends all the time gives the other side up.
+	pieceWait = 2 * time.Minute
+	idleFor   = time.Minute
 )
 
 // Listen opens the node's address.
@@ -78,6 +87,12 @@ func Listen(cfg Config) (*Network, error) {
 		cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", address)
 		}
+	}
+	if cfg.PieceWait == 0 {
+		cfg.PieceWait = pieceWait
+	}
+	if cfg.IdleFor == 0 {
+		cfg.IdleFor = idleFor
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

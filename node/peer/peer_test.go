@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -154,7 +153,7 @@ func TestAnAddressThatIsTheNodesOwnIsTold(t *testing.T) {
 func service(t *testing.T, n *peer.Network, handle peer.Handler) {
 	t.Helper()
 	done := make(chan error, 1)
-	go func() { done <- peer.Serve(n.Channel(peer.Calls), handle, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- peer.Serve(n, handle) }()
 	t.Cleanup(func() {
 		_ = n.Close()
 		if err := <-done; err != nil {
@@ -300,7 +299,7 @@ func TestABodyWhoseSenderHangsIsNotWaitedForLongerThanTheHandlerWants(t *testing
 	caller := peer.NewCaller(b)
 	body, hangs := io.Pipe()
 	defer hangs.Close()
-	if _, err := caller.Call(timeout(t), a.Address(), "put", nil, body, nil); spec.CodeOf(err) != spec.CodeInternal {
+	if _, err := caller.Call(timeout(t), a.Address(), "put", nil, body, nil); spec.CodeOf(err) != spec.CodeTimeout {
 		t.Errorf("it hangs: %v", err)
 	}
 	for range 3 {
@@ -425,7 +424,7 @@ func BenchmarkCall(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer func() { _, _ = net1.Close(), net2.Close() }()
-	go func() { _ = peer.Serve(net1.Channel(peer.Calls), echo, slog.New(slog.DiscardHandler)) }()
+	go func() { _ = peer.Serve(net1, echo) }()
 	caller := peer.NewCaller(net2)
 	var text string
 	for b.Loop() {

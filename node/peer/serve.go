@@ -8,9 +8,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -21,19 +21,58 @@ type Call struct {
 	Method string
 	args   json.RawMessage
 	Body   io.Reader // nil if there is none
-	line   *line
-	ended  atomic.Bool // reading the body was ended before its end
+	pieces *pieces   // what Body reads; nil if there is none
 }
 
-// EndBody has reading of the body fail once ctx ends: who sends it may hang, with a
-// connection that does not break. The handler calls undo before it returns.
+// EndBody has reading of the body fail once ctx ends, which is sooner than it does by
+// itself when nothing comes. The handler calls undo before it returns.
 func (c *Call) EndBody(ctx context.Context) (undo func()) {
-	stop := context.AfterFunc(ctx, func() { _ = c.line.conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, c.pieces.stop)
 	return func() {
 		if !stop() {
-			c.ended.Store(true)
+			c.pieces.stop() // at the latest now
 		}
 	}
+}
+
+// pieces reads the body of a request. Each piece has to come within a while: who sends
+// it may hang, with a connection that does not break.
+type pieces struct {
+	body *bodyReader
+	conn net.Conn
+	wait time.Duration
+
+	mu      sync.Mutex // orders the deadlines that Read and stop set
+	stopped bool
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	p.mu.Lock()
+	if p.stopped || p.conn.SetReadDeadline(time.Now().Add(p.wait)) != nil {
+		p.mu.Unlock()
+		return 0, os.ErrDeadlineExceeded
+	}
+	p.mu.Unlock()
+	n, err := p.body.Read(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = spec.Errorf(spec.CodeTimeout, "the body of the request does not go on: %w", err)
+	}
+	return n, err
+}
+
+// stop ends the reading, for ever.
+func (p *pieces) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = true
+	_ = p.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// over tells whether the reading was ended before its time.
+func (p *pieces) over() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stopped
 }
 
 // Args reads the request's arguments.
@@ -55,9 +94,10 @@ type Answer struct {
 // Handler handles a request. ctx ends when the one who asked does not wait any more.
 type Handler func(ctx context.Context, c *Call) (Answer, error)
 
-// Serve handles requests of other nodes until the listener is closed, and returns
-// when the last one has been handled.
-func Serve(l net.Listener, handle Handler, log *slog.Logger) error {
+// Serve handles requests of other nodes until the channel Calls of a network is closed,
+// and returns when the last one has been handled.
+func Serve(n *Network, handle Handler) error {
+	l := n.Channel(Calls)
 	ctx, cancel := context.WithCancel(context.Background())
 	var lines sync.WaitGroup
 	defer lines.Wait()
@@ -75,26 +115,27 @@ func Serve(l net.Listener, handle Handler, log *slog.Logger) error {
 			defer stop()
 			defer func() { _ = conn.Close() }()
 			l := newLine(conn)
-			for l.serve(ctx, handle, log) == nil {
+			for l.serve(ctx, n, handle) == nil {
 			}
 		})
 	}
 }
 
 // serve handles one request. An error says that the connection can't carry another.
-func (l *line) serve(ctx context.Context, handle Handler, log *slog.Logger) error {
+func (l *line) serve(ctx context.Context, n *Network, handle Handler) error {
 	var header requestHeader
 	if err := readHeader(l.r, &header); err != nil {
 		return err
 	}
-	call := &Call{Method: header.Method, args: header.Args, line: l}
+	call := &Call{Method: header.Method, args: header.Args}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var body *bodyReader
 	gone := make(chan struct{})
 	if header.Body {
 		body = &bodyReader{from: l.r}
-		call.Body = body
+		call.pieces = &pieces{body: body, conn: l.conn, wait: n.cfg.PieceWait}
+		call.Body = call.pieces
 		close(gone) // who sends a body notices by itself that nobody reads it
 	} else {
 		// Nothing more comes before the answer is sent: what ends the wait early is the
@@ -106,14 +147,14 @@ func (l *line) serve(ctx context.Context, handle Handler, log *slog.Logger) erro
 			}
 		}()
 	}
-	answer, err := handled(ctx, handle, call, log)
+	answer, err := handled(ctx, handle, call, n.cfg.Log)
 	if answer.Body != nil {
 		defer func() { _ = answer.Body.Close() }()
 	}
 	if err := l.answer(answer, err); err != nil {
 		return err
 	}
-	if body != nil && (call.ended.Load() || !l.drain(body)) {
+	if body != nil && (call.pieces.over() || !l.drain(body)) {
 		return errors.New("the request was not read whole")
 	}
 	<-gone // the next request has come, or the connection has ended
