@@ -27,9 +27,10 @@ func TestABodyThatDoesNotGoOnIsGivenUp(t *testing.T) {
 	})
 	caller := peer.NewCaller(b)
 	body, hangs := io.Pipe()
-	defer hangs.Close()
+	ctx := timeout(t)
+	context.AfterFunc(ctx, func() { _ = hangs.Close() })
 	go func() { _, _ = hangs.Write([]byte("a piece, and no more")) }()
-	if _, err := caller.Call(timeout(t), a.Address(), "put", nil, body, nil); spec.CodeOf(err) != spec.CodeTimeout {
+	if _, err := caller.Call(ctx, a.Address(), "put", nil, body, nil); spec.CodeOf(err) != spec.CodeTimeout || ctx.Err() != nil {
 		t.Errorf("it was answered: %v", err)
 	}
 	select {
