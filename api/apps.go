@@ -31,6 +31,9 @@ func putApp(r *request) error {
 	if options.DryRun, err = r.query.flag("dry_run"); err != nil {
 		return err
 	}
+	if options.IdempotencyKey, err = r.idempotencyKey(); err != nil {
+		return err
+	}
 	isJSON, err := r.manifestType()
 	if err != nil {
 		return err
@@ -129,7 +132,11 @@ func rollBack(r *request) error {
 	if err != nil {
 		return err
 	}
-	result, err := r.s.backend.Rollback(r.ctx, r.app, version)
+	key, err := r.idempotencyKey()
+	if err != nil {
+		return err
+	}
+	result, err := r.s.backend.Rollback(r.ctx, r.app, version, key)
 	if err != nil {
 		return err
 	}

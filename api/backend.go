@@ -28,7 +28,7 @@ type Apps interface {
 	ListApps(ctx context.Context) ([]wire.App, error)
 	GetApp(ctx context.Context, app spec.AppName, version uint64) (wire.App, error) // 0: the newest
 	AppVersions(ctx context.Context, app spec.AppName) ([]wire.App, error)          // newest first
-	Rollback(ctx context.Context, app spec.AppName, version uint64) (wire.ApplyResult, error)
+	Rollback(ctx context.Context, app spec.AppName, version uint64, idempotencyKey string) (wire.ApplyResult, error)
 	DeleteApp(ctx context.Context, app spec.AppName) error
 	// PutArtifact stores what body holds if its SHA-256 is sum (hex). It answers
 	// whether it was there already.
@@ -40,6 +40,9 @@ type Apps interface {
 type ApplyOptions struct {
 	DryRun   bool
 	Artifact string // SHA-256 of an uploaded folder, for process functions
+	// IdempotencyKey, if there is one, has what is applied again under it answered as
+	// it was the first time.
+	IdempotencyKey string
 }
 
 // Objects puts, gets, lists and watches.

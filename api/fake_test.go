@@ -102,7 +102,8 @@ func (f *fake) AppVersions(_ context.Context, app spec.AppName) ([]wire.App, err
 	return nil, known(app)
 }
 
-func (f *fake) Rollback(_ context.Context, app spec.AppName, version uint64) (wire.ApplyResult, error) {
+func (f *fake) Rollback(_ context.Context, app spec.AppName, version uint64, key string) (wire.ApplyResult, error) {
+	f.record("roll back under " + key)
 	return wire.ApplyResult{App: app, Version: version}, known(app)
 }
 

@@ -16,6 +16,9 @@ type ApplyOptions struct {
 	Artifact string
 	// JSON says that the manifest is JSON, not YAML.
 	JSON bool
+	// IdempotencyKey names what is applied, so that it can be applied again from
+	// elsewhere without undoing what others have applied since; default: made up.
+	IdempotencyKey string
 }
 
 // Apply deploys a manifest and tells what that changed. A bad manifest changes
@@ -39,13 +42,16 @@ func (c *Client) apply(ctx context.Context, op string, app spec.AppName, manifes
 		query.Set("artifact", o.Artifact)
 	}
 	header := http.Header{"Content-Type": {"application/yaml"}}
+	if !dryRun {
+		header.Set(wire.HeaderIdempotencyKey, orMade(o.IdempotencyKey))
+	}
 	if o.JSON {
 		header.Set("Content-Type", "application/json")
 	}
 	var result wire.ApplyResult
 	_, err := c.call(ctx, request{
 		op: op, method: http.MethodPut, path: route("apps", string(app)), query: query, header: header,
-		body: newBytes(manifest), repeatable: true, // the same manifest again changes nothing
+		body: newBytes(manifest), repeatable: true, // what comes again under the same key changes nothing
 	}, &result)
 	return result, err
 }
@@ -82,7 +88,8 @@ func (c *Client) Rollback(ctx context.Context, app spec.AppName, version uint64)
 	_, err := c.call(ctx, request{
 		op: "roll back " + string(app), method: http.MethodPost, path: route("apps", string(app), "rollback"),
 		query:      url.Values{"version": {strconv.FormatUint(version, 10)}},
-		repeatable: true, // a version that is there already is not made again
+		header:     http.Header{wire.HeaderIdempotencyKey: {orMade("")}},
+		repeatable: true, // what comes again under the same key changes nothing
 	}, &result)
 	return result, err
 }

@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -110,14 +112,49 @@ func (n *Node) Apply(ctx context.Context, name spec.AppName, manifest []byte, o 
 	if o.DryRun {
 		return res, nil
 	}
-	done, err := n.control.Apply(ctx, &control.ApplyApp{
+	done, err := n.deploy(ctx, &control.ApplyApp{
 		Name: name, Expected: &expected, Manifest: manifest, Spec: app.Manifest(), Artifact: o.Artifact, At: n.now(),
-	})
+	}, o.IdempotencyKey, "apply", string(name), string(manifest), o.Artifact)
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
 	res.Version = done.Version
+	if done.Version <= expected { // an earlier try, or nothing to do
+		res.Changes = []wire.Change{}
+		if done.Changed {
+			res.Changes = n.changesOf(name, done.Version)
+		}
+	}
 	return res, n.appsChanged(ctx)
+}
+
+// deploy makes a change of what is deployed, under an idempotency key once: other
+// people may have deployed something else when it comes again. The content is part of
+// the name, so that a key that is used for something else does not stand in its way.
+func (n *Node) deploy(ctx context.Context, c control.Command, key string, content ...string) (control.Result, error) {
+	if key == "" {
+		return n.control.Apply(ctx, c)
+	}
+	hash := sha256.New()
+	for _, part := range append(content, key) {
+		_, _ = fmt.Fprintf(hash, "%d:%s", len(part), part)
+	}
+	return n.control.ApplyOnce(ctx, c, "request-"+hex.EncodeToString(hash.Sum(nil)))
+}
+
+// changesOf tells what a version of an app changed.
+func (n *Node) changesOf(name spec.AppName, version uint64) []wire.Change {
+	app, have, ok := n.App(name, version)
+	if !ok || have != version { // it is not kept any more
+		return []wire.Change{}
+	}
+	var old *spec.App
+	if version > 1 {
+		if before, have, ok := n.App(name, version-1); ok && have == version-1 {
+			old = before
+		}
+	}
+	return append([]wire.Change{}, spec.Diff(old, app)...)
 }
 
 // runnable tells whether this node can run what an app declares.
@@ -287,26 +324,27 @@ func (n *Node) AppVersions(ctx context.Context, name spec.AppName) ([]wire.App, 
 }
 
 // Rollback implements api.Apps: a new version with the content of an old one.
-func (n *Node) Rollback(ctx context.Context, name spec.AppName, version uint64) (wire.ApplyResult, error) {
+func (n *Node) Rollback(ctx context.Context, name spec.AppName, version uint64, key string) (wire.ApplyResult, error) {
 	if err := n.catchUp(ctx); err != nil {
 		return wire.ApplyResult{}, err
 	}
-	old, current, ok := n.App(name, 0)
+	_, current, ok := n.App(name, 0)
 	if !ok {
 		return wire.ApplyResult{}, spec.NoApp(name, n.Names())
 	}
 	if err := n.evaluable(name, version); err != nil {
 		return wire.ApplyResult{}, err
 	}
-	done, err := n.control.Apply(ctx, &control.RollbackApp{Name: name, Version: version, Expected: &current, At: n.now()})
+	done, err := n.deploy(ctx, &control.RollbackApp{Name: name, Version: version, Expected: &current, At: n.now()},
+		key, "rollback", string(name), strconv.FormatUint(version, 10))
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
-	app, _, ok := n.App(name, done.Version)
-	if !ok {
-		return wire.ApplyResult{}, spec.Errorf(spec.CodeInternal, "version %d of app %q can't be read", done.Version, name)
+	res := wire.ApplyResult{App: name, Version: done.Version, Changes: []wire.Change{}}
+	if done.Changed {
+		res.Changes = n.changesOf(name, done.Version)
 	}
-	return wire.ApplyResult{App: name, Version: done.Version, Changes: append([]wire.Change{}, spec.Diff(old, app)...)}, n.appsChanged(ctx)
+	return res, n.appsChanged(ctx)
 }
 
 // evaluable tells whether this program has all the primitives of an old version,

@@ -285,7 +285,7 @@ func TestAVersionThatThisProgramCannotRunIsNotRolledBackTo(t *testing.T) {
 	refuse := errors.New("not now")
 	refuseUntil.Store(&refuse)
 	defer refuseUntil.Store(nil)
-	_, err := e.Node.Rollback(context.Background(), "shop", 1)
+	_, err := e.Node.Rollback(context.Background(), "shop", 1, "")
 	if spec.CodeOf(err) != spec.CodeInvalid || !strings.Contains(err.Error(), "not now") {
 		t.Errorf("rollback: %v", err)
 	}

@@ -280,10 +280,11 @@ class Client:
         return self._json(_Request("cancel session %s" % session, "POST", _path("apps", app, "sessions", session, "cancel"), body=b"",
                                    repeatable=True, slot=session_slot(app, session)), timeout)
 
-    def apply(self, app, manifest, *, artifact="", timeout=None):
+    def apply(self, app, manifest, *, artifact="", idempotency_key="", timeout=None):
         """Deploys a manifest (YAML text)."""
+        headers = {"Content-Type": "application/yaml", "Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         return self._json(_Request("apply %s" % app, "PUT", _path("apps", app), {"artifact": artifact},
-                                   {"Content-Type": "application/yaml"}, manifest, repeatable=True), timeout)
+                                   headers, manifest, repeatable=True), timeout)
 
     def apps(self, *, timeout=None):
         return self._json(_Request("list apps", "GET", _path("apps"), repeatable=True), timeout)["items"]

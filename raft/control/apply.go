@@ -35,7 +35,7 @@ func (s *State) change(index uint64, id string, c Command) (*State, Result, erro
 	next.Index = index
 	r := Result{Index: index}
 	err := next.make(c, &r)
-	if err != nil || !r.Changed {
+	if err != nil || !r.Changed && (id == "" || !deploys(c)) {
 		r.Index = s.Index
 		return s, r, err
 	}
@@ -44,6 +44,17 @@ func (s *State) change(index uint64, id string, c Command) (*State, Result, erro
 		next.Recent = append(slices.Clone(kept), Recent{id, r})
 	}
 	return &next, r, nil
+}
+
+// deploys tells whether a command says what is to be deployed. One that is there
+// already changes nothing when it comes, but would undo what others deploy until it
+// comes again.
+func deploys(c Command) bool {
+	switch c.(type) {
+	case *ApplyApp, *RollbackApp:
+		return true
+	}
+	return false
 }
 
 func (s *State) make(c Command, r *Result) error {

@@ -23,12 +23,18 @@ const retryPause = 20 * time.Millisecond
 // lost, it waits and tries again, and the change is still made once. If ctx ends
 // first, the change may still be made.
 func (g *Group) Apply(ctx context.Context, c Command) (Result, error) {
-	if err := readable(c); err != nil {
-		return Result{}, err
-	}
 	id := ""
 	if !g.cfg.sole() {
 		id = rand.Text()
+	}
+	return g.ApplyOnce(ctx, c, id)
+}
+
+// ApplyOnce is Apply of a change with a name of its own: who makes it again under the
+// same id, on any node, gets the first result, and nothing is done.
+func (g *Group) ApplyOnce(ctx context.Context, c Command, id string) (Result, error) {
+	if err := readable(c); err != nil {
+		return Result{}, err
 	}
 	result, err := g.request(ctx, c, id)
 	if err != nil {
