@@ -12,14 +12,18 @@ import (
 )
 
 var (
-	nodes    = flag.String("chaos.nodes", "1", "how many nodes there are; several numbers are so many clusters, one after the other")
+	nodes    = flag.String("chaos.nodes", "1,3", "how many nodes there are; several numbers are so many clusters, one after the other")
 	lasts    = flag.Duration("chaos.time", 25*time.Second, "how long faults go on, for each test")
-	seed     = flag.Uint64("chaos.seed", 0, "seed of the faults and of the loads; 0 takes a new one")
+	seed     = flag.Uint64("chaos.seed", someOfAll, "seed of the faults and of the loads; 0 takes a new one")
 	faults   = flag.String("chaos.faults", "", "kinds of faults, as in kill,partition; all that need nothing of the machine if it is empty")
 	recovery = flag.Duration("chaos.recovery", time.Minute, "how soon after a fault all shards have to take writes again")
 	shards   = flag.Int("chaos.shards", 0, "shards of the cluster; 0: the default")
 	probe    = flag.Duration("chaos.probe", 200*time.Millisecond, "how often each shard is written to through each node")
 )
+
+// someOfAll is a seed whose first faults, within the default time, are of all sorts:
+// processes that end, one and all; a network that parts; time that jumps or stops.
+const someOfAll = 7
 
 func TestMain(m *testing.M) {
 	flag.Parse()
