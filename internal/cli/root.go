@@ -206,7 +206,7 @@ func (c *cli) root() *cobra.Command {
 			root.AddCommand(command)
 		}
 	}
-	add("node", c.devCommand(), c.serveCommand(), c.clusterCommand())
+	add("node", c.devCommand(), c.serveCommand(), c.clusterCommand(), c.benchCommand())
 	add("apps", c.initCommand(), c.applyCommand(), c.diffCommand(), c.validateCommand(), c.schemaCommand(), c.appCommand())
 	add("data", c.putCommand(), c.getCommand(), c.lsCommand(), c.rmCommand(), c.watchCommand(), c.invokeCommand())
 	add("runs", c.sessionCommand(), c.logsCommand())
