@@ -32,6 +32,7 @@ type request struct {
 	node     string
 	shard    spec.ShardID
 	sum      string // SHA-256 in hexadecimal digits
+	profile  string // not checked before it is looked up
 
 	query query
 	body  body
@@ -60,6 +61,8 @@ func (r *request) setParam(name, value string) error {
 		r.node, err = value, spec.ValidAppName(value) // nodes' names are made as apps' are
 	case "shard":
 		r.shard, err = shardID(value)
+	case "profile":
+		r.profile = value
 	case "sha256":
 		r.sum, err = value, validSum(value)
 	default:

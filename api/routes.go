@@ -30,6 +30,8 @@ func routes() []*route {
 		{method: http.MethodGet, pattern: "/livez", handle: getLive, early: true},
 		{method: http.MethodGet, pattern: "/readyz", handle: getReady, early: true},
 		{method: http.MethodGet, pattern: "/metrics", handle: getMetrics},
+		{method: http.MethodGet, pattern: profilesPath, handle: listProfiles, early: true},
+		{method: http.MethodGet, pattern: profilesPath + "/{profile}", handle: getProfile, query: []string{"seconds", "debug"}, early: true},
 		{method: http.MethodGet, pattern: "/v1/version", handle: getVersion, early: true},
 		{method: http.MethodGet, pattern: "/v1/cluster", handle: getCluster, early: true},
 		{method: http.MethodGet, pattern: "/v1/cluster/shards", handle: getShards, early: true},
