@@ -25,6 +25,9 @@ func (n *Node) clustered() (bool, error) {
 	asked := n.cfg.asksForCluster()
 	switch {
 	case id.Cluster == "" && !asked:
+		if n.cfg.PeerListen != "" {
+			n.cfg.Log.Warn("a node alone listens for no others: peer-listen counts with join or bootstrap-expect", "peer-listen", n.cfg.PeerListen)
+		}
 		return false, n.record.Forget() // it was never used
 	case id.Install == "":
 		alone, err := control.Exists(n.db)
@@ -72,7 +75,7 @@ func (n *Node) startClustered() error {
 			Name: n.cfg.Name, Address: n.cfg.PeerAdvertise, API: n.apiURL(), Version: n.cfg.Version, Capacity: runtime.GOMAXPROCS(0),
 		},
 		Join: n.cfg.Join, Expect: n.cfg.Expect, Shards: n.cfg.Shards, Replicas: n.cfg.Replicas,
-		Ask: n.askAddress, Log: n.cfg.Log,
+		Ask: n.askAddress, Now: n.cfg.Now, Log: n.cfg.Log,
 	}, n.record)
 	n.answerForming()
 	n.answerLive()

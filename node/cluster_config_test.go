@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/node"
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
 func TestSettingsOfAClusterThatCannotWorkAreRefused(t *testing.T) {
@@ -31,6 +33,9 @@ func TestSettingsOfAClusterThatCannotWorkAreRefused(t *testing.T) {
 		change(&cfg)
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("error %v, want one that says %q", err, says)
+		}
+		if _, err := node.Start(t.Context(), cfg); spec.CodeOf(err) != spec.CodeInvalid {
+			t.Errorf("the node's start: %v, code %s", err, spec.CodeOf(err))
 		}
 	}
 	for name, cfg := range map[string]node.Config{
@@ -115,4 +120,41 @@ func TestANodeWithAnotherTokenEndsAndSaysWhy(t *testing.T) {
 	fourth.node = nil
 	fourth.cfg.JoinToken = all[0].cfg.JoinToken
 	form(fourth)
+}
+
+func TestANodeWhoseClockIsFarOffIsRefused(t *testing.T) {
+	first := members(t, 1)[0]
+	form(first)
+	second := joins(t, "n2", []*member{first})
+	second.cfg.Now = func() time.Time { return time.Now().Add(-15 * time.Minute) }
+	second.start()
+	if err := second.ends(); spec.CodeOf(err) != spec.CodePrecondition || !strings.Contains(err.Error(), "15m0s apart") {
+		t.Errorf("the node ended with %v", err)
+	}
+	second.node = nil
+}
+
+func TestANodeAloneSaysThatItListensForNobody(t *testing.T) {
+	var log strings.Builder
+	n, err := node.Start(t.Context(), node.Config{DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: freeAddress(t),
+		Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "a node alone listens for no others") {
+		t.Errorf("it says nothing of it:\n%s", log.String())
+	}
+}
+
+func TestANodeWithoutMostOfItsClusterNamesItsShardsInOneLine(t *testing.T) {
+	all := members(t, 3)
+	form(all...)
+	all[0].stop()
+	all[1].stop()
+	all[2].shows("all shards without a leader", func(c wire.Cluster) bool {
+		return c.Waiting == "shards 1, 2 have no leader just now"
+	})
 }

@@ -83,7 +83,7 @@ type Node struct {
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+		return nil, spec.Errorf(spec.CodeInvalid, "configuration: %w", err)
 	}
 	n := &Node{cfg: cfg, started: time.Now(), methods: map[string]peer.Handler{}, hashing: make(chan struct{}, 1), ended: make(chan struct{})}
 	n.locals.all.Store(&map[spec.ShardID]*local{})

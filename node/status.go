@@ -2,12 +2,17 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pheromone-run/pheromone/spec"
 )
+
+// shardsNamed bounds how many shards an error names.
+const shardsNamed = 16
 
 // Ready implements api.Status.
 func (n *Node) Ready() error {
@@ -20,13 +25,31 @@ func (n *Node) Ready() error {
 	if !n.ready.Load() {
 		return spec.Errorf(spec.CodeUnavailable, "the node is starting or stopping")
 	}
-	var errs []error
+	var leaderless []spec.ShardID
 	for _, l := range n.localShards() {
 		if _, known, _ := l.replica.Led(); !known || n.network == nil && !l.leader.Leading() {
-			errs = append(errs, spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now", l.id))
+			leaderless = append(leaderless, l.id)
 		}
 	}
-	return errors.Join(append(errs, n.db.Writable())...)
+	return errors.Join(noLeader(leaderless), n.db.Writable())
+}
+
+// noLeader is the error of all shards without a leader, which may be hundreds.
+func noLeader(shards []spec.ShardID) error {
+	switch len(shards) {
+	case 0:
+		return nil
+	case 1:
+		return spec.Errorf(spec.CodeUnavailable, "shard %d has no leader just now", shards[0])
+	}
+	var names []string
+	for _, id := range shards[:min(len(shards), shardsNamed)] {
+		names = append(names, strconv.FormatUint(uint64(id), 10))
+	}
+	if more := len(shards) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return spec.Errorf(spec.CodeUnavailable, "shards %s have no leader just now", strings.Join(names, ", "))
 }
 
 // collector reports what the node is doing to the metrics page.
