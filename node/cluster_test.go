@@ -350,3 +350,26 @@ func TestDrainAndRebalanceAreKnownToAll(t *testing.T) {
 		t.Errorf("an unknown node: %v", err)
 	}
 }
+
+func TestALeaderThatIsNotReachedIsNotNamed(t *testing.T) {
+	all := members(t, 3)
+	form(all...)
+	all[0].shows(showing("n1+! n2+! n3+!"))
+	old := all[0].shows("who leads", func(c wire.Cluster) bool { return c.ControlLeader != "" }).ControlLeader
+	var left *member
+	for _, m := range all {
+		if m.cfg.Name == old {
+			m.stop()
+		} else {
+			left = m
+		}
+	}
+	left.shows("another leader", func(c wire.Cluster) bool {
+		for _, n := range c.Nodes {
+			if n.Name == c.ControlLeader && !n.Live {
+				t.Fatalf("%s leads and is away: %+v", n.Name, c.Nodes)
+			}
+		}
+		return c.ControlLeader != "" && c.ControlLeader != old
+	})
+}

@@ -31,8 +31,11 @@ func (n *Node) Cluster(ctx context.Context) (wire.Cluster, error) {
 		if n.keeper.Load() == nil { // the control group is not open
 			return c, nil
 		}
-		c.ControlLeader, _ = n.control.Leader()
-		c.Nodes = n.nodes(ctx)
+		live, reached := n.live(ctx)
+		if reached { // a name that nobody answers to would make what follows look certain
+			c.ControlLeader, _ = n.control.Leader()
+		}
+		c.Nodes = n.nodes(live)
 	}
 	c.Shards = n.shards()
 	counts := map[string]*wire.Node{}
@@ -53,12 +56,11 @@ func (n *Node) Cluster(ctx context.Context) (wire.Cluster, error) {
 }
 
 // nodes describes the members, by name.
-func (n *Node) nodes(ctx context.Context) []wire.Node {
+func (n *Node) nodes(live map[string]bool) []wire.Node {
 	voters := map[string]bool{}
 	for _, s := range n.control.Servers() {
 		voters[s.Name] = s.Voter
 	}
-	live := n.live(ctx)
 	nodes := []wire.Node{}
 	for name, m := range n.control.State().Members {
 		nodes = append(nodes, wire.Node{
@@ -127,22 +129,22 @@ const (
 	liveWait = time.Second
 )
 
-// live tells which members live: what the leader of the control group says, and
-// without one nobody but this node.
-func (n *Node) live(ctx context.Context) map[string]bool {
-	ctx, cancel := context.WithTimeout(ctx, liveWait)
-	defer cancel()
-	live := map[string]bool{}
+// live tells which members live: what the leader of the control group says. If that
+// is not reached it is false, and all that is known is that this node lives.
+func (n *Node) live(ctx context.Context) (live map[string]bool, reached bool) {
 	if n.control.IsLeader() {
-		live = n.heardOf()
+		live, reached = n.heardOf(), true
 	} else if leader, ok := n.control.Leader(); ok {
+		ctx, cancel := context.WithTimeout(ctx, liveWait)
+		defer cancel()
 		_, err := n.call(ctx, leader, methodLive, nil, nil, &live)
-		if err != nil {
-			live = map[string]bool{}
-		}
+		reached = err == nil
+	}
+	if !reached || live == nil {
+		live = map[string]bool{}
 	}
 	live[n.cfg.Name] = true
-	return live
+	return live, reached
 }
 
 // heardOf tells on the leader of the control group which members live.
@@ -219,7 +221,7 @@ func (n *Node) RemoveNode(ctx context.Context, name string, force bool) error {
 // spareVote refuses to remove a node if the control group's voters that are left
 // could not agree on anything: too many of them are away.
 func (n *Node) spareVote(ctx context.Context, name string) error {
-	live := n.live(ctx)
+	live, _ := n.live(ctx)
 	voters, there, votes := 0, 0, false
 	away := ""
 	for _, s := range n.control.Servers() {

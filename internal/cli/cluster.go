@@ -53,7 +53,7 @@ func (c *cli) clusterTable(t *table, cluster wire.Cluster) {
 	} else {
 		t.header("NODE", "STATE", "VOTER", "REPLICAS", "LEADS", "ADDRESS", "API", "VERSION", "JOINED")
 		for _, n := range cluster.Nodes {
-			t.row(n.Name, nodeState(n), yesNo(n.Voter), strconv.Itoa(n.Replicas), strconv.Itoa(n.Leading), n.Address, orDash(n.API), n.Version, ago(c.age(n.JoinedAt)))
+			t.row(n.Name, nodeState(n, cluster.ControlLeader != ""), yesNo(n.Voter), strconv.Itoa(n.Replicas), strconv.Itoa(n.Leading), n.Address, orDash(n.API), n.Version, ago(c.age(n.JoinedAt)))
 		}
 		if len(cluster.Shards) > 0 {
 			t.next = shards
@@ -81,8 +81,12 @@ func (c *cli) clusterTable(t *table, cluster wire.Cluster) {
 	last.linef("node %s  version %s  up %s  %s", harmless(cluster.Node), harmless(cluster.Version), c.age(cluster.StartedAt), harmless(ready))
 }
 
-func nodeState(n wire.Node) string {
+// nodeState is a node's state as far as it is known: the leader of the control
+// group is who tells which nodes are there.
+func nodeState(n wire.Node, known bool) string {
 	switch {
+	case !n.Live && !known:
+		return "unknown"
 	case !n.Live:
 		return "away"
 	case n.Draining:

@@ -108,3 +108,13 @@ func TestRemovingANodeIsAskedForAndMayBeRefused(t *testing.T) {
 		t.Errorf("with replicas: %+v", o)
 	}
 }
+
+func TestNodesAreUnknownWhileNobodyCanTell(t *testing.T) {
+	cluster := someCluster
+	cluster.ControlLeader = ""
+	s := newShell(t, map[string]http.HandlerFunc{"GET /v1/cluster": reply(200, cluster)})
+	o := s.run("cluster", "status")
+	if !strings.Contains(o.stdout, "\nn3    unknown") || !strings.Contains(o.stdout, "\nn1    live") || strings.Contains(o.stdout, "away") {
+		t.Errorf("%+v", o)
+	}
+}
