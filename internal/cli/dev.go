@@ -141,7 +141,7 @@ func probe(listen string) error {
 func listenError(listen string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return spec.Errorf(spec.CodeUnavailable, "listen on %s: the port is in use, perhaps by another node", listen).
-			WithHint("choose another with --listen 127.0.0.1:PORT, or let `dev` find a free one with --random-port")
+			WithHint("choose another with --listen 127.0.0.1:PORT, or with `dev` find a free one by --random-port")
 	}
 	return usage("listen on %s: %w", listen, err)
 }
@@ -171,7 +171,7 @@ func (c *cli) startNode(ctx context.Context, config NodeConfig) (Node, error) {
 		config.Log.Warn("the node's clock is put wrong, as " + failpoint.ClockVariable + " asks")
 	}
 	node, err := c.StartNode(ctx, config)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if _, told := errors.AsType[*spec.Error](err); !told && errors.Is(err, syscall.EADDRINUSE) {
 		return nil, listenError(config.Listen, err)
 	}
 	if err != nil {

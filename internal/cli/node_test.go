@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,6 +188,19 @@ func TestAPortInUseIsToldWithAWayOut(t *testing.T) {
 	s := newShell(t, nil)
 	if o := s.run("dev", "--listen", l.Addr().String()); o.code != 6 || !strings.Contains(o.stderr, "in use") || !strings.Contains(o.stderr, "--random-port") {
 		t.Errorf("%+v", o)
+	}
+}
+
+func TestAPeerAddressInUseIsNotTakenForTheAPIs(t *testing.T) {
+	s := newShell(t, nil)
+	var stdout, stderr strings.Builder
+	d := s.deps(&stdout, &stderr)
+	d.StartNode = func(context.Context, cli.NodeConfig) (cli.Node, error) {
+		return nil, spec.Errorf(spec.CodeUnavailable, "listen for other nodes on 10.0.0.1:7170: %w", syscall.EADDRINUSE).WithHint("another --peer-listen")
+	}
+	code := cli.Run(t.Context(), []string{"serve", "--data", t.TempDir(), "--listen", "127.0.0.1:0"}, d)
+	if text := stderr.String(); code != 6 || !strings.Contains(text, "other nodes on 10.0.0.1:7170") || !strings.Contains(text, "hint: another --peer-listen") {
+		t.Errorf("exit code %d: %s", code, text)
 	}
 }
 
