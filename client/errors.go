@@ -77,7 +77,11 @@ func answerError(op string, resp *http.Response) *Error {
 
 // transportError wraps what went wrong before there was an answer.
 func transportError(ctx context.Context, op string, err error) *Error {
-	if ctx.Err() != nil {
+	switch ctx.Err() {
+	case nil:
+	case context.DeadlineExceeded:
+		return &Error{Op: op, sent: true, Err: spec.Errorf(spec.CodeTimeout, "no answer in time: %w", ctx.Err())}
+	default:
 		return &Error{Op: op, sent: true, Err: spec.Errorf(spec.CodeTimeout, "%w", ctx.Err())}
 	}
 	var dial *net.OpError

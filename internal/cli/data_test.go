@@ -278,3 +278,33 @@ func TestARepeatedRequestWhoseSessionIsNotKeptSaysSo(t *testing.T) {
 		}
 	}
 }
+
+func TestACallThatCarriesAnObjectEndsWhenItsTimeoutSaysSo(t *testing.T) {
+	for _, args := range [][]string{{"put", "a", "b/k", "v"}, {"put", "a", "b/k", "v", "--session", "s1"}, {"get", "a", "b/k"}, {"get", "a", "b/k", "--head"}, {"invoke", "a", "f", "v"}} {
+		silent := make(chan struct{})
+		hang := func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // only then is a client that hangs up noticed
+			select {
+			case <-r.Context().Done():
+			case <-silent:
+			}
+		}
+		answers := map[string]http.HandlerFunc{}
+		for _, what := range []string{"PUT /v1/apps/a/buckets/b/objects/k", "GET /v1/apps/a/buckets/b/objects/k", "HEAD /v1/apps/a/buckets/b/objects/k",
+			"PUT /v1/apps/a/sessions/s1/buckets/b/objects/k", "POST /v1/apps/a/functions/f/invoke"} {
+			answers[what] = hang
+		}
+		s := newShell(t, answers)
+		ended := make(chan outcome, 1)
+		go func() { ended <- s.run(append(args, "--timeout", "200ms")...) }()
+		select {
+		case o := <-ended:
+			if o.code != 6 || !strings.Contains(o.stderr, "no answer in time") {
+				t.Errorf("%v: %+v", args, o)
+			}
+		case <-time.After(time.Minute):
+			t.Errorf("%v goes on", args)
+		}
+		close(silent)
+	}
+}

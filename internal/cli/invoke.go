@@ -49,7 +49,9 @@ func (c *cli) invokeCommand() *cobra.Command {
 			}
 			defer input.Close()
 			app := spec.AppName(args[0])
-			started, err := server.Invoke(cmd.Context(), app, spec.FunctionName(args[1]), input,
+			ctx, cancel := c.carrying(cmd)
+			defer cancel()
+			started, err := server.Invoke(ctx, app, spec.FunctionName(args[1]), input,
 				client.InvokeOptions{SessionTimeout: time.Duration(timeout), ContentType: contentType, Meta: fields, IdempotencyKey: key})
 			if err != nil {
 				return err

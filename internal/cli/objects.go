@@ -33,13 +33,15 @@ func (c *cli) getCommand() *cobra.Command {
 				return err
 			}
 			read := reading{server: server, app: spec.AppName(args[0]), session: spec.SessionID(session), bucket: bucket, key: key, options: client.GetOptions{Stale: stale}}
+			ctx, cancel := c.carrying(cmd)
+			defer cancel()
 			switch {
 			case head:
-				return c.headObject(cmd.Context(), read)
+				return c.headObject(ctx, read)
 			case file != "":
-				return c.saveObject(cmd.Context(), read, file)
+				return c.saveObject(ctx, read, file)
 			}
-			return c.printObject(cmd.Context(), read)
+			return c.printObject(ctx, read)
 		},
 	}
 	flags := cmd.Flags()

@@ -79,10 +79,12 @@ func (c *cli) put(cmd *cobra.Command, args []string, f putFlags) error {
 	defer body.Close()
 	app := spec.AppName(args[0])
 	var result wire.PutResult
+	ctx, cancel := c.carrying(cmd)
+	defer cancel()
 	if f.session != "" {
-		result, err = server.PutSession(cmd.Context(), app, spec.SessionID(f.session), bucket, key, body, options)
+		result, err = server.PutSession(ctx, app, spec.SessionID(f.session), bucket, key, body, options)
 	} else {
-		result, err = server.Put(cmd.Context(), app, bucket, key, body, options)
+		result, err = server.Put(ctx, app, bucket, key, body, options)
 	}
 	if err != nil {
 		return err

@@ -222,6 +222,20 @@ func (c *cli) bounded(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeout(ctx, time.Duration(c.timeout))
 }
 
+// carrying is the context of a call that carries an object, which may be of any
+// size: only who says --timeout bounds it.
+func (c *cli) carrying(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	if !cmd.Flags().Changed("timeout") {
+		return context.WithCancel(cmd.Context())
+	}
+	return c.bounded(cmd.Context())
+}
+
+// silenceTime is how long a node may take to begin its answer. It is more than the
+// ten seconds after which a node gives up on a shard without a leader, so that its
+// reason is heard.
+const silenceTime = 12 * time.Second
+
 // reachTime is how long it may take until the first answer of any server: whoever
 // types a wrong address is not to wait as long as for a node that is restarted.
 const reachTime = time.Second
@@ -234,7 +248,7 @@ func (c *cli) connect() (*client.Client, error) {
 		return nil, err
 	}
 	return client.New(server, client.WithUserAgent("pheromone-cli"),
-		client.WithRetry(client.Retry{Reach: reachTime, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second}))
+		client.WithRetry(client.Retry{Reach: reachTime, Silence: silenceTime, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second}))
 }
 
 // asking is the RunE of a command that asks a server and waits for nothing.
