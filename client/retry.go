@@ -26,12 +26,17 @@ type Retry struct {
 	// is another; default 10 s.
 	Silence time.Duration
 
+	// Again, if it is set, is called before a call is sent once more, with what came of
+	// it so far; it must not block.
+	Again func(error)
+
 	MaxAttempts int           // default: as many as there is time for; 1 sends once
 	Backoff     time.Duration // default 50 ms
 	MaxBackoff  time.Duration // default 2 s
 }
 
-var defaultRetry = Retry{For: 30 * time.Second, Silence: 10 * time.Second, Backoff: 50 * time.Millisecond, MaxBackoff: 2 * time.Second}
+var defaultRetry = Retry{For: 30 * time.Second, Silence: 10 * time.Second, Backoff: 50 * time.Millisecond, MaxBackoff: 2 * time.Second,
+	Again: func(error) {}}
 
 func (r Retry) orElse(other Retry) Retry {
 	set := func(d *time.Duration, or time.Duration) {
@@ -44,6 +49,9 @@ func (r Retry) orElse(other Retry) Retry {
 	set(&r.Silence, other.Silence)
 	set(&r.Backoff, other.Backoff)
 	set(&r.MaxBackoff, other.MaxBackoff)
+	if r.Again == nil {
+		r.Again = other.Again
+	}
 	if r.MaxAttempts <= 0 {
 		r.MaxAttempts = other.MaxAttempts
 	}

@@ -106,6 +106,7 @@ func (c *Client) send(ctx context.Context, r request, take func(answer) *Error) 
 		if failure.Status == http.StatusTooManyRequests { // by the one that leads, whoever passed it on
 			wait = max(wait, failure.retryAfter)
 		}
+		c.retry.Again(failure)
 		if !pause(ctx, wait) {
 			return failure
 		}

@@ -225,7 +225,7 @@ func (c Config) validateCluster() []error {
 	}
 	advertised := cmp.Or(c.PeerAdvertise, c.PeerListen)
 	if host, _, err := net.SplitHostPort(advertised); err == nil && net.ParseIP(host).IsUnspecified() {
-		errs = append(errs, fmt.Errorf("peer-listen: %s is that of no machine: name the one that other nodes reach in peer-advertise", advertised))
+		errs = append(errs, fmt.Errorf("peer-listen: %s stands for every address of this machine: name the one that other nodes reach in peer-advertise", advertised))
 	}
 	if host, _, err := net.SplitHostPort(c.PeerListen); err == nil && !loopback(host) && c.JoinToken == "" && !c.Insecure {
 		errs = append(errs, fmt.Errorf("peer-listen: %s is reachable from other machines, and whoever reaches it could pass for a node: set join-token, or say --insecure", c.PeerListen))

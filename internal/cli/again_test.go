@@ -4,8 +4,10 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/pheromone-run/pheromone/internal/cli"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
@@ -38,5 +40,39 @@ func TestWhatComesThroughAPipeIsSentAgainIfItIsSmall(t *testing.T) {
 				t.Errorf("the error does not say why: %s", got.stderr)
 			}
 		})
+	}
+}
+
+// overheard is a stream that can be looked at while it is written.
+type overheard struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (o *overheard) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *overheard) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func TestPeopleAreToldWhyACommandTakesLong(t *testing.T) {
+	var said overheard
+	s := newShell(t, map[string]http.HandlerFunc{"GET /v1/apps": func(w http.ResponseWriter, r *http.Request) {
+		if said.String() == "" {
+			refusal(503, wire.Error{Code: spec.CodeUnavailable, Message: "no leader just now"})(w, r)
+			return
+		}
+		reply(200, someApps)(w, r)
+	}})
+	s.terminal = true
+	code := cli.Run(t.Context(), []string{"app", "ls"}, s.deps(io.Discard, &said))
+	if got := said.String(); code != 0 || !strings.Contains(got, "tried again") || !strings.Contains(got, "no leader just now") {
+		t.Errorf("exit code %d, said %q", code, got)
 	}
 }

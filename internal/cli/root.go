@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -248,7 +249,21 @@ func (c *cli) connect() (*client.Client, error) {
 		return nil, err
 	}
 	return client.New(server, client.WithUserAgent("pheromone-cli"),
-		client.WithRetry(client.Retry{Reach: reachTime, Silence: silenceTime, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second}))
+		client.WithRetry(client.Retry{Reach: reachTime, Silence: silenceTime, Backoff: 100 * time.Millisecond, MaxBackoff: time.Second, Again: c.stillTrying()}))
+}
+
+// quietTime is how long a call is repeated without a word.
+const quietTime = 2 * time.Second
+
+// stillTrying tells people, once, why a command takes long that is sent again and again.
+func (c *cli) stillTrying() func(error) {
+	began := time.Now()
+	var once sync.Once
+	return func(err error) {
+		if time.Since(began) > quietTime {
+			once.Do(func() { c.notice("it is tried again: %v", err) })
+		}
+	}
 }
 
 // asking is the RunE of a command that asks a server and waits for nothing.

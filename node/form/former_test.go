@@ -107,7 +107,7 @@ func TestWithoutExpectANodeWaitsForInit(t *testing.T) {
 	c.waits("pheromone cluster init")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := b.former.Init(ctx, []string{"n4"}); spec.CodeOf(err) != spec.CodeInvalid || !contains(err.Error(), "n1, n2, n3 are") && !contains(err.Error(), "n2, n1, n3 are") {
+	if err := b.former.Init(ctx, []string{"n4"}); spec.CodeOf(err) != spec.CodeInvalid || !contains(err.Error(), "these are: n1, n2, n3") && !contains(err.Error(), "these are: n2, n1, n3") {
 		t.Fatalf("an unknown voter: %v", err)
 	}
 	if err := b.former.Init(ctx, []string{"n2", "n3"}); err != nil {

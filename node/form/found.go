@@ -180,7 +180,7 @@ func (f *Former) init(ctx context.Context, voters []string) error {
 func checkVoters(founders []Node, voters []string) error {
 	for i, name := range voters {
 		if !slices.Contains(names(founders), name) {
-			return spec.Errorf(spec.CodeInvalid, "node %.128q was asked for as a voter and is not there: %s are", name, strings.Join(names(founders), ", ")).WithField("voters")
+			return spec.Errorf(spec.CodeInvalid, "node %.128q was asked for as a voter and is not there; these are: %s", name, strings.Join(names(founders), ", ")).WithField("voters")
 		}
 		if slices.Contains(voters[:i], name) {
 			return spec.Errorf(spec.CodeInvalid, "node %q is named twice", name).WithField("voters")

@@ -124,7 +124,7 @@ func checkAddress(address string) error {
 		return spec.Errorf(spec.CodeInvalid, "address %.300q is not host:port with a fixed port", address).WithField("address")
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return spec.Errorf(spec.CodeInvalid, "address %s is that of no machine: name the one that other nodes reach", address).WithField("address")
+		return spec.Errorf(spec.CodeInvalid, "address %s stands for every address of a machine: name the one that other nodes reach", address).WithField("address")
 	}
 	return nil
 }

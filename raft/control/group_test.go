@@ -360,7 +360,7 @@ func TestBadConfigurationsAreRefused(t *testing.T) {
 		want string
 	}{
 		{"nothing set", control.Config{}, "node is empty"},
-		{"an address of no machine", control.Config{Node: "a", Dir: "d", Address: "0.0.0.0:1"}, "is that of no machine"},
+		{"an address of no machine", control.Config{Node: "a", Dir: "d", Address: "0.0.0.0:1"}, "stands for every address"},
 		{"an address without a port", control.Config{Node: "a", Dir: "d", Address: "host"}, "not host:port"},
 		{"an address and no network", control.Config{Node: "a", Dir: "d", Address: "127.0.0.1:1"}, "without a listener"},
 		{"voters without this node", control.Config{Node: "a", Dir: "d", Address: "127.0.0.1:1", Voters: map[string]string{"b": "b:1"}}, "not among the voters"},

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -128,13 +130,25 @@ func (s *State) removeMember(c *RemoveMember, r *Result) error {
 		return noMember(c.Name).WithField("name")
 	}
 	if shards := s.ShardsOn(c.Name); len(shards) > 0 && !c.Force {
-		return spec.Errorf(spec.CodeConflict, "node %s holds replicas of %d shards, among them %v", c.Name, len(shards), shards[:min(len(shards), maxShardsNamed)]).
+		return spec.Errorf(spec.CodeConflict, "node %s holds replicas of %d shards: %s", c.Name, len(shards), someShards(shards)).
 			WithField("name").WithHint("drain the node and wait until its replicas have moved")
 	}
 	s.Members = cloned(s.Members)
 	delete(s.Members, c.Name)
 	r.Changed = true
 	return nil
+}
+
+// someShards names shards for people: the first of them.
+func someShards(shards []spec.ShardID) string {
+	var names []string
+	for _, id := range shards[:min(len(shards), maxShardsNamed)] {
+		names = append(names, fmt.Sprint(id))
+	}
+	if len(shards) > maxShardsNamed {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 func (s *State) setDraining(c *SetDraining, r *Result) error {
