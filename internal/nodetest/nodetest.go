@@ -194,8 +194,13 @@ func (n *Node) end(signal syscall.Signal) {
 	select {
 	case <-n.exited:
 	case <-time.After(20 * time.Second):
-		_ = n.process.Process.Kill()
-		<-n.exited
+		_ = n.process.Process.Signal(syscall.SIGQUIT) // has it log what it is at
+		select {
+		case <-n.exited:
+		case <-time.After(5 * time.Second):
+			_ = n.process.Process.Kill()
+			<-n.exited
+		}
 		n.t.Errorf("node %s did not end after %v", n.name, signal)
 	}
 	n.process = nil
@@ -290,7 +295,7 @@ type logBuffer struct {
 	text []byte
 }
 
-const logBytes = 64 << 10
+const logBytes = 256 << 10
 
 func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
