@@ -6,6 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +25,32 @@ func (plain) Dial(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 }
 
+// holes is a network whose first connection swallows what is written to it, as one
+// does over a network that lost packets for long.
+type holes struct {
+	plain
+	dials atomic.Int32
+}
+
+func (h *holes) Dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := h.plain.Dial(ctx, address)
+	if err != nil || h.dials.Add(1) > 1 {
+		return conn, err
+	}
+	return hole{conn}, nil
+}
+
+type hole struct{ net.Conn }
+
+func (hole) Write(p []byte) (int, error) { return len(p), nil }
+
 // twoEnds is a line to a host that the test plays.
 func twoEnds(t *testing.T) (*line, net.Listener) {
+	t.Helper()
+	return twoEndsOf(t, func(p plain) Network { return p })
+}
+
+func twoEndsOf(t *testing.T, over func(plain) Network) (*line, net.Listener) {
 	t.Helper()
 	there, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +60,7 @@ func twoEnds(t *testing.T) (*line, net.Listener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := transportFactory{network: plain{here}, host: &Host{registry: newRegistry()}, log: slog.New(slog.DiscardHandler)}.
+	tr := transportFactory{network: over(plain{here}), host: &Host{registry: newRegistry()}, log: slog.New(slog.DiscardHandler)}.
 		Create(config.NodeHostConfig{}, nil, nil)
 	conn, err := tr.GetConnection(t.Context(), there.Addr().String())
 	if err != nil {
@@ -53,6 +80,7 @@ func twoEnds(t *testing.T) (*line, net.Listener) {
 // is there.
 func frame(t *testing.T, l net.Listener) (net.Conn, raftpb.MessageBatch) {
 	t.Helper()
+	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute))
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -98,5 +126,65 @@ func TestBatchesToAHostThatIsAwayAreDroppedWithoutAnError(t *testing.T) {
 		if err := l.SendMessageBatch(raftpb.MessageBatch{Requests: []raftpb.Message{{Term: 1}}}); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestALineWhoseConnectionSwallowsEverythingGoesOverToANewOne(t *testing.T) {
+	l, there := twoEndsOf(t, func(p plain) Network { return &holes{plain: p} })
+	l.t.silence = 10 * time.Millisecond
+	arrived := make(chan struct{})
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer close(arrived)
+	sending.Go(func() {
+		for !isClosed(arrived) {
+			_ = l.SendMessageBatch(raftpb.MessageBatch{Requests: []raftpb.Message{{Term: 7}}})
+			runtime.Gosched()
+		}
+	})
+	if _, got := frame(t, there); len(got.Requests) != 1 || got.Requests[0].Term != 7 {
+		t.Errorf("batch %v arrives", got)
+	}
+}
+
+func TestOnlyAHostThatSaysNothingIsDialedAnew(t *testing.T) {
+	l, there := twoEnds(t)
+	now := time.Now()
+	if l.silent(now.Add(time.Hour)) {
+		t.Error("without a connection there is nothing to go over from")
+	}
+	if err := l.SendMessageBatch(raftpb.MessageBatch{}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = frame(t, there)
+	if late := l.since.Add(l.t.silence + 1); !l.silent(late) || l.silent(late.Add(-1)) {
+		t.Error("it has the same time from the beginning of its connection on")
+	}
+	l.t.heardOf(l.target).Store(l.since.Add(time.Minute).UnixNano())
+	if late := l.since.Add(time.Minute + l.t.silence); !l.silent(late.Add(time.Millisecond)) || l.silent(late.Add(-time.Millisecond)) {
+		t.Error("what it says counts, over whatever connection")
+	}
+}
+
+func TestABatchTellsThatItsHostIsThere(t *testing.T) {
+	here, there := net.Pipe()
+	host := &Host{registry: newRegistry()}
+	host.registry.set(1, 2, "there:1")
+	taken := make(chan struct{})
+	tr := transportFactory{host: host, log: slog.New(slog.DiscardHandler)}.
+		Create(config.NodeHostConfig{}, func(raftpb.MessageBatch) { taken <- struct{}{} }, nil).(*transport)
+	var reading sync.WaitGroup
+	reading.Go(func() { _, _ = tr.read(here) })
+	s := sender{conn: there}
+	for range 2 { // the first one is done with when the second is taken
+		if err := s.SendMessageBatch(raftpb.MessageBatch{Requests: []raftpb.Message{{ShardID: 1, From: 2}}}); err != nil {
+			t.Fatal(err)
+		}
+		<-taken
+	}
+	s.Close()
+	reading.Wait()
+	if tr.heardOf("there:1").Load() == 0 || tr.heardOf("elsewhere:1").Load() != 0 {
+		t.Error("it does not")
 	}
 }

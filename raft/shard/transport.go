@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4/config"
@@ -43,11 +44,13 @@ type transport struct {
 	host       *Host
 	deployment uint64
 	asked      goneHosts
+	silence    time.Duration // of a host, before a line to it is dialed anew
 
 	mu struct {
 		sync.Mutex
 		accepted map[net.Conn]struct{}
-		away     map[string]time.Time // hosts that are not reached, and when that was last said
+		away     map[string]time.Time     // hosts that are not reached, and when that was last said
+		heard    map[string]*atomic.Int64 // when a batch of a host came last, in Unix nanoseconds
 		incoming map[streamID]*incoming
 		outgoing map[*outgoing]struct{}
 		closed   bool
@@ -66,7 +69,10 @@ type transportFactory struct {
 func (f transportFactory) Create(cfg config.NodeHostConfig, batches raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
 	t := &transport{network: f.network, log: f.log, batches: batches, chunks: chunks, host: f.host, deployment: cfg.GetDeploymentID()}
 	t.ctx, t.end = context.WithCancel(context.Background())
+	// Answers come as seldom as heartbeats.
+	t.silence = max(lineSilence, 4*heartbeatTicks*f.host.cfg.RTT)
 	t.mu.accepted, t.mu.away = make(map[net.Conn]struct{}), make(map[string]time.Time)
+	t.mu.heard = make(map[string]*atomic.Int64)
 	t.mu.incoming, t.mu.outgoing = make(map[streamID]*incoming), make(map[*outgoing]struct{})
 	f.host.transport = t
 	return t
@@ -142,6 +148,7 @@ func (t *transport) serve(conn net.Conn) {
 // they are from, if there was a batch among them.
 func (t *transport) read(conn net.Conn) (from raftio.NodeInfo, err error) {
 	frames := newFrameReader(conn)
+	var heard *atomic.Int64
 	for {
 		// Hosts without a shard in common may be silent for any time.
 		kind, payload, err := frames.next(0, frameMost)
@@ -158,6 +165,14 @@ func (t *transport) read(conn net.Conn) (from raftio.NodeInfo, err error) {
 			for _, m := range batch.Requests {
 				from = raftio.GetNodeInfo(m.ShardID, m.From)
 			}
+			if heard == nil {
+				if address, _, err := t.host.registry.Resolve(from.ShardID, from.ReplicaID); err == nil {
+					heard = t.heardOf(address)
+				}
+			}
+			if heard != nil {
+				heard.Store(time.Now().UnixNano())
+			}
 		case frameOpen:
 			return from, t.receive(conn, frames, payload)
 		default:
@@ -167,7 +182,20 @@ func (t *transport) read(conn net.Conn) (from raftio.NodeInfo, err error) {
 }
 
 func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
-	return &line{ctx: ctx, t: t, target: target}, nil
+	ctx, end := context.WithCancel(ctx)
+	return &line{ctx: ctx, end: end, t: t, target: target, heard: t.heardOf(target), anew: make(chan net.Conn)}, nil
+}
+
+// heardOf returns when the host at an address was last heard of. Addresses are few.
+func (t *transport) heardOf(address string) *atomic.Int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := t.mu.heard[address]
+	if at == nil {
+		at = &atomic.Int64{}
+		t.mu.heard[address] = at
+	}
+	return at
 }
 
 func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
