@@ -85,7 +85,7 @@ func (n *Node) ledElsewhere(ctx context.Context, shard spec.ShardID, asked strin
 	}
 	leads := n.leads(shard)
 	if n.local(shard) == nil {
-		leads = n.lookouts.look(shard, n.silence()/2, func() string { return n.askWhoLeads(ctx, shard, asked) })
+		leads = n.lookouts.look(ctx, shard, n.silence()/2, func() string { return n.askWhoLeads(ctx, shard, asked) })
 	}
 	return leads != "" && leads != asked
 }
@@ -140,8 +140,9 @@ type lookout struct {
 	leads string
 }
 
-// look returns what a look has found that is not older than age, or looks.
-func (l *lookouts) look(id spec.ShardID, age time.Duration, find func() string) string {
+// look returns what a look has found that is not older than age, or looks. Who looks
+// gives up with ctx, and has found nothing that others could go by then.
+func (l *lookouts) look(ctx context.Context, id spec.ShardID, age time.Duration, find func() string) string {
 	l.mu.Lock()
 	if l.shards == nil {
 		l.shards = map[spec.ShardID]*lookout{}
@@ -154,9 +155,15 @@ func (l *lookouts) look(id spec.ShardID, age time.Duration, find func() string) 
 	l.mu.Unlock()
 	one.mu.Lock()
 	defer one.mu.Unlock()
+	if ctx.Err() != nil { // while others have looked
+		return ""
+	}
 	if one.at.IsZero() || time.Since(one.at) > age {
-		one.leads = find()
-		one.at = time.Now()
+		leads := find()
+		if ctx.Err() != nil {
+			return leads
+		}
+		one.leads, one.at = leads, time.Now()
 	}
 	return one.leads
 }
