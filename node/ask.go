@@ -93,7 +93,7 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 			}
 			taken := !errors.Is(err, leader.ErrNotTaken) && !errors.Is(err, peer.ErrNotSent)
 			switch {
-			case taken && hasMoved && !harmless && ctx.Err() == nil:
+			case taken && hasMoved && !harmless && ctx.Err() == nil && unknown(err):
 				return none, nil, errDeposed(shard, node, err)
 			case taken && !(unknown(err) && harmless):
 				return none, nil, err
