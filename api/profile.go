@@ -69,7 +69,12 @@ func getProfile(r *request) error {
 // fromHere refuses callers on other machines: what a process does and where it spends
 // its time is for who runs it.
 func (r *request) fromHere() error {
-	if addr, ok := r.fh.RemoteAddr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
+	addr, ok := r.fh.RemoteAddr().(*net.TCPAddr)
+	far := ok && !addr.IP.IsLoopback()
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} { // a proxy on this machine asks for somebody else
+		far = far || len(r.fh.Request.Header.Peek(name)) > 0
+	}
+	if far {
 		return spec.Errorf(spec.CodeForbidden, "profiles are only given to callers on the node's own machine").WithHint("ask through a tunnel, as ssh -L gives")
 	}
 	return nil

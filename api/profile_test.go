@@ -36,6 +36,9 @@ func TestProfilesThatCanNotBeTakenAreRefused(t *testing.T) {
 			t.Errorf("%s: %d, %s", path, a.status, clip(a.body))
 		}
 	}
+	if a := s.do("GET", "/debug/pprof/heap", "", "X-Forwarded-For: 203.0.113.7"); a.status != http.StatusForbidden {
+		t.Errorf("for somebody behind a proxy: %d", a.status)
+	}
 	first := make(chan answer)
 	go func() { first <- s.do("GET", "/debug/pprof/profile?seconds=3", "") }()
 	for refused := false; ; {

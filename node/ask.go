@@ -316,13 +316,19 @@ func (n *Node) refusal(shard spec.ShardID, err error) (peer.Answer, error) {
 
 // leads returns the node that leads a shard as far as the replica here knows.
 func (n *Node) leads(shard spec.ShardID) string {
+	leader, _ := n.leadsIn(shard)
+	return leader
+}
+
+// leadsIn is leads, with the raft term.
+func (n *Node) leadsIn(shard spec.ShardID) (leader string, term uint64) {
 	l := n.local(shard)
 	if l == nil {
-		return ""
+		return "", 0
 	}
-	replica, ok := l.replica.Leader()
-	if !ok {
-		return ""
+	status := l.replica.Status()
+	if status.Leader == 0 {
+		return "", 0
 	}
-	return n.control.State().Placement.Shards[shard].Replicas[replica].Node
+	return n.control.State().Placement.Shards[shard].Replicas[status.Leader].Node, status.RaftTerm
 }

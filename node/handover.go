@@ -64,14 +64,14 @@ func (n *Node) successors(ctx context.Context, l *local) []uint64 {
 			continue
 		}
 		asking.Go(func() {
-			var a shardAnswer
+			var a leadsAnswer
 			_, err := n.call(ctx, r.Node, methodLeads, shardQuestion[nothing]{Shard: l.id}, nil, &a)
 			found.Lock()
 			defer found.Unlock()
 			switch {
 			case err == nil && a.Leader == n.cfg.Name:
 				found.follow = append(found.follow, number)
-			case err == nil && a.NotTaken == "", spec.CodeOf(err) == spec.CodeUnsupported: // an older version
+			case err == nil, spec.CodeOf(err) == spec.CodeUnsupported: // an older version
 				found.there = append(found.there, number)
 			}
 		})

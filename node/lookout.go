@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,33 +84,48 @@ func (n *Node) ledElsewhere(ctx context.Context, shard spec.ShardID, asked strin
 	}
 	leads := n.leads(shard)
 	if n.local(shard) == nil {
-		leads = n.lookouts.look(ctx, shard, n.silence()/2, func() string { return n.askWhoLeads(ctx, shard, asked) })
+		leads = n.lookouts.look(ctx, shard, n.silence()/2, func() string { return n.askWhoLeads(ctx, shard) })
 	}
 	return leads != "" && leads != asked
 }
 
-// askWhoLeads asks the nodes of a shard's replicas who leads it, one by one and last
-// the one that does not answer something else. It returns "" if none of them knows.
-func (n *Node) askWhoLeads(ctx context.Context, shard spec.ShardID, silent string) string {
-	replicas := n.control.State().Placement.Shards[shard].Replicas
-	var nodes []string
-	for _, r := range replicas {
-		if r.Node != silent && r.Node != n.cfg.Name {
-			nodes = append(nodes, r.Node)
+// askWhoLeads asks the nodes of a shard's replicas who leads it, and believes the one
+// that knows of the newest term: others may be behind, cut off from the group though
+// not from here. It returns "" if none of them knows.
+func (n *Node) askWhoLeads(ctx context.Context, shard spec.ShardID) string {
+	ctx, cancel := context.WithTimeout(ctx, leadsWait)
+	defer cancel()
+	var mu sync.Mutex
+	var newest leadsAnswer
+	var asking sync.WaitGroup
+	for _, r := range n.control.State().Placement.Shards[shard].Replicas {
+		if r.Node == n.cfg.Name {
+			continue
 		}
+		asking.Go(func() {
+			var a leadsAnswer
+			if _, err := n.call(ctx, r.Node, methodLeads, shardQuestion[nothing]{Shard: shard}, nil, &a); err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if a.Leader != "" && a.Term >= newest.Term {
+				newest = a
+			}
+		})
 	}
-	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
-	for _, node := range nodes {
-		asking, cancel := context.WithTimeout(ctx, leadsWait)
-		var a shardAnswer
-		_, err := n.call(asking, node, methodLeads, shardQuestion[nothing]{Shard: shard}, nil, &a)
-		cancel()
-		if err == nil && a.Leader != "" {
-			n.hints.set(shard, a.Leader)
-			return a.Leader
-		}
+	asking.Wait()
+	if newest.Leader != "" {
+		n.hints.set(shard, newest.Leader)
 	}
-	return ""
+	return newest.Leader
+}
+
+// leadsAnswer says which node leads a shard, "" if that is not known, and in which
+// raft term.
+type leadsAnswer struct {
+	Leader string `json:"leader,omitempty"`
+	Term   uint64 `json:"term,omitempty"`
 }
 
 // answerLeads has the node say who leads the shards that it has replicas of.
@@ -124,7 +138,8 @@ func (n *Node) answerLeads() {
 		if n.stopping.Load() { // it can't lead either, and others will know better soon
 			return peer.Answer{}, errStopping(n.cfg.Name)
 		}
-		return peer.Answer{Result: shardAnswer{Leader: n.leads(asked.Shard)}}, nil
+		leader, term := n.leadsIn(asked.Shard)
+		return peer.Answer{Result: leadsAnswer{leader, term}}, nil
 	})
 }
 

@@ -202,6 +202,13 @@ func (h *Host) register(s *Shard) error {
 	return nil
 }
 
+// has tells whether a replica of a shard runs here.
+func (h *Host) has(id spec.ShardID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.shards[id] != nil
+}
+
 func (h *Host) forget(s *Shard) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -132,8 +132,10 @@ func (s *outgoing) SendChunk(chunk raftpb.Chunk) error {
 	if len(encoded) > chunkMost {
 		return fmt.Errorf("a chunk of %d bytes, at most %d are sent", len(encoded), chunkMost)
 	}
+	if err := s.belong(spec.ShardID(chunk.ShardID)); err != nil {
+		return err
+	}
 	if err := s.wait(func() bool { return len(s.mu.chunks) < streamWindow }, func() {
-		s.mu.shard = spec.ShardID(chunk.ShardID)
 		if len(s.mu.chunks) == 0 {
 			s.mu.moved = time.Now()
 		}
@@ -143,6 +145,18 @@ func (s *outgoing) SendChunk(chunk raftpb.Chunk) error {
 		return err
 	}
 	return s.wait(func() bool { return len(s.mu.chunks) == 0 }, func() {})
+}
+
+// belong notes of which shard the stream is, so that it ends with the replica here.
+func (s *outgoing) belong(id spec.ShardID) error {
+	s.mu.Lock()
+	s.mu.shard = id
+	s.mu.Unlock()
+	if !s.t.host.has(id) { // it has stopped before that was known
+		s.end(errClosed)
+		return errClosed
+	}
+	return nil
 }
 
 // wait does something under the mutex once that is possible.

@@ -155,7 +155,7 @@ func TestAStreamEndsWhenTheReceiverWillNotHaveIt(t *testing.T) {
 		}, "not known"},
 		{"the shard is closed", func(_ *testing.T, l *cable, _ *taker, from *transport) {
 			l.set(func() { l.dark = true })
-			from.endStreams(7)
+			from.endStreams(streamed)
 		}, "closed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -334,4 +334,16 @@ func TestAReceiverThatLiesEndsTheStreamAndNoMoreThanTheWindowIsKept(t *testing.T
 			})
 		})
 	}
+}
+
+func TestAStreamIsNotBegunOfAReplicaThatHasStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newCable(t, &taker{})
+		from, s := l.open(t)
+		defer s.Close()
+		delete(from.host.mu.shards, streamed) // as Shard.Close does, which found no stream of it
+		if err := s.SendChunk(chunksOf(1, 10)[0]); !errors.Is(err, errClosed) {
+			t.Errorf("the first chunk is sent: %v", err)
+		}
+	})
 }

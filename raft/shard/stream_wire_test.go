@@ -19,6 +19,8 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // cable is the network between a sender and a receiver of streams, in the time of
@@ -152,8 +154,13 @@ func (k *taker) count() int {
 	return len(k.chunks)
 }
 
+// streamed is the shard whose snapshots are sent.
+const streamed = 7
+
 func newTransport(network Network) *transport {
-	f := transportFactory{network: network, host: &Host{registry: newRegistry()}, log: slog.New(slog.DiscardHandler)}
+	host := &Host{registry: newRegistry()}
+	host.mu.shards = map[spec.ShardID]*Shard{streamed: {}}
+	f := transportFactory{network: network, host: host, log: slog.New(slog.DiscardHandler)}
 	return f.Create(config.NodeHostConfig{}, nil, nil).(*transport)
 }
 
@@ -194,7 +201,7 @@ func chunksOf(chunks, bytesEach int) []raftpb.Chunk {
 	for i := range all {
 		data := make([]byte, bytesEach+i)
 		_, _ = random.Read(data)
-		all[i] = raftpb.Chunk{ShardID: 7, ReplicaID: 2, From: 1, ChunkId: uint64(i), ChunkCount: uint64(chunks), Data: data, ChunkSize: uint64(len(data))}
+		all[i] = raftpb.Chunk{ShardID: streamed, ReplicaID: 2, From: 1, ChunkId: uint64(i), ChunkCount: uint64(chunks), Data: data, ChunkSize: uint64(len(data))}
 	}
 	return all
 }
