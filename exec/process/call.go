@@ -55,7 +55,7 @@ func (c *call) start(p *process) {
 	index, ok := p.functions[c.task.Function.Name]
 	if !ok {
 		c.giveUp(p, &exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(
-			"the program %q does not register the function %q; it registers %q", c.task.Function.Command, c.task.Function.Name, p.hello.Functions)})
+			"the program %q does not register the function %q; it registers %q", p.g.program.Name, c.task.Function.Name, p.hello.Functions)})
 		return
 	}
 	in, err := c.task.Load(c.rt.ctx)
@@ -64,7 +64,7 @@ func (c *call) start(p *process) {
 		return
 	}
 	batch := batches.Get().(*protocol.Batch)
-	if err := encodeInvoke(batch, c, index, in, c.rt.s.MaxInputBytes); err != nil {
+	if err := encodeInvoke(batch, c, index, in, p.g.program.MaxInputBytes); err != nil {
 		c.giveUp(p, &exec.Failure{Kind: exec.Refused, Message: err.Error()})
 		return
 	}

@@ -1,7 +1,7 @@
 package process
 
 import (
-	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +16,7 @@ type group struct {
 	rt       *Runtime
 	app      spec.AppName
 	artifact string
-	command  []string
-	env      map[string]string
+	program  Program
 	touched  atomic.Int64  // when a task last came, nanoseconds since 1970
 	wake     chan struct{} // capacity 1: there may be something to dispatch
 
@@ -40,10 +39,15 @@ type queue struct {
 	calls    []*call
 }
 
-func newGroup(rt *Runtime, t *exec.Task) *group {
+func newGroup(rt *Runtime, t *exec.Task, program Program) *group {
+	if program.Name == "" {
+		program.Name = strings.Join(program.Command, " ")
+	}
+	if program.MaxInputBytes == 0 || program.MaxInputBytes > rt.s.MaxInputBytes {
+		program.MaxInputBytes = rt.s.MaxInputBytes
+	}
 	g := &group{
-		rt: rt, app: t.App, artifact: t.Artifact, command: t.Function.Command, env: t.Function.Env,
-		wake: make(chan struct{}, 1),
+		rt: rt, app: t.App, artifact: t.Artifact, program: program, wake: make(chan struct{}, 1),
 	}
 	g.mu.queues = make(map[spec.FunctionName]*queue)
 	return g
@@ -214,7 +218,7 @@ func (g *group) startFailed(err error) {
 	if !ok {
 		f = &startError{message: err.Error()}
 	}
-	g.rt.s.Logger.Warn("executor did not start", "app", g.app, "command", fmt.Sprint(g.command), "error", err)
+	g.rt.s.Logger.Warn("executor did not start", "app", g.app, "command", g.program.Name, "error", err)
 	for _, c := range failed {
 		c.finish(&exec.Failure{Kind: exec.Start, Message: f.message, Detail: f.detail})
 	}

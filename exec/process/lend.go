@@ -16,7 +16,7 @@ func (rt *Runtime) Room(t *exec.Task) exec.Room {
 	}
 	g := rt.mu.known[groupRef{t.App, t.Artifact, t.Function}]
 	if g == nil {
-		g = rt.mu.groups[groupKey(t)]
+		g = rt.mu.groups[groupKey(t, rt.s.Program(t.Function))]
 	}
 	rt.mu.Unlock()
 	if g != nil {

@@ -108,10 +108,11 @@ func (rt *Runtime) groupOf(t *exec.Task) *group {
 		g.touched.Store(time.Now().UnixNano())
 		return g
 	}
-	key := groupKey(t)
+	program := rt.s.Program(t.Function)
+	key := groupKey(t, program)
 	g := rt.mu.groups[key]
 	if g == nil {
-		g = newGroup(rt, t)
+		g = newGroup(rt, t, program)
 		rt.mu.groups[key] = g
 		rt.wg.Go(g.dispatch)
 	}
@@ -120,11 +121,11 @@ func (rt *Runtime) groupOf(t *exec.Task) *group {
 	return g
 }
 
-func groupKey(t *exec.Task) string {
+func groupKey(t *exec.Task, program Program) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%q %q %q", t.App, t.Artifact, t.Function.Command)
-	for _, name := range slices.Sorted(maps.Keys(t.Function.Env)) {
-		fmt.Fprintf(&b, " %q=%q", name, t.Function.Env[name])
+	fmt.Fprintf(&b, "%q %q %q", t.App, t.Artifact, program.Command)
+	for _, name := range slices.Sorted(maps.Keys(program.Env)) {
+		fmt.Fprintf(&b, " %q=%q", name, program.Env[name])
 	}
 	return b.String()
 }

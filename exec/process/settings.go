@@ -9,6 +9,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // Artifacts finds the folder of an app's files; "" as sum means an empty folder.
@@ -26,6 +27,10 @@ type Settings struct {
 	// dropped.
 	Log    func(exec.LogRecord)
 	Logger *slog.Logger // default: slog.Default()
+
+	// Program says what runs a function's attempts. Default: its command and
+	// environment.
+	Program func(*spec.Function) Program
 
 	// GroupProcesses bounds the processes of one group; default: the number of CPUs.
 	GroupProcesses int
@@ -58,6 +63,20 @@ type Settings struct {
 
 const maxInputBytes = 1 << 30
 
+// Program is what a group of functions runs in. Functions of one app and artifact
+// with equal programs share processes.
+type Program struct {
+	Command []string
+	Env     map[string]string
+	// Name is what messages call it; default: the command.
+	Name string
+	// MaxInputBytes bounds the inputs of one attempt, if it is less than the Settings
+	// do; 0 leaves it to them.
+	MaxInputBytes int64
+}
+
+func commandOf(f *spec.Function) Program { return Program{Command: f.Command, Env: f.Env} }
+
 // withDefaults fills in what is zero and checks the rest.
 func (s Settings) withDefaults() (Settings, error) {
 	if s.Scratch == "" || s.Artifacts == nil {
@@ -68,6 +87,9 @@ func (s Settings) withDefaults() (Settings, error) {
 	}
 	if s.Logger == nil {
 		s.Logger = slog.Default()
+	}
+	if s.Program == nil {
+		s.Program = commandOf
 	}
 	setDefault(&s.GroupProcesses, runtime.NumCPU())
 	setDefault(&s.Processes, 128)

@@ -126,7 +126,7 @@ func (p *process) startFailure(err error) error {
 
 	out := &startError{detail: p.output.tail()}
 	var violation protocol.Violation
-	command := strings.Join(p.g.command, " ")
+	command := p.g.program.Name
 	switch {
 	case late:
 		out.message = fmt.Sprintf("%q did not say HELLO within %s: does it call fn.Main (Go) or main (Python)?", command, s.HelloTimeout)
@@ -162,7 +162,7 @@ func (rt *Runtime) launch(g *group) (*process, error) {
 
 func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, error) {
 	env := rt.environment(g, name, scratch)
-	path, err := rt.resolve(g.command, dir, env)
+	path, err := rt.resolve(g.program.Command, dir, env)
 	if err != nil {
 		return nil, &startError{message: err.Error()}
 	}
@@ -183,14 +183,14 @@ func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, erro
 	defer stdout.Close()
 	defer stderr.Close()
 	cmd := &osexec.Cmd{
-		Path: path, Args: g.command, Env: env, Dir: dir,
+		Path: path, Args: g.program.Command, Env: env, Dir: dir,
 		Stdout: stdout, Stderr: stderr, ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if err := rt.spawner.start(cmd); err != nil {
 		_ = unix.Close(pair[0])
 		out.close()
-		return nil, &startError{message: fmt.Sprintf("start %q: %v", strings.Join(g.command, " "), err)}
+		return nil, &startError{message: fmt.Sprintf("start %q: %v", g.program.Name, err)}
 	}
 	p := &process{
 		g: g, name: name, pid: cmd.Process.Pid, socket: newSocket(pair[0]), output: out, scratch: scratch,
@@ -234,11 +234,11 @@ func (rt *Runtime) environment(g *group, name, scratch string) []string {
 		"PATH": path, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1",
 		"PYTHONPYCACHEPREFIX": filepath.Join(rt.s.Scratch, "pycache-"+string(g.app)), // not beside the app's files, not shared with others
 	}
-	for key, value := range g.env {
+	for key, value := range g.program.Env {
 		values[key] = value
 	}
 	values["PYTHONPATH"] = filepath.Join(rt.s.Scratch, "python")
-	if more := g.env["PYTHONPATH"]; more != "" {
+	if more := g.program.Env["PYTHONPATH"]; more != "" {
 		values["PYTHONPATH"] += ":" + more
 	}
 	values["HOME"], values["TMPDIR"] = scratch, scratch
