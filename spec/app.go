@@ -14,7 +14,7 @@ type App struct {
 	// set another one for its session.
 	SessionTimeout time.Duration `json:"session_timeout,omitempty"`
 	// Artifact is the SHA-256 (hex) of the uploaded folder; empty when no
-	// function of the app is a process.
+	// function of the app runs from files.
 	Artifact string `json:"artifact,omitempty"`
 	Limits   Limits `json:"limits"`
 }
@@ -27,6 +27,11 @@ type Function struct {
 	// Functions of one app with equal Command and Env share processes.
 	Command []string          `json:"command,omitempty"`
 	Env     map[string]string `json:"env,omitempty"`
+	// File is the module of runtime wasm, in the artifact's folder. Functions of one
+	// app with equal File and Memory share processes.
+	File string `json:"file,omitempty"`
+	// Memory bounds the memory of one instance of the module, in bytes.
+	Memory int64 `json:"memory,omitempty"`
 	// Timeout bounds one attempt.
 	Timeout time.Duration `json:"timeout"`
 	Retry   Retry         `json:"retry"`
@@ -147,7 +152,7 @@ type (
 const (
 	RuntimeProcess  Runtime = "process"
 	RuntimeInproc   Runtime = "inproc"
-	RuntimeWasm     Runtime = "wasm"     // refused at apply until it is there
+	RuntimeWasm     Runtime = "wasm"
 	RuntimeEndpoint Runtime = "endpoint" // refused at apply until it is there
 
 	Durable   Durability = "durable"

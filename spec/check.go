@@ -13,8 +13,32 @@ func checkFunction(r *reader, path string, n *node, f *Function) {
 		}
 	case f.Runtime == RuntimeInproc:
 		r.fault(command.at, join(path, "command"), "runtime inproc has no command: it is a Go function of the program that embeds the node")
+	case f.Runtime == RuntimeWasm:
+		r.fault(command.at, join(path, "command"), "runtime wasm has no command: name the module in file")
 	case len(f.Command) > 0 && f.Command[0] == "":
 		r.fault(command.at, index(join(path, "command"), 0), "must be the program to start, not empty")
+	}
+	checkModule(r, path, n, f)
+}
+
+// checkModule looks at what belongs to runtime wasm, or does not.
+func checkModule(r *reader, path string, n *node, f *Function) {
+	if f.Runtime != RuntimeWasm {
+		for _, field := range []string{"file", "memory"} {
+			if n.has(field) && !refused(n, "runtime", f.Runtime) {
+				r.fault(keyPlace(n, field), join(path, field), "belongs to runtime wasm, not to %s", f.Runtime)
+			}
+		}
+		return
+	}
+	if !n.has("file") {
+		r.fault(n.at, join(path, "file"), "missing: runtime wasm needs the module to run, such as app.wasm")
+	}
+	if n.has("env") {
+		r.fault(keyPlace(n, "env"), join(path, "env"), "runtime wasm has no environment: a module gets what it needs as objects")
+	}
+	if !n.has("memory") {
+		f.Memory = DefaultMemory
 	}
 }
 

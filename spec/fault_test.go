@@ -31,7 +31,7 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 		{"an unknown field with a near one", function("tiemout: 3s"), []string{
 			`8:5: functions.h.tiemout: unknown field "tiemout": did you mean "timeout"?`}},
 		{"an unknown field with no near one", function("colour: red"), []string{
-			`8:5: functions.h.colour: unknown field "colour": the fields of a function are runtime, command, env, timeout, retry, concurrency, max_pending, dead_letter and emit`}},
+			`8:5: functions.h.colour: unknown field "colour": the fields of a function are runtime, command, env, file, memory, timeout, retry, concurrency, max_pending, dead_letter and emit`}},
 		{"a duration without a unit", function("timeout: 30"), []string{
 			`8:14: functions.h.timeout: 30 has no unit: durations are written as "500ms", "2s" or "1h30m" (units h, m, s, ms)`}},
 		{"a duration with a strange unit", function("timeout: 3 days"), []string{
@@ -78,8 +78,20 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 		{"a dead letter to no bucket", function("dead_letter: bb"), []string{
 			`8:18: functions.h.dead_letter: unknown bucket "bb": did you mean "b"?`}},
 
-		{"what comes later: a runtime", head + "  h: {runtime: wasm}\n", []string{
-			`6:16: functions.h.runtime: "wasm" is not available in this version; use process`}},
+		{"a module without a file", head + "  h: {runtime: wasm}\n", []string{
+			`6:6: functions.h.file: missing: runtime wasm needs the module to run, such as app.wasm`}},
+		{"a module that is a process too", head + "  h: {runtime: wasm, file: a.wasm, command: [run], env: {A: b}}\n", []string{
+			`6:45: functions.h.command: runtime wasm has no command: name the module in file`,
+			`6:52: functions.h.env: runtime wasm has no environment: a module gets what it needs as objects`}},
+		{"a module outside of the folder", head + "  h: {runtime: wasm, file: ../a.wasm, memory: 3GiB}\n", []string{
+			`6:28: functions.h.file: bad file "../a.wasm": use the path of a file in the manifest's folder, such as app.wasm`,
+			`6:47: functions.h.memory: must be from 1MiB to 2GiB, not 3GiB`}},
+		{"a process with what modules have", function("file: a.wasm\n    memory: 1MiB"), []string{
+			`8:5: functions.h.file: belongs to runtime wasm, not to process`,
+			`9:5: functions.h.memory: belongs to runtime wasm, not to process`}},
+
+		{"what comes later: a runtime", head + "  h: {runtime: endpoint}\n", []string{
+			`6:16: functions.h.runtime: "endpoint" is not available in this version; use process, with a command that calls the endpoint`}},
 		{"what comes later: a durability", head + "buckets:\n  b: {durability: ephemeral}\n", []string{
 			`7:19: buckets.b.durability: "ephemeral" is not available in this version; use durable`}},
 		{"a rule of an unknown function", on(`{name: a, primitive: immediate, target: f, rerun: [{source: nope, timeout: 1s}]}`), []string{

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -63,6 +64,12 @@ const (
 	MaxEnv           = 100 // variables of env
 	MaxEnvNameBytes  = 128
 	MaxEnvValueBytes = 8192
+
+	MaxFileBytes = 1024 // file, a path in the artifact's folder
+
+	DefaultMemory = 128 << 20 // memory of an instance of a module
+	MinMemory     = 1 << 20
+	MaxMemory     = 2 << 30
 	// ReservedEnvPrefix starts the variables that the platform sets.
 	ReservedEnvPrefix = "PHEROMONE_"
 )
@@ -177,13 +184,10 @@ var functionObject = object[Function]{
 	what: "a function",
 	fields: []field[Function]{
 		defaulted("runtime", kind[Runtime](choice[Runtime]{
-			words: []Runtime{RuntimeProcess, RuntimeInproc},
-			later: map[Runtime]string{
-				RuntimeWasm:     "use process",
-				RuntimeEndpoint: "use process, with a command that calls the endpoint",
-			},
+			words: []Runtime{RuntimeProcess, RuntimeWasm, RuntimeInproc},
+			later: map[Runtime]string{RuntimeEndpoint: "use process, with a command that calls the endpoint"},
 		}), RuntimeProcess, func(f *Function) *Runtime { return &f.Runtime },
-			"What runs the function: process starts command; inproc is a Go function of the program that embeds the node."),
+			"What runs the function: process starts command; wasm runs the WebAssembly module in file; inproc is a Go function of the program that embeds the node."),
 		optional("command", kind[[]string](list[string]{
 			item: text[string]{what: "text", most: MaxCommandArgBytes}, what: "arguments", least: 1, most: MaxCommandArgs,
 		}), func(f *Function) *[]string { return &f.Command },
@@ -193,6 +197,10 @@ var functionObject = object[Function]{
 			value: text[string]{what: "text", most: MaxEnvValueBytes},
 		}), func(f *Function) *map[string]string { return &f.Env },
 			"Environment variables of the process, at most 100. Names that start with PHEROMONE_ are the platform's."),
+		optional("file", kind[string](text[string]{what: "a path", check: validFile, most: MaxFileBytes}), func(f *Function) *string { return &f.File },
+			"The WebAssembly module of runtime wasm, in the folder of the manifest. Functions with equal file and memory share processes."),
+		optional("memory", kind[int64](size{MinMemory, MaxMemory}), func(f *Function) *int64 { return &f.Memory },
+			"The most memory that one instance of the module may have, from 1MiB to 2GiB, default 128MiB; for runtime wasm."),
 		defaulted("timeout", kind[time.Duration](duration{least: MinTimeout, most: MaxTimeout}), DefaultTimeout,
 			func(f *Function) *time.Duration { return &f.Timeout },
 			"How long one attempt may take, from 1ms to 24h."),
@@ -253,6 +261,13 @@ var bucketObject = object[Bucket]{
 			"The rules that say when and how the bucket's objects are passed to functions, at most 100."),
 	},
 	check: checkTriggerNames,
+}
+
+func validFile(s string) error {
+	if !filepath.IsLocal(s) || filepath.Clean(s) != s || s == "." {
+		return Errorf(CodeInvalid, "bad file %q: use the path of a file in the manifest's folder, such as app.wasm", clip(s))
+	}
+	return nil
 }
 
 var envName = regexp.MustCompile(envPattern)

@@ -194,7 +194,7 @@ func drawApp(t *rapid.T) *spec.App {
 func drawFunction(t *rapid.T, name string, buckets []string) *spec.Function {
 	f := &spec.Function{
 		Name:        spec.FunctionName(name),
-		Runtime:     rapid.SampledFrom([]spec.Runtime{spec.RuntimeProcess, spec.RuntimeInproc}).Draw(t, "runtime"),
+		Runtime:     rapid.SampledFrom([]spec.Runtime{spec.RuntimeProcess, spec.RuntimeWasm, spec.RuntimeInproc}).Draw(t, "runtime"),
 		Timeout:     drawMillis(t, "timeout", spec.MinTimeout, spec.MaxTimeout),
 		Concurrency: rapid.IntRange(0, spec.MaxConcurrency).Draw(t, "concurrency"),
 		MaxPending:  rapid.IntRange(0, spec.MaxMaxPending).Draw(t, "max pending of a function"),
@@ -208,7 +208,10 @@ func drawFunction(t *rapid.T, name string, buckets []string) *spec.Function {
 	if f.Runtime == spec.RuntimeProcess {
 		f.Command = rapid.SliceOfN(drawText, 1, 4).Draw(t, "command")
 	}
-	if env := rapid.MapOfN(rapid.StringMatching(`[A-O_][A-Za-z0-9_]{0,5}`), drawText, 0, 3).Draw(t, "env"); len(env) > 0 {
+	if f.Runtime == spec.RuntimeWasm {
+		f.File = rapid.StringMatching(`[a-z]{1,3}(/[a-z]{1,3})?\.wasm`).Draw(t, "file")
+		f.Memory = 1 << 20 * rapid.Int64Range(1, 2048).Draw(t, "memory")
+	} else if env := rapid.MapOfN(rapid.StringMatching(`[A-O_][A-Za-z0-9_]{0,5}`), drawText, 0, 3).Draw(t, "env"); len(env) > 0 {
 		f.Env = env
 	}
 	if len(buckets) > 0 && rapid.Bool().Draw(t, "has dead letter") {

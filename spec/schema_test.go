@@ -67,7 +67,7 @@ func TestTheSchemaRefusesWhatTheParserRefuses(t *testing.T) {
 		head + "limits: {max_pending: 0}\n",
 		head + "  h: {command: [run], tiemout: 3s}\n",
 		head + "  H: {command: [run]}\n",
-		head + "  h: {runtime: wasm}\n",
+		head + "  h: {runtime: endpoint}\n",
 		head + "  h: {command: []}\n",
 		head + "buckets: {b: {durability: ephemeral}}\n",
 		trigger(`{name: a, primitive: immediate}`),
