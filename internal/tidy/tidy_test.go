@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"node/form":          {"spec", "store", "raft/control", "node/peer"},
 	"node/conductor":     {"spec", "raft/control", "raft/shard", "node/peer"},
 	"internal/cli":       {"spec", "client", "internal/failpoint"},
-	"cmd/pheromone":      {"internal/cli", "node"},
+	"cmd/pheromone":      {"internal/cli", "node", "exec/wasm"},
 	"bench":              {"spec", "triggers", "store", "raft/shard", "exec", "client", "node"},
 	"examples":           {"client", "internal/nodetest"},
 	"internal/crash":     {"spec", "client", "internal/nodetest"},
