@@ -22,12 +22,16 @@ type attempt struct {
 	stop   context.CancelFunc
 }
 
-func (a *attempt) run(h Handler, in []Object) {
+func (a *attempt) run(h Handler, in []Object) error {
 	err := Run(NewContext(a.ctx, a.inv, a), h, in)
 	a.stop()
 	a.cancel(ErrEnded)
 	a.c.finish(a, err)
+	return err
 }
+
+// Poll takes what the node has said meanwhile, where nobody else does.
+func (a *attempt) Poll() { a.c.poll() }
 
 // Emit implements Transport.
 func (a *attempt) Emit(e Emission) error {
@@ -39,6 +43,7 @@ func (a *attempt) Emit(e Emission) error {
 
 // EmitOwned implements Transport.
 func (a *attempt) EmitOwned(e Emission) error {
+	a.c.poll()
 	if a.ctx.Err() != nil {
 		return context.Cause(a.ctx)
 	}
@@ -141,6 +146,9 @@ func (a *attempt) Get(ctx context.Context, bucket, key string) (Object, error) {
 	fields = protocol.AppendField(fields, protocol.TagKey, key)
 	c.add(protocol.Header{Type: protocol.Get, ID: a.id, Arg: number}, fields)
 	if err := c.flush(); err != nil {
+		return Object{}, err
+	}
+	if err := c.readUntil(reply); err != nil {
 		return Object{}, err
 	}
 	select {

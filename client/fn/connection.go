@@ -32,10 +32,12 @@ const (
 // attempts run on goroutines of their own, and whoever has something to say adds
 // it to out and flushes.
 type connection struct {
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	conn     net.Conn
-	reader   *protocol.Reader
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	conn   net.Conn
+	reader interface {
+		Next() (protocol.Frame, error)
+	}
 	limits   protocol.NodeHello
 	names    []string
 	handlers []Handler
@@ -178,7 +180,7 @@ func (c *connection) idleAndLeaving() bool {
 	return c.mu.leaving && len(c.mu.attempts) == 0
 }
 
-// invoke starts an attempt on a goroutine of its own.
+// invoke starts an attempt.
 func (c *connection) invoke(f protocol.Frame) error {
 	body := f
 	if !f.Owned {
@@ -199,7 +201,7 @@ func (c *connection) invoke(f protocol.Frame) error {
 	}
 	c.mu.attempts[f.ID] = a
 	c.mu.Unlock()
-	go a.run(c.handlers[f.Arg], in)
+	c.begin(a, c.handlers[f.Arg], in)
 	return nil
 }
 
@@ -293,13 +295,7 @@ func (c *connection) send(batch *protocol.Batch) error {
 	err := c.out.err
 	c.out.Unlock()
 	if batch.Bytes() > 0 && err == nil {
-		parts := net.Buffers(batch.Parts())
-		if len(parts) == 1 {
-			_, err = c.conn.Write(parts[0])
-		} else {
-			_, err = parts.WriteTo(c.conn)
-		}
-		if err != nil {
+		if err = c.writeParts(batch.Parts()); err != nil {
 			c.out.Lock()
 			c.out.err = fmt.Errorf("write to the node: %w", err)
 			c.out.Unlock()

@@ -144,7 +144,12 @@ func (c *Context) Deadline() time.Time {
 }
 
 // Cancelled tells whether the attempt is to stop: its result counts no more.
-func (c *Context) Cancelled() bool { return c.ctx.Err() != nil }
+func (c *Context) Cancelled() bool {
+	if p, ok := c.transport.(interface{ Poll() }); ok {
+		p.Poll()
+	}
+	return c.ctx.Err() != nil
+}
 
 // Put puts an object into the session. The same key again with the same data
 // does nothing; with other data it fails the attempt.

@@ -1,3 +1,5 @@
+//go:build !wasip1
+
 package fn
 
 import (
@@ -34,16 +36,4 @@ func serveInherited() error {
 	}
 	_ = file.Close()
 	return Serve(context.Background(), conn)
-}
-
-// Serve runs the registered functions over conn until the node says goodbye or
-// ctx ends. Most programs call Main.
-func Serve(ctx context.Context, conn net.Conn) error {
-	names, handlers := registered()
-	c := newConnection(ctx, conn, names, handlers)
-	defer c.close()
-	if err := c.hello(); err != nil {
-		return err
-	}
-	return c.serve()
 }

@@ -1,0 +1,18 @@
+package fn
+
+import (
+	"context"
+	"net"
+)
+
+// Serve runs the registered functions over conn until the node says goodbye or
+// ctx ends. Most programs call Main.
+func Serve(ctx context.Context, conn net.Conn) error {
+	names, handlers := registered()
+	c := newConnection(ctx, conn, names, handlers)
+	defer c.close()
+	if err := c.hello(); err != nil {
+		return err
+	}
+	return c.serve()
+}
