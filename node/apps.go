@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/api"
 	"github.com/pheromone-run/pheromone/exec/artifact"
+	"github.com/pheromone-run/pheromone/exec/wasm"
 	"github.com/pheromone-run/pheromone/leader"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
@@ -169,6 +172,39 @@ func (n *Node) runnable(ctx context.Context, app *spec.App, o api.ApplyOptions) 
 		if f.Runtime == spec.RuntimeInproc && n.cfg.Inproc == nil {
 			return spec.Errorf(spec.CodeInvalid, "function %q has runtime inproc, which is for programs that embed a node: this one runs runtime process", name).
 				WithField("functions." + string(name) + ".runtime")
+		}
+		if f.Runtime == spec.RuntimeWasm && len(n.cfg.ModuleHost) == 0 {
+			return spec.Errorf(spec.CodeInvalid, "function %q has runtime wasm, and the program that embeds this node hosts no modules", name).
+				WithField("functions." + string(name) + ".runtime")
+		}
+	}
+	return n.modulesRunnable(ctx, app, o)
+}
+
+// modulesRunnable looks at the modules of an app, so that one that can't be run is
+// refused here and not by the first attempt.
+func (n *Node) modulesRunnable(ctx context.Context, app *spec.App, o api.ApplyOptions) error {
+	if o.DryRun {
+		return nil
+	}
+	type kind struct {
+		file   string
+		memory int64
+	}
+	seen := map[kind]bool{}
+	for _, name := range slices.Sorted(maps.Keys(app.Functions)) {
+		f := app.Functions[name]
+		if f.Runtime != spec.RuntimeWasm || seen[kind{f.File, f.Memory}] {
+			continue
+		}
+		seen[kind{f.File, f.Memory}] = true
+		dir, err := n.artifacts.Dir(ctx, o.Artifact)
+		if err != nil {
+			return fmt.Errorf("extract the artifact: %w", err)
+		}
+		if err := wasm.Check(dir, f); err != nil {
+			return spec.Errorf(spec.CodeInvalid, "function %q can't be run in the module %s: %w", name, f.File, err).
+				WithField("functions." + string(name) + ".file")
 		}
 	}
 	return nil

@@ -71,6 +71,10 @@ type Config struct {
 	// Inproc runs the functions of runtime inproc: an inproc.Runtime of the program
 	// that embeds the node. Without it such functions can't be deployed.
 	Inproc exec.Runtime
+	// ModuleHost is the command that starts the host of a WebAssembly module: a program
+	// whose main calls wasm.Host with the arguments that follow. Without it functions
+	// of runtime wasm can't be deployed.
+	ModuleHost []string
 	// Now is the clock of triggers, timers and what expires; the system's if it is nil.
 	Now func() time.Time
 	Log *slog.Logger // default: nowhere

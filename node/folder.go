@@ -18,11 +18,13 @@ const (
 	artifactsFolder = "artifacts"
 	logsFolder      = "logs"
 	scratchFolder   = "scratch"
+	modulesFolder   = "modules"        // compiled
+	hostsFolder     = "module-scratch" // of the processes that host them
 	// diskFile is written over and over to see whether the disk answers.
 	diskFile = "disk-watch"
 )
 
-var dataFolders = []string{storeFolder, controlFolder, raftFolder, artifactsFolder, logsFolder, scratchFolder, diskFile}
+var dataFolders = []string{storeFolder, controlFolder, raftFolder, artifactsFolder, logsFolder, scratchFolder, modulesFolder, hostsFolder, diskFile}
 
 // refuseForeign refuses a data folder that is somebody else's, before anything is
 // written into it: a home folder, say, that was named by mistake.

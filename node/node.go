@@ -20,6 +20,7 @@ import (
 	"github.com/pheromone-run/pheromone/exec/logs"
 	"github.com/pheromone-run/pheromone/exec/process"
 	"github.com/pheromone-run/pheromone/exec/spread"
+	"github.com/pheromone-run/pheromone/exec/wasm"
 	"github.com/pheromone-run/pheromone/internal/watchdog"
 	"github.com/pheromone-run/pheromone/node/blobs"
 	"github.com/pheromone-run/pheromone/node/conductor"
@@ -207,6 +208,16 @@ func (n *Node) startExecutors() error {
 		return fmt.Errorf("start the executors: %w", err)
 	}
 	runtimes := map[spec.Runtime]exec.Runtime{spec.RuntimeProcess: processes}
+	if len(n.cfg.ModuleHost) > 0 {
+		modules, err := wasm.New(wasm.Settings{
+			Host: n.cfg.ModuleHost, Cache: n.path(modulesFolder),
+			Process: process.Settings{Scratch: n.path(hostsFolder), Artifacts: n.artifacts, Log: n.logs.Append, Logger: n.cfg.Log},
+		})
+		if err != nil {
+			return errors.Join(fmt.Errorf("start the executors of modules: %w", err), processes.Close())
+		}
+		runtimes[spec.RuntimeWasm] = modules
+	}
 	if n.cfg.Inproc != nil {
 		runtimes[spec.RuntimeInproc] = n.cfg.Inproc
 	}

@@ -76,7 +76,7 @@ func (c *cli) openManifest(path string) (*manifest, error) {
 // needsFolder says whether the app has functions that run from the uploaded folder.
 func (m *manifest) needsFolder() bool {
 	for _, f := range m.app.Functions {
-		if f.Runtime == spec.RuntimeProcess {
+		if f.Runtime == spec.RuntimeProcess || f.Runtime == spec.RuntimeWasm {
 			return true
 		}
 	}
@@ -89,7 +89,7 @@ func (m *manifest) pack(exclude ...string) (*client.Artifact, error) {
 		return nil, nil
 	}
 	if m.dir == "" {
-		return nil, usage("this app has process functions, whose files lie beside the manifest: give the manifest as a file, not as -")
+		return nil, usage("this app has functions whose files lie beside the manifest: give the manifest as a file, not as -")
 	}
 	return client.Pack(m.dir, client.PackOptions{Exclude: exclude})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/module"
 )
 
 // scripts are the endings by which an argument of a command is taken for a file
@@ -30,15 +31,20 @@ func (m *manifest) checkCommands() error {
 	var faults []spec.Fault
 	for _, name := range slices.Sorted(maps.Keys(m.app.Functions)) {
 		f := m.app.Functions[name]
+		if f.Runtime == spec.RuntimeWasm {
+			if problem := m.module(f); problem != "" {
+				faults = append(faults, m.faultAt(f, "file", -1, problem))
+			}
+		}
 		if f.Runtime != spec.RuntimeProcess || len(f.Command) == 0 {
 			continue
 		}
 		if problem := m.program(f.Command[0]); problem != "" {
-			faults = append(faults, m.commandFault(f, 0, problem))
+			faults = append(faults, m.faultAt(f, "command", 0, problem))
 		}
 		for n, argument := range f.Command[1:] {
 			if m.lacksScript(argument) {
-				w := m.commandFault(f, n+1, fmt.Sprintf("%q is not in the manifest's folder", argument))
+				w := m.faultAt(f, "command", n+1, fmt.Sprintf("%q is not in the manifest's folder", argument))
 				w.Warning = true
 				m.missing = append(m.missing, w)
 			}
@@ -53,7 +59,7 @@ func (m *manifest) checkCommands() error {
 		text = fmt.Sprintf("%s: %d faults, the first at %s", m.path, len(faults), faultLine("", faults[0]))
 	}
 	err := spec.Errorf(spec.CodeBadManifest, "%s", text).
-		WithHint("a command with a slash is a file of that folder: build it, or make it executable")
+		WithHint("a command with a slash, and a module, is a file of that folder: build it first, or make the command executable")
 	err.Faults = faults
 	return err
 }
@@ -89,14 +95,34 @@ func (m *manifest) lacksScript(argument string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-func (m *manifest) commandFault(f *spec.Function, n int, message string) spec.Fault {
-	fault := spec.Fault{Path: fmt.Sprintf("functions.%s.command[%d]", f.Name, n), Message: message}
+// module says what is wrong with the module of a function; "" if nothing is.
+func (m *manifest) module(f *spec.Function) string {
+	data, err := readFile(filepath.Join(m.dir, f.File), module.MaxBytes)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Sprintf("%q is not in the manifest's folder", f.File)
+	case err != nil:
+		return fmt.Sprintf("%q cannot be read: %v", f.File, err)
+	}
+	if err := module.Check(data, f.Memory); err != nil {
+		return fmt.Sprintf("%q cannot be run: %v", f.File, err)
+	}
+	return ""
+}
+
+// faultAt is a fault of a field of a function, or of its item n from 0.
+func (m *manifest) faultAt(f *spec.Function, field string, n int, message string) spec.Fault {
+	fault := spec.Fault{Path: fmt.Sprintf("functions.%s.%s", f.Name, field), Message: message}
+	builder := (&yaml.PathBuilder{}).Root().Child("functions").Child(string(f.Name)).Child(field)
+	if n >= 0 {
+		fault.Path += fmt.Sprintf("[%d]", n)
+		builder = builder.Index(uint(n))
+	}
 	file, err := parser.ParseBytes(m.data, 0) // JSON is YAML here
 	if err != nil {
 		return fault
 	}
-	place := (&yaml.PathBuilder{}).Root().Child("functions").Child(string(f.Name)).Child("command").Index(uint(n)).Build()
-	if node, err := place.FilterFile(file); err == nil && node.GetToken() != nil {
+	if node, err := builder.Build().FilterFile(file); err == nil && node.GetToken() != nil {
 		fault.Line, fault.Column = node.GetToken().Position.Line, node.GetToken().Position.Column
 	}
 	return fault
