@@ -141,8 +141,8 @@ func (i *instance) send(frames *pieces) {
 		left -= body
 	}
 	if ended {
-		i.stdout.flush()
-		i.stderr.flush()
+		i.stdout.reset()
+		i.stderr.reset()
 		i.h.mu.Lock()
 		i.h.free(i)
 		i.h.mu.Unlock()
@@ -218,7 +218,7 @@ func (i *instance) failure(peak uint32, err error) protocol.Failure {
 	if uint64(peak) >= uint64(i.h.memory)/4*3 {
 		f.Message += fmt.Sprintf("; it had %d MiB of memory, and its limit is %d MiB", peak>>20, i.h.memory>>20)
 	}
-	if last := i.stderr.tail(); last != "" {
+	if last := i.stderr.kept(); last != "" {
 		f.Detail = last + f.Detail
 	}
 	return f

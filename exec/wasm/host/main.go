@@ -117,7 +117,15 @@ func readModule(path string) ([]byte, error) {
 func bound(memory int64) error {
 	runtime.GOMAXPROCS(max(runtime.NumCPU(), Instances+2))
 	// What no limit of its own holds, such as tables, comes to an end here.
-	limit := uint64(Instances*(2*memory+stackBytes) + 1<<30)
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return fmt.Errorf("limit the memory: %w", err)
+	}
+	var pages [6]uint64 // the last is what the limit counts, as of now
+	if _, err := fmt.Sscan(string(text), &pages[0], &pages[1], &pages[2], &pages[3], &pages[4], &pages[5]); err != nil {
+		return fmt.Errorf("limit the memory: /proc/self/statm: %w", err)
+	}
+	limit := pages[5]*uint64(os.Getpagesize()) + uint64(Instances*(2*memory+stackBytes)+1<<30)
 	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 		return fmt.Errorf("limit the memory: %w", err)
 	}
