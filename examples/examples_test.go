@@ -48,11 +48,18 @@ func withBinary(m *testing.M) (code int, err error) {
 type devNode struct {
 	url  string
 	home string
+	cmd  *exec.Cmd
 }
 
 func startNode(t *testing.T) *devNode {
 	t.Helper()
-	n := &devNode{home: t.TempDir()}
+	return startNodeIn(t, t.TempDir())
+}
+
+// startNodeIn starts a node on the data in home, if there is some.
+func startNodeIn(t *testing.T, home string) *devNode {
+	t.Helper()
+	n := &devNode{home: home}
 	var log bytes.Buffer
 	cmd := exec.Command(binary, "dev", "--random-port", "--data", filepath.Join(n.home, "data"), "-o", "json")
 	cmd.Env = n.environment()
@@ -64,7 +71,11 @@ func startNode(t *testing.T) *devNode {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	n.cmd = cmd
 	t.Cleanup(func() {
+		if cmd.ProcessState != nil {
+			return // killed by its test
+		}
 		if err := errors.Join(cmd.Process.Signal(syscall.SIGINT), cmd.Wait()); err != nil {
 			t.Errorf("stop the node: %v\n%s", err, log.String())
 		}

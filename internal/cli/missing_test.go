@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pheromone-run/pheromone/internal/wasmtest"
 )
 
 func TestAFunctionWhoseProgramIsNotInTheFolderIsNotDeployed(t *testing.T) {
@@ -39,6 +41,39 @@ func TestAFunctionWhoseProgramIsNotInTheFolderIsNotDeployed(t *testing.T) {
 				t.Errorf("validate warns: %+v", o)
 			}
 			if test.code == 0 {
+				return
+			}
+			if o := s.run("apply", dir); o.code != 1 || len(s.asked) > 0 {
+				t.Errorf("apply: %+v, requests %q", o, s.asked)
+			}
+		})
+	}
+}
+
+func TestAFunctionWhoseModuleCanNotBeRunIsNotDeployed(t *testing.T) {
+	foreign := wasmtest.Module{Imports: []wasmtest.Import{{From: "env", Name: "log"}}}.Assemble()
+	tests := map[string]struct {
+		module []byte
+		memory string
+		says   string
+	}{
+		"a module that is there":     {wasmtest.Guest(), "1MiB", ""},
+		"one that was not built":     {nil, "1MiB", `7:11: functions.f.file: "f.wasm" is not in the manifest's folder`},
+		"one that is something else": {[]byte("ELF"), "1MiB", `"f.wasm" cannot be run: it is not a WebAssembly module`},
+		"one for another host":       {foreign, "1MiB", `it imports "log" of "env"`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "app.yaml"), "apiVersion: pheromone/v1\napp: demo\nfunctions:\n  f:\n    runtime: wasm\n    memory: "+test.memory+"\n    file: f.wasm\n")
+			if test.module != nil {
+				write(t, filepath.Join(dir, "f.wasm"), string(test.module))
+			}
+			s := newShell(t, nil)
+			if o := s.run("validate", dir); (o.code == 0) != (test.says == "") || !strings.Contains(o.stderr, test.says) {
+				t.Errorf("validate: %+v", o)
+			}
+			if test.says == "" {
 				return
 			}
 			if o := s.run("apply", dir); o.code != 1 || len(s.asked) > 0 {
