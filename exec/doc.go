@@ -1,7 +1,8 @@
 // Package exec runs attempts: it holds the pool that admits tasks to executors,
 // the choice of executor, and the limits; one folder for each runtime
-// (exec/process: programs that speak the executor protocol; exec/inproc: Go
-// functions registered by an embedding program). Beside them, exec/artifact keeps
+// (exec/process: programs that speak the executor protocol; exec/wasm: modules,
+// hosted by such programs; exec/inproc: Go functions registered by an embedding
+// program). Beside them, exec/artifact keeps
 // the folders that programs run in, exec/logs what functions print, and exec/spread
 // has other nodes of a cluster run what waits here.
 // DESIGN.md tells the reasons.
