@@ -106,6 +106,19 @@ func TestAnInstanceIsKeptUntilAFunctionPanicsOrExits(t *testing.T) {
 	}
 }
 
+// The next attempt may be on its way to an instance that has just ended.
+func TestAnAttemptIsNotAtFaultForTheEndOfAnInstanceThatItHasNotReached(t *testing.T) {
+	b := newFunctions(t)
+	var panics, counts []*run
+	for range 50 {
+		panics, counts = append(panics, b.function("panic")), append(counts, b.function("count"))
+	}
+	for i := range panics {
+		panics[i].fail(exec.Failed, "panic: on purpose")
+		counts[i].succeed()
+	}
+}
+
 func TestAFunctionThatTakesTooMuchMemoryIsToldItsLimit(t *testing.T) {
 	b := newFunctions(t)
 	f := b.function("eat").fail(exec.Failed, "its limit is 64 MiB")
