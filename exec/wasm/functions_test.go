@@ -131,8 +131,14 @@ func TestAFunctionThatTakesTooMuchMemoryIsToldItsLimit(t *testing.T) {
 func TestAFunctionThatListensIsCancelledWithoutItsProcess(t *testing.T) {
 	b := newFunctions(t)
 	ended := func() bool { return b.Processes()[0].Running == 0 }
-	r := b.function("until cancelled")
-	await(t, "its begin", func() bool { return len(b.logged("begun")) > 0 })
+	r := b.task("functions.wasm", "until cancelled")
+	r.task.Timeout = time.Hour
+	b.submit(r)
+	await(t, "what it puts while it goes on", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.emitted) == 1
+	})
 	b.Cancel(r.task.Ref())
 	r.fail(exec.Cancelled, "")
 	await(t, "the function's own end", ended)

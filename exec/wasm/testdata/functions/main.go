@@ -49,7 +49,9 @@ func main() {
 		}
 	})
 	fn.Handle("until cancelled", func(ctx *fn.Context, _ []fn.Object) error {
-		ctx.Log("begun")
+		if err := ctx.Put("out", "begun", nil); err != nil {
+			return err
+		}
 		for !ctx.Cancelled() {
 		}
 		return ctx.Context().Err()
