@@ -42,12 +42,21 @@ func each(b *testing.B, do func(b *testing.B, dir, file, function string)) {
 	b.Run("go", func(b *testing.B) { do(b, built, "functions.wasm", "echo") })
 }
 
+// native is a program that hosts modules, without the race detector.
+func native(b *testing.B) []string {
+	dir, err := functions()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return []string{filepath.Join(dir, "host")}
+}
+
 // BenchmarkRoundTrip measures Submit to Done with 1 and 64 attempts in flight.
 func BenchmarkRoundTrip(b *testing.B) {
 	each(b, func(b *testing.B, dir, file, name string) {
 		for _, flight := range []int{1, 64} {
 			b.Run(fmt.Sprint(flight), func(b *testing.B) {
-				rt := newBench(b, dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1})
+				rt := newBench(b, native(b), dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1})
 				in := []exec.Input{object("k", make([]byte, 100))}
 				first := rt.task(file, name, in...)
 				rt.submit(first).succeed()
@@ -79,7 +88,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 // process, whose module is compiled already.
 func BenchmarkColdStart(b *testing.B) {
 	each(b, func(b *testing.B, dir, file, name string) {
-		rt := newBench(b, dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1})
+		rt := newBench(b, native(b), dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1})
 		n := int64(0)
 		start := func() {
 			r := rt.task(file, name, object("k", nil))
@@ -109,7 +118,7 @@ func BenchmarkFreshInstance(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			rt := newBench(b, dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1})
+			rt := newBench(b, native(b), dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1})
 			for b.Loop() {
 				rt.submit(rt.task(c.file, c.function)).fail(exec.Failed, "")
 			}

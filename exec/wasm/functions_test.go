@@ -20,7 +20,7 @@ func newFunctions(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newBench(t, dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1, CancelGrace: wait})
+	return newBench(t, []string{filepath.Join(dir, "host")}, dir, filepath.Join(shared, "cache"), process.Settings{GroupProcesses: 1, CancelGrace: wait})
 }
 
 // function submits a task of testdata/functions.

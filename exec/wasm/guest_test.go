@@ -157,7 +157,7 @@ func TestAModuleThatIsNoneIsToldWhenItStarts(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "guest.wasm"), c.data, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			b := newBench(t, dir, filepath.Join(shared, "cache"), process.Settings{})
+			b := newBench(t, self, dir, filepath.Join(shared, "cache"), process.Settings{})
 			f := b.guest("f").fail(exec.Start, `"guest.wasm" ended before it said HELLO`)
 			if !strings.Contains(f.Detail, c.says) {
 				t.Errorf("the detail %q does not say %q", f.Detail, c.says)
@@ -179,7 +179,7 @@ func compiled(t *testing.T, cache string) []string {
 func TestAModuleIsCompiledOnceForAllHostsAndStarts(t *testing.T) {
 	dir, cache := guestIn(t, all...), t.TempDir()
 	start := func() (compilations int) {
-		b := newBench(t, dir, cache, process.Settings{})
+		b := newBench(t, self, dir, cache, process.Settings{})
 		var runs []*run
 		for _, memory := range []int64{8 << 20, 9 << 20, 10 << 20} { // each a process of its own
 			r := b.task("guest.wasm", "nothing")

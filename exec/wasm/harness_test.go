@@ -45,15 +45,24 @@ func TestMain(m *testing.M) {
 var shared string
 
 // functions builds testdata/functions and returns the folder that it is in, as
-// functions.wasm.
+// functions.wasm, with a program that hosts it, as host.
 var functions = sync.OnceValues(func() (string, error) {
-	cmd := exec.Command("go", "build", "-o", filepath.Join(shared, "functions", "functions.wasm"), "./testdata/functions")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the functions: %w\n%s", err, out)
+	dir := filepath.Join(shared, "functions")
+	for _, build := range []struct {
+		program, name string
+		env           []string
+	}{{"functions", "functions.wasm", []string{"GOOS=wasip1", "GOARCH=wasm"}}, {"host", "host", nil}} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, build.name), "./testdata/"+build.program)
+		cmd.Env = append(os.Environ(), build.env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", build.name, err, out)
+		}
 	}
-	return filepath.Join(shared, "functions"), nil
+	return dir, nil
 })
+
+// self starts this program as a host.
+var self = []string{"/proc/self/exe", wasm.HostArg}
 
 // folder is an Artifacts with one folder for everything.
 type folder string
@@ -71,7 +80,7 @@ type bench struct {
 
 // newBench starts a runtime for the modules in dir. Settings of processes are
 // taken from s.
-func newBench(t testing.TB, dir, cache string, s process.Settings) *bench {
+func newBench(t testing.TB, program []string, dir, cache string, s process.Settings) *bench {
 	t.Helper()
 	b := &bench{t: t}
 	s.Artifacts = folder(dir)
@@ -82,7 +91,7 @@ func newBench(t testing.TB, dir, cache string, s process.Settings) *bench {
 		defer b.mu.Unlock()
 		b.logs = append(b.logs, r)
 	}
-	rt, err := wasm.New(wasm.Settings{Host: []string{"/proc/self/exe", wasm.HostArg}, Cache: cache, Process: s})
+	rt, err := wasm.New(wasm.Settings{Host: program, Cache: cache, Process: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +100,9 @@ func newBench(t testing.TB, dir, cache string, s process.Settings) *bench {
 		if err := rt.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
+		if races := b.logged("DATA RACE"); len(races) > 0 {
+			t.Errorf("a host has races: %+v", races)
+		}
 	})
 	return b
 }
@@ -98,7 +110,7 @@ func newBench(t testing.TB, dir, cache string, s process.Settings) *bench {
 // benchOf is newBench for a guest with functions, as guest.wasm.
 func benchOf(t testing.TB, s process.Settings, functions ...wasmtest.Function) *bench {
 	t.Helper()
-	return newBench(t, guestIn(t, functions...), filepath.Join(shared, "cache"), s)
+	return newBench(t, self, guestIn(t, functions...), filepath.Join(shared, "cache"), s)
 }
 
 func guestIn(t testing.TB, functions ...wasmtest.Function) string {
