@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestTheFunctionsOfAModuleAnswerAsTheReadmeSaysAndAgainAfterTheNodeIsKilled(t *testing.T) {
@@ -29,6 +30,15 @@ func TestTheFunctionsOfAModuleAnswerAsTheReadmeSaysAndAgainAfterTheNodeIsKilled(
 		want := key + ": 3 readings, mean 20.50\n"
 		if got := dev.run(t, "put", "wasm", "readings/"+key, "20.5\n21\noops\n20\n", "--wait", "25s"); got != want {
 			t.Errorf("pheromone put printed %q, want %q", got, want)
+		}
+	}
+	// The first attempt waits for the compiler, on a busy machine for long.
+	dev.run(t, "put", "wasm", "readings/first", "1")
+	for deadline := time.After(2 * time.Minute); !strings.Contains(dev.run(t, "logs", "wasm"), "compiled readings.wasm"); {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("the module is not compiled")
 		}
 	}
 	answers("attic")
