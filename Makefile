@@ -16,10 +16,19 @@ CHAOS_TIME ?= 1h
 FAULTS  ?=
 SEED    ?= 0
 
+# make bench: how long each figure is measured in all rounds together, how many rounds,
+# the nodes, the systems beside ours (empty: none), and where the report goes.
+BENCH_TIME ?= 3s
+ROUNDS  ?= 3
+NODES   ?= 1
+PEERS   ?= etcd,nats,nats-default
+REPORT  ?= bin/bench
+BENCH_FLAGS = -span $(BENCH_TIME) -rounds $(ROUNDS) -peers '$(PEERS)' -out '$(REPORT)'
+
 .PHONY: help build run cluster test lint vet fmt bench crash chaos matrix matrix-update fuzz vuln clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the one binary, bin/pheromone
 	@mkdir -p bin
@@ -43,8 +52,11 @@ lint: vet ## gofmt, go vet, staticcheck, tidy module files
 vet:
 	$(GO) vet $(ALL)
 
-bench: ## workloads A, B, C, D, E and K with our side, next to the disk's fdatasync
-	$(GO) run ./bench
+bench: ## workloads A to F and K beside etcd and NATS as one report; NODES=3 adds L
+	$(GO) run ./bench -nodes $(NODES) $(BENCH_FLAGS)
+
+bench-%: ## one workload of them, as in bench-a; BENCH_TIME=1s ROUNDS=1 make it short
+	$(GO) run ./bench -only $* $(BENCH_FLAGS)
 
 crash: ## the crash test with real processes, longer than in the tests
 	$(GO) test ./internal/crash -count=1 -timeout 60m -run TestSessionsSurvive -crash.sessions 2000 -crash.kills 100

@@ -6,20 +6,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 
-	"github.com/pheromone-run/pheromone/client/fn"
+	"github.com/pheromone-run/pheromone/bench/work"
 	"github.com/pheromone-run/pheromone/exec/inproc"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// manifest is the benchmark's app: a chain, a fan-out with its join, and two
-// functions that pass large objects.
-func manifest(runtime string) string {
+// manifest is the benchmark's app: a chain, a fan-out with its join, two functions
+// that pass large objects, a chain through one bucket that is as long as its input
+// says, and a fan-out as wide as its input says.
+func manifest(runtime, durability string) string {
 	how := map[string]string{
 		"go":     "runtime: process, command: [./functions]",
 		"python": "runtime: process, command: [python3, app.py]",
+		"wasm":   "runtime: wasm, file: functions.wasm",
 		"inproc": "runtime: inproc",
 	}[runtime]
 	var b strings.Builder
@@ -27,35 +28,44 @@ func manifest(runtime string) string {
 	for i := range 10 {
 		fmt.Fprintf(&b, "  f%d: {%s}\n", i, how)
 	}
-	for _, f := range []string{"fan", "noop", "gather", "make", "take"} {
+	for _, f := range []string{"fan", "noop", "gather", "make", "take", "hop", "spread", "nap", "rise"} {
 		fmt.Fprintf(&b, "  %s: {%s}\n", f, how)
 	}
-	b.WriteString("buckets:\n  plain: {}\n")
-	for i := range 9 {
-		fmt.Fprintf(&b, "  b%d: {triggers: [{name: next, primitive: immediate, target: f%d}]}\n", i+1, i+1)
+	b.WriteString("buckets:\n")
+	bucket := func(name, triggers string) {
+		fmt.Fprintf(&b, "  %s: {durability: %s, triggers: [%s]}\n", name, durability, triggers)
 	}
-	b.WriteString("  wide: {triggers: [{name: each, primitive: immediate, target: noop}]}\n")
+	bucket("plain", "")
+	for i := range 9 {
+		bucket(fmt.Sprint("b", i+1), fmt.Sprintf("{name: next, primitive: immediate, target: f%d}", i+1))
+	}
+	bucket("wide", "{name: each, primitive: immediate, target: noop}")
 	keys := make([]string, 16)
 	for i := range keys {
 		keys[i] = fmt.Sprint("w", i)
 	}
-	fmt.Fprintf(&b, "  joined: {triggers: [{name: all, primitive: by_set, keys: [%s], target: gather}]}\n", strings.Join(keys, ", "))
-	b.WriteString("  large: {triggers: [{name: next, primitive: immediate, target: take}]}\n")
+	bucket("joined", "{name: all, primitive: by_set, keys: ["+strings.Join(keys, ", ")+"], target: gather}")
+	bucket("large", "{name: next, primitive: immediate, target: take}")
+	bucket("loop", "{name: next, primitive: immediate, target: hop}")
+	bucket("naps", "{name: each, primitive: immediate, target: nap}")
+	bucket("rested", "{name: all, primitive: dynamic_join, target: rise}")
 	return b.String()
 }
 
 // folder makes a folder with the app's manifest and what its functions need.
-func folder(ctx context.Context, o options, runtime string) (string, error) {
+func folder(ctx context.Context, o options, runtime, durability string) (string, error) {
 	dir := filepath.Join(o.dir, "app-"+runtime)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "app.yaml"), []byte(manifest(runtime)), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "app.yaml"), []byte(manifest(runtime, durability)), 0o644); err != nil {
 		return "", err
 	}
 	switch runtime {
 	case "go":
 		return dir, build(ctx, filepath.Join(dir, "functions"), "./bench/functions")
+	case "wasm":
+		return dir, build(ctx, filepath.Join(dir, "functions.wasm"), "./bench/functions", "GOOS=wasip1", "GOARCH=wasm")
 	case "python":
 		source, err := os.ReadFile("bench/functions/app.py")
 		if err != nil {
@@ -66,9 +76,22 @@ func folder(ctx context.Context, o options, runtime string) (string, error) {
 	return dir, nil
 }
 
-func build(ctx context.Context, binary, pkg string) error {
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, pkg).CombinedOutput()
-	if err != nil {
+// refusal is why this version takes no app with such functions or buckets; empty
+// if it does.
+func refusal(runtime, durability string) string {
+	_, faults, _ := spec.Parse("app.yaml", []byte(manifest(runtime, durability)), spec.FormatYAML)
+	for _, f := range faults {
+		if strings.HasSuffix(f.Path, ".runtime") || strings.HasSuffix(f.Path, ".durability") {
+			return f.Message
+		}
+	}
+	return ""
+}
+
+func build(ctx context.Context, binary, pkg string, env ...string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, pkg)
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
 	return nil
@@ -76,38 +99,9 @@ func build(ctx context.Context, binary, pkg string) error {
 
 // inprocFunctions are the app's functions for a node in this process.
 func inprocFunctions() *inproc.Runtime {
-	rt := inproc.New(inproc.Settings{})
-	for i := range 10 {
-		rt.Register("bench", spec.FunctionName(fmt.Sprint("f", i)), func(ctx *fn.Context, in []fn.Object) error {
-			if i == 9 {
-				return ctx.Output(in[0].Bytes())
-			}
-			return ctx.Put(fmt.Sprint("b", i+1), "x", in[0].Bytes())
-		})
+	rt := inproc.New(inproc.Settings{Concurrency: roomInproc})
+	for name, f := range work.Functions() {
+		rt.Register("bench", spec.FunctionName(name), f)
 	}
-	rt.Register("bench", "fan", func(ctx *fn.Context, in []fn.Object) error {
-		for i := range 16 {
-			if err := ctx.Put("wide", fmt.Sprint("w", i), in[0].Bytes()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	rt.Register("bench", "noop", func(ctx *fn.Context, in []fn.Object) error { return ctx.Put("joined", in[0].Key, in[0].Bytes()) })
-	rt.Register("bench", "gather", func(ctx *fn.Context, in []fn.Object) error { return ctx.Output([]byte(strconv.Itoa(len(in)))) })
-	rt.Register("bench", "make", func(ctx *fn.Context, in []fn.Object) error {
-		size, err := strconv.Atoi(string(in[0].Bytes()))
-		if err != nil {
-			return fn.Permanent(err)
-		}
-		data := make([]byte, size)
-		for i := range data {
-			data[i] = byte(uint32(i) * 2654435761 >> 13)
-		}
-		return ctx.Put("large", "x", data)
-	})
-	rt.Register("bench", "take", func(ctx *fn.Context, in []fn.Object) error {
-		return ctx.Output([]byte(strconv.Itoa(len(in[0].Bytes()))))
-	})
 	return rt
 }

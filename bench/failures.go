@@ -12,6 +12,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/pheromone-run/pheromone/bench/report"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
@@ -27,8 +28,8 @@ const (
 )
 
 // failures runs the chain under re-execution rules, and then without them.
-func failures(ctx context.Context, o options, r *report, binary string) (err error) {
-	s, err := startProcess(o, binary, "failures")
+func failures(ctx context.Context, o options, r *recorder, binary string) (err error) {
+	s, err := startProcess(o, binary)
 	if err != nil {
 		return err
 	}
@@ -55,8 +56,8 @@ func failures(ctx context.Context, o options, r *report, binary string) (err err
 	if err != nil {
 		return err
 	}
-	byRule := timed("G", "go", "4 × 100 ms, 1 % hang, rerun by rule", ruled)
-	whole := timed("G", "go", "the same, the whole workflow run again", plain)
+	byRule := report.Timed("G", "go", "4 × 100 ms, 1 % hang, rerun by rule", ruled)
+	whole := report.Timed("G", "go", "the same, the whole workflow run again", plain)
 	r.add(byRule)
 	r.add(whole)
 	r.add(figure{Workload: "G", What: "workflows that were run again", N: again, Value: 100 * float64(again) / float64(len(plain)), Unit: "%"})
@@ -135,7 +136,7 @@ func (s *server) send(method, path string, body []byte) (status int, session str
 	defer fasthttp.ReleaseRequest(req)
 	defer fasthttp.ReleaseResponse(resp)
 	req.Header.SetMethod(method)
-	req.SetRequestURI(s.url + path)
+	req.SetRequestURI(s.url() + path)
 	req.Header.SetContentType("application/octet-stream")
 	req.SetBodyRaw(body)
 	if err := s.http.Do(req, resp); err != nil {

@@ -13,11 +13,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pheromone-run/pheromone/bench/report"
 )
 
 // fair has one app put as fast as it can while another one does modest work.
-func fair(ctx context.Context, o options, r *report, binary string) (err error) {
-	s, err := startProcess(o, binary, "fair")
+func fair(ctx context.Context, o options, r *recorder, binary string) (err error) {
+	s, err := startProcess(o, binary)
 	if err != nil {
 		return err
 	}
@@ -57,7 +59,7 @@ type shares struct {
 }
 
 func (b shares) figure(what string) figure {
-	f := timed("fair", "go", what, b.took)
+	f := report.Timed("fair", "go", what, b.took)
 	f.Rate = b.rate
 	return f
 }
@@ -69,7 +71,7 @@ func (s *server) beside(span time.Duration, modest, greedy int) (b shares, err e
 	value := bytes.Repeat([]byte("x"), 100)
 	end := func() error { return nil }
 	if greedy > 0 {
-		if end, err = startGreedy(s.url, greedy, &puts); err != nil {
+		if end, err = startGreedy(s.url(), greedy, &puts); err != nil {
 			return b, err
 		}
 		time.Sleep(span / 4) // until they are at full speed
@@ -124,7 +126,7 @@ func startGreedy(url string, clients int, puts *atomic.Int64) (end func() error,
 
 // greedy puts from many clients until its input ends, and tells how often.
 func greedy(url string, clients int) error {
-	s := &server{url: url, http: newHTTP()}
+	s := &server{urls: []string{url}, http: newHTTP()}
 	s.http.MaxConnsPerHost = clients
 	var puts, refused atomic.Int64
 	var stop atomic.Bool

@@ -2,165 +2,173 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pheromone-run/pheromone/bench/report"
 )
 
 func main() {
 	var o options
-	only := flag.String("only", "A,B,C,D,E,K", "workloads to run: A,B,C,D,E,K,G,flood,fair,primitives")
-	runtimes := flag.String("runtimes", "go,python,inproc", "runtimes to run the functions in")
-	flag.DurationVar(&o.span, "span", 4*time.Second, "how long each figure is measured")
+	only := flag.String("only", "A,B,C,D,E,F,K", "workloads to run: A,B,C,D,E,F,K,L,G,flood,fair,primitives")
+	runtimes := flag.String("runtimes", "go,python,wasm,inproc", "runtimes to run the functions in")
+	durabilities := flag.String("durability", "durable,pipelined,ephemeral", "durability of the buckets")
+	peers := flag.String("peers", "etcd,nats,nats-default", "systems of bench/peers to run the same workloads on; empty: none")
+	flag.DurationVar(&o.span, "span", 3*time.Second, "how long each figure is measured, in all rounds together")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds; in each all systems are measured one after the other")
 	flag.IntVar(&o.shards, "shards", 1, "shards of the node")
+	flag.IntVar(&o.nodes, "nodes", 1, "3 adds workload L, on three and five nodes")
+	flag.IntVar(&o.kills, "kills", 5, "how often workload L kills a leader")
+	flag.IntVar(&o.sleepers, "sleepers", 4000, "functions that sleep at once in workload F, at most as many as the runtime has room for")
 	flag.IntVar(&o.flood, "flood", 1_000_000, "puts of each variant of workload flood")
-	flag.StringVar(&o.dir, "dir", "", "folder for data; default: a temporary one")
-	report := flag.String("json", "", "file to write the figures to as JSON")
+	flag.StringVar(&o.dir, "dir", "", "folder for data, on the disk to measure; default: a temporary one")
+	flag.StringVar(&o.out, "out", "bin/bench", "folder for report.txt, report.json and report.html")
 	url := flag.String("greedy", "", "only be clients that put as fast as they can, for workload fair, at this URL")
 	clients := flag.Int("clients", 64, "how many clients -greedy has")
 	flag.Parse()
 	if *url != "" {
-		if err := greedy(*url, *clients); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
+		exit(greedy(*url, *clients))
 	}
-	o.only, o.runtimes = strings.Split(*only, ","), strings.Split(*runtimes, ",")
-	if err := run(o, *report); err != nil {
+	o.only, o.runtimes, o.durabilities, o.peers = list(*only), list(*runtimes), list(*durabilities), list(*peers)
+	if len(o.runtimes) == 0 || len(o.durabilities) == 0 {
+		exit(errors.New("-runtimes and -durability: at least one of each"))
+	}
+	if o.nodes > 1 {
+		o.only = append(o.only, "L")
+	}
+	exit(run(o))
+}
+
+func exit(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
+}
+
+func list(s string) []string {
+	return slices.DeleteFunc(strings.Split(s, ","), func(s string) bool { return s == "" })
 }
 
 // options says what to measure and how.
 type options struct {
-	only     []string
-	runtimes []string
-	span     time.Duration
-	shards   int
-	flood    int
-	dir      string
+	only         []string
+	runtimes     []string
+	durabilities []string
+	peers        []string
+	span         time.Duration
+	rounds       int
+	shards       int
+	nodes        int
+	kills        int
+	sleepers     int
+	flood        int
+	dir          string
+	out          string
 }
 
-func (o *options) wants(workload string) bool { return slices.Contains(o.only, workload) }
-
-// report is what a run found.
-type report struct {
-	Machine   string   `json:"machine"`
-	Go        string   `json:"go"`
-	Fdatasync figure   `json:"fdatasync_4k"`
-	Commit    figure   `json:"bare_commit_100b"`
-	Figures   []figure `json:"figures"`
+func (o *options) wants(workload string) bool {
+	return slices.ContainsFunc(o.only, func(w string) bool { return strings.EqualFold(w, workload) })
 }
 
-// figure is one line of the report. Times are in milliseconds.
-type figure struct {
-	Workload string  `json:"workload"`
-	Runtime  string  `json:"runtime,omitempty"`
-	What     string  `json:"what"`
-	N        int     `json:"n"`
-	P50      float64 `json:"p50_ms,omitempty"`
-	P99      float64 `json:"p99_ms,omitempty"`
-	Rate     float64 `json:"per_second,omitempty"`
-	Value    float64 `json:"value,omitempty"`
-	Unit     string  `json:"unit,omitempty"`
-	// Commits is the median in bare commits of the same run.
-	Commits float64 `json:"commits,omitempty"`
-	// CPU is what the node and its executors used, in microseconds a step.
-	CPU float64 `json:"cpu_us_per_step,omitempty"`
-}
+func (o *options) wantsAny(workloads ...string) bool { return slices.ContainsFunc(workloads, o.wants) }
 
-func run(o options, file string) (err error) {
+func run(o options) error {
+	if o.rounds < 1 {
+		return fmt.Errorf("-rounds %d: at least one", o.rounds)
+	}
 	dir, err := os.MkdirTemp(o.dir, "pheromone-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	o.dir = dir
-	r := &report{Machine: fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH), Go: runtime.Version()}
-	fmt.Printf("%s, %s\n\n", r.Machine, r.Go)
-	if r.Fdatasync, err = measureDisk(o); err != nil {
-		return err
+	about := report.Report{
+		Machine: machine(), Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, Commit: commit(),
+		Date: time.Now().UTC(), Rounds: o.rounds, Span: o.span,
 	}
-	r.print(r.Fdatasync)
-	if r.Commit, err = measureCommit(o); err != nil {
-		return err
-	}
-	r.print(r.Commit)
+	fmt.Printf("%s\n%s\n\n", about.Machine, about.How())
+	o.span /= time.Duration(o.rounds)
+	r := &recorder{}
 	if err := measureAll(o, r); err != nil {
 		return err
 	}
-	if file == "" {
-		return nil
+	return write(o.out, report.New(about, r.sync, r.write, r.commit, r.figures))
+}
+
+// write leaves the report as text, JSON and HTML, and prints the text.
+func write(dir string, r *report.Report) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	out, err := json.MarshalIndent(r, "", "  ")
+	for _, form := range []struct {
+		name  string
+		write func(io.Writer) error
+	}{
+		{"report.txt", r.Text},
+		{"report.html", r.HTML},
+		{"report.json", func(w io.Writer) error {
+			e := json.NewEncoder(w)
+			e.SetIndent("", "  ")
+			return e.Encode(r)
+		}},
+	} {
+		if err := writeFile(filepath.Join(dir, form.name), form.write); err != nil {
+			return err
+		}
+	}
+	fmt.Println()
+	if err := r.Text(os.Stdout); err != nil {
+		return err
+	}
+	fmt.Printf("\nThe report is in %s: report.txt, report.json, report.html\n", dir)
+	return nil
+}
+
+func writeFile(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, append(out, '\n'), 0o644)
+	if err := write(f); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return f.Close()
 }
 
-// add prints a figure and keeps it.
-func (r *report) add(f figure) {
-	if f.P50 > 0 && r.Commit.P50 > 0 {
-		f.Commits = f.P50 / r.Commit.P50
-	}
-	r.Figures = append(r.Figures, f)
-	r.print(f)
-}
-
-func (r *report) print(f figure) {
-	line := fmt.Sprintf("%-2s %-7s %-42s", f.Workload, f.Runtime, f.What)
-	if f.P50 > 0 {
-		line += fmt.Sprintf(" p50 %8.3f ms  p99 %8.3f ms", f.P50, f.P99)
-	}
-	if f.Commits > 0 {
-		line += fmt.Sprintf("  = %5.1f commits", f.Commits)
-	}
-	if f.Rate > 0 {
-		line += fmt.Sprintf("  %9.0f/s", f.Rate)
-	}
-	if f.CPU > 0 {
-		line += fmt.Sprintf("  %6.0f µs CPU", f.CPU)
-	}
-	if f.Unit != "" {
-		line += fmt.Sprintf("  %8.2f %s", f.Value, f.Unit)
-	}
-	fmt.Println(line)
-}
-
-// timed makes a figure of durations.
-func timed(workload, runtime, what string, took []time.Duration) figure {
-	slices.Sort(took)
-	at := func(q float64) float64 {
-		if len(took) == 0 {
-			return 0
-		}
-		return float64(took[min(len(took)-1, int(q*float64(len(took))))].Microseconds()) / 1000
-	}
-	return figure{Workload: workload, Runtime: runtime, What: what, N: len(took), P50: at(0.5), P99: at(0.99)}
-}
-
-// repeat runs f for a while, after a warm-up of a tenth of it, and returns how
-// long each run took.
-func repeat(span time.Duration, f func() error) ([]time.Duration, error) {
-	for end := time.Now().Add(span / 10); time.Now().Before(end); {
-		if err := f(); err != nil {
-			return nil, err
+// machine says what the figures were taken on, and how busy it was already.
+func machine() string {
+	model := "unknown CPU"
+	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for l := range strings.Lines(string(raw)) {
+			if name, value, _ := strings.Cut(l, ":"); strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
 		}
 	}
-	var took []time.Duration
-	for end := time.Now().Add(span); time.Now().Before(end); {
-		began := time.Now()
-		if err := f(); err != nil {
-			return nil, err
-		}
-		took = append(took, time.Since(began))
+	said := fmt.Sprintf("%d cores of %s", runtime.NumCPU(), model)
+	if raw, err := os.ReadFile("/proc/loadavg"); err == nil && len(strings.Fields(string(raw))) > 0 {
+		said += ", load before the run " + strings.Fields(string(raw))[0]
 	}
-	return took, nil
+	return said
+}
+
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
 }

@@ -6,11 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,66 +23,200 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
-// server is the node that is measured: in a process of its own, or in this one
-// for functions of runtime inproc.
+// server is what is measured: a node in a process of its own, several of them that
+// are one cluster, or a node in this process for functions of runtime inproc.
 type server struct {
-	url     string
-	process *exec.Cmd
-	node    *node.Node
-	http    *fasthttp.Client
-	ready   time.Duration // from the start of the process to the ready line
+	urls      []string // requests go to them in turn
+	next      atomic.Uint64
+	processes []*process
+	node      *node.Node
+	http      *fasthttp.Client
+	data      string        // folder, gone once the server has stopped
+	ready     time.Duration // from the start of the process to the ready line
 }
 
-// startProcess starts the real binary.
-func startProcess(o options, binary, name string) (*server, error) {
-	data := filepath.Join(o.dir, "data-"+name)
-	cmd := exec.Command(binary, "dev", "--data", data, "--random-port", "--shards", strconv.Itoa(o.shards), "-o", "json")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+// process is a node's process, which may be started again.
+type process struct {
+	binary string
+	args   []string
+	cmd    *exec.Cmd
+	out    *bufio.Reader
+	log    string // file for what it says; empty: it says it here
+}
+
+func (p *process) start() error {
+	p.cmd = exec.Command(p.binary, p.args...)
+	p.cmd.Stderr = os.Stderr
+	if p.log != "" {
+		log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = log.Close() }() // the process has its own
+		p.cmd.Stderr = log
+	}
+	out, err := p.cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	line, err := bufio.NewReader(out).ReadBytes('\n')
+	p.out = bufio.NewReader(out)
+	return p.cmd.Start()
+}
+
+// url waits for the line that says that the node is ready, and where.
+func (p *process) url() (string, error) {
+	line, err := p.out.ReadBytes('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the node did not get ready: %w", err), cmd.Process.Kill(), cmd.Wait())
+		log, _ := os.ReadFile(p.log)
+		return "", fmt.Errorf("the node did not get ready: %w\n%s", err, log[max(0, len(log)-4096):])
 	}
-	s := &server{process: cmd, http: newHTTP(), ready: time.Since(began)}
 	var said struct {
 		URL string `json:"url"`
 	}
 	if err := json.Unmarshal(line, &said); err != nil {
-		return nil, errors.Join(fmt.Errorf("the node's ready line %q: %w", line, err), s.stop())
+		return "", fmt.Errorf("the node's ready line %q: %w", line, err)
 	}
-	s.url = said.URL
-	return s, nil
+	return said.URL, nil
+}
+
+// kill ends the process as a crash does.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait() // it says that it was killed
+}
+
+// startProcess starts the real binary.
+func startProcess(o options, binary string) (*server, error) {
+	data, err := os.MkdirTemp(o.dir, "data-")
+	if err != nil {
+		return nil, err
+	}
+	p := &process{binary: binary, args: []string{
+		"dev", "--data", data, "--random-port", "--shards", strconv.Itoa(o.shards), "-o", "json",
+	}}
+	began := time.Now()
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	url, err := p.url()
+	if err != nil {
+		p.kill()
+		return nil, err
+	}
+	return &server{urls: []string{url}, processes: []*process{p}, http: newHTTP(), data: data, ready: time.Since(began)}, nil
+}
+
+// startCluster starts nodes n1, n2, … that form a cluster.
+func startCluster(o options, binary string, nodes int) (s *server, err error) {
+	data, err := os.MkdirTemp(o.dir, "cluster-")
+	if err != nil {
+		return nil, err
+	}
+	var peers []string
+	for range nodes {
+		address, err := freeAddress()
+		if err != nil {
+			return nil, err
+		}
+		peers = append(peers, address)
+	}
+	s = &server{http: newHTTP(), data: data}
+	defer func() {
+		if err != nil {
+			for _, p := range s.processes {
+				p.kill()
+			}
+		}
+	}()
+	for i, peer := range peers {
+		api, err := freeAddress() // it is the same after a restart
+		if err != nil {
+			return nil, err
+		}
+		name := fmt.Sprint("n", i+1)
+		p := &process{binary: binary, log: filepath.Join(data, name+".log"), args: []string{
+			"serve", "--name", name, "--data", filepath.Join(data, name), "--listen", api, "--peer-listen", peer, "--log-level", "error",
+			"--bootstrap-expect", strconv.Itoa(nodes), "--join", strings.Join(peers, ","), "--shards", strconv.Itoa(o.shards), "-o", "json",
+		}}
+		if err := p.start(); err != nil {
+			return nil, err
+		}
+		s.processes = append(s.processes, p)
+	}
+	for _, p := range s.processes {
+		url, err := p.url()
+		if err != nil {
+			return nil, err
+		}
+		s.urls = append(s.urls, url)
+	}
+	return s, s.settled(nodes)
+}
+
+// settled waits until all nodes are there and every shard has a leader and all of
+// its replicas.
+func (s *server) settled(nodes int) error {
+	var c wire.Cluster
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		var err error
+		if c, err = s.cluster(); err != nil || len(c.Nodes) < nodes {
+			continue
+		}
+		whole := !slices.ContainsFunc(c.Nodes, func(n wire.Node) bool { return !n.Live })
+		for _, shard := range c.Shards {
+			joining := slices.ContainsFunc(shard.Replicas, func(r wire.Replica) bool { return r.Joining })
+			whole = whole && shard.Leader != "" && !joining && len(shard.Replicas) == min(nodes, 3)
+		}
+		if whole {
+			return nil
+		}
+	}
+	return fmt.Errorf("the cluster is not whole after a minute: %+v", c)
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // startInproc starts a node in this process.
 func startInproc(o options) (*server, error) {
+	data, err := os.MkdirTemp(o.dir, "data-")
+	if err != nil {
+		return nil, err
+	}
 	n, err := node.Start(context.Background(), node.Config{
-		DataDir: filepath.Join(o.dir, "data-inproc"), Listen: "127.0.0.1:0", Shards: o.shards, Inproc: inprocFunctions(),
+		DataDir: data, Listen: "127.0.0.1:0", Shards: o.shards, Inproc: inprocFunctions(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &server{url: n.URL(), node: n, http: newHTTP()}, nil
+	return &server{urls: []string{n.URL()}, node: n, http: newHTTP(), data: data}, nil
 }
 
 func newHTTP() *fasthttp.Client {
 	return &fasthttp.Client{MaxConnsPerHost: 256, ReadTimeout: time.Minute, MaxResponseBodySize: 512 << 20}
 }
 
-func (s *server) stop() error {
+// stop ends all nodes, at the same time as none waits for the others.
+func (s *server) stop() (err error) {
 	if s.node != nil {
-		return s.node.Close()
+		err = s.node.Close()
 	}
-	_ = s.process.Process.Signal(syscall.SIGINT)
-	return s.process.Wait()
+	for _, p := range s.processes {
+		_ = p.cmd.Process.Signal(syscall.SIGINT)
+	}
+	for _, p := range s.processes {
+		err = errors.Join(err, p.cmd.Wait())
+	}
+	return errors.Join(err, os.RemoveAll(s.data))
 }
+
+// url is the node whose turn it is.
+func (s *server) url() string { return s.urls[s.next.Add(1)%uint64(len(s.urls))] }
 
 // call sends a request and returns the answer's body; anything but a success is
 // an error.
@@ -93,7 +230,7 @@ func (s *server) callWith(method, path, key string, body []byte) ([]byte, error)
 	defer fasthttp.ReleaseRequest(req)
 	defer fasthttp.ReleaseResponse(resp)
 	req.Header.SetMethod(method)
-	req.SetRequestURI(s.url + path)
+	req.SetRequestURI(s.url() + path)
 	if key != "" {
 		req.Header.Set(wire.HeaderIdempotencyKey, key)
 	}
@@ -112,62 +249,4 @@ func (s *server) callWith(method, path, key string, body []byte) ([]byte, error)
 
 func (s *server) invoke(function string, input []byte) ([]byte, error) {
 	return s.call("POST", "/v1/apps/bench/functions/"+function+"/invoke?wait=1m", input)
-}
-
-// pids lists the node and its executors; none for a node in this process.
-func (s *server) pids() []int {
-	if s.process == nil {
-		return nil
-	}
-	root := s.process.Process.Pid
-	pids := []int{root}
-	folders, _ := os.ReadDir("/proc")
-	for _, f := range folders {
-		pid, err := strconv.Atoi(f.Name())
-		if err != nil {
-			continue
-		}
-		if fields := statFields(pid); len(fields) > 1 && fields[1] == strconv.Itoa(root) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// statFields are the fields of /proc/PID/stat from the state on.
-func statFields(pid int) []string {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil
-	}
-	_, after, _ := strings.Cut(string(raw), ") ")
-	return strings.Fields(after)
-}
-
-// cpu is the processor time that the node and its executors have used.
-func (s *server) cpu() time.Duration {
-	var ticks int
-	for _, pid := range s.pids() {
-		if f := statFields(pid); len(f) > 12 {
-			user, _ := strconv.Atoi(f[11])
-			system, _ := strconv.Atoi(f[12])
-			ticks += user + system
-		}
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
-}
-
-// memory returns a line of the node's /proc/PID/status in MiB: VmRSS or VmHWM.
-func (s *server) memory(line string) float64 {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.process.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	for l := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(l, line+":"); ok {
-			kib, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kib / 1024
-		}
-	}
-	return 0
 }

@@ -20,7 +20,7 @@ const floodClients = 64
 
 // flood puts small objects as fast as many clients can, and tells what that
 // takes of the node's memory and disk.
-func flood(ctx context.Context, o options, r *report, binary string) error {
+func flood(ctx context.Context, o options, r *recorder, binary string) error {
 	for _, v := range []struct{ name, what, manifest string }{
 		{"immediate", "an immediate trigger", pressureManifest("flood", "{name: each, primitive: immediate, target: nothing}", "")},
 		{"timed", "a by_time trigger, windows of 1 s", pressureManifest("flood", "{name: each, primitive: by_time, every: 1s, target: nothing}", "")},
@@ -55,13 +55,12 @@ func (s *server) deployText(ctx context.Context, o options, binary, app, manifes
 	return s.apply(ctx, binary, dir)
 }
 
-func floodOne(ctx context.Context, o options, r *report, binary, name, what, manifest string) (err error) {
-	s, err := startProcess(o, binary, "flood-"+name)
+func floodOne(ctx context.Context, o options, r *recorder, binary, name, what, manifest string) (err error) {
+	s, err := startProcess(o, binary)
 	if err != nil {
 		return err
 	}
-	data := filepath.Join(o.dir, "data-flood-"+name)
-	defer func() { err = errors.Join(err, s.stop(), os.RemoveAll(data)) }()
+	defer func() { err = errors.Join(err, s.stop()) }()
 	if err := s.deployText(ctx, o, binary, "flood", manifest); err != nil {
 		return err
 	}
@@ -91,7 +90,7 @@ func floodOne(ctx context.Context, o options, r *report, binary, name, what, man
 		{What: "peak resident memory of the node", Value: s.memory("VmHWM"), Unit: "MiB"},
 		{What: "most invocations pending", Value: float64(pending.Load()), Unit: ""},
 		{What: "answers 429", Value: float64(refused.Load()), Unit: ""},
-		{What: "disk", Value: float64(folderBytes(data)) / (1 << 20), Unit: "MiB"},
+		{What: "disk", Value: float64(folderBytes(s.data)) / (1 << 20), Unit: "MiB"},
 		{What: "until the last function had run", Value: time.Since(began).Seconds(), Unit: "s"},
 	} {
 		f.Workload, f.Runtime, f.What = "flood", "go", "… "+f.What

@@ -17,7 +17,7 @@ const million = 1_000_000
 // primitives has the state machine of each primitive count a million objects, and
 // tells what it takes: time, memory that is held while they wait, and bytes in the
 // store.
-func primitives(_ context.Context, _ options, r *report, _ string) error {
+func primitives(_ context.Context, _ options, r *recorder, _ string) error {
 	keys := make([]spec.Key, million)
 	for i := range keys {
 		keys[i] = spec.Key(fmt.Sprintf("group-%d:key-%d", i%100, i))
@@ -45,7 +45,7 @@ func primitives(_ context.Context, _ options, r *report, _ string) error {
 	return nil
 }
 
-func primitive(r *report, name string, trigger *spec.Trigger, keys []spec.Key, names bool) error {
+func primitive(r *recorder, name string, trigger *spec.Trigger, keys []spec.Key, names bool) error {
 	before := liveHeap()
 	m, err := triggers.New(trigger)
 	if err != nil {

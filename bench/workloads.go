@@ -8,31 +8,43 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/pheromone-run/pheromone/bench/report"
 	"github.com/pheromone-run/pheromone/client"
 )
 
-// measureAll starts a node for each runtime and runs the workloads on it.
-func measureAll(o options, r *report) error {
+// measureAll runs the workloads: those that all systems have in rounds, so that
+// what else the machine does hits all of them alike; the others once.
+func measureAll(o options, r *recorder) error {
 	ctx := context.Background()
 	binary := filepath.Join(o.dir, "pheromone")
 	if err := build(ctx, binary, "./cmd/pheromone"); err != nil {
 		return err
 	}
-	if o.wants("E") {
-		if err := start(ctx, o, r, binary); err != nil {
-			return fmt.Errorf("workload E: %w", err)
+	others := buildPeers(ctx, o)
+	for round := range o.rounds {
+		fmt.Printf("\nround %d of %d\n", round+1, o.rounds)
+		if err := measureFloor(o, r); err != nil {
+			return fmt.Errorf("the machine's own figures: %w", err)
+		}
+		if err := measureRound(ctx, o, r, binary); err != nil {
+			return err
+		}
+		if err := others.measure(ctx, o, r); err != nil {
+			return err
 		}
 	}
+	o.span *= time.Duration(o.rounds)
 	for _, w := range []struct {
 		name string
-		run  func(context.Context, options, *report, string) error
+		run  func(context.Context, options, *recorder, string) error
 	}{
+		{"L", lost},
 		{"G", failures},
 		{"flood", flood},
 		{"fair", fair},
@@ -44,57 +56,100 @@ func measureAll(o options, r *report) error {
 			}
 		}
 	}
-	if !slices.ContainsFunc([]string{"A", "B", "C", "D", "K"}, o.wants) {
-		return nil
+	return nil
+}
+
+// measureRound measures ours: start and memory, each runtime with each durability,
+// and clusters.
+func measureRound(ctx context.Context, o options, r *recorder, binary string) error {
+	if o.wants("E") {
+		if err := start(ctx, o, r, binary); err != nil {
+			return fmt.Errorf("workload E: %w", err)
+		}
 	}
-	for _, runtime := range o.runtimes {
-		if err := measure(ctx, o, r, binary, runtime); err != nil {
-			return fmt.Errorf("runtime %s: %w", runtime, err)
+	if o.wantsAny("A", "B", "C", "D", "F", "K") {
+		for _, durability := range o.durabilities {
+			r.durability = durability
+			for _, runtime := range o.runtimes {
+				if err := measure(ctx, o, r, binary, runtime, durability); err != nil {
+					return fmt.Errorf("runtime %s, %s: %w", runtime, durability, err)
+				}
+			}
+		}
+		r.durability = ""
+	}
+	if o.wants("L") {
+		if err := shards(ctx, o, r, binary); err != nil {
+			return fmt.Errorf("workload L: %w", err)
 		}
 	}
 	return nil
 }
 
-func measure(ctx context.Context, o options, r *report, binary, runtime string) (err error) {
-	var s *server
-	if runtime == "inproc" {
-		s, err = startInproc(o)
-	} else {
-		s, err = startProcess(o, binary, runtime)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	if err := s.deploy(ctx, o, binary, runtime); err != nil {
-		return err
-	}
+// measure runs the workloads on one node with functions of one runtime.
+func measure(ctx context.Context, o options, r *recorder, binary, runtime, durability string) (err error) {
 	small := bytes.Repeat([]byte("x"), 100)
-	for _, w := range []struct {
-		name string
-		run  func() error
+	var s *server
+	all := []struct {
+		name  string
+		whats []string // what it has no figures of if it is refused
+		run   func() error
 	}{
-		{"A", func() error { return chainAlone(o, r, s, runtime, small) }},
-		{"B", func() error { return chainLoaded(o, r, s, runtime, small) }},
-		{"C", func() error { return fanOut(o, r, s, runtime, small) }},
-		{"D", func() error { return large(o, r, s, runtime) }},
-		{"K", func() error { return keyValue(ctx, o, r, s, runtime) }},
-	} {
-		if o.wants(w.name) {
+		{"A", []string{report.WhatChain}, func() error { return chainAlone(o, r, s, runtime, small) }},
+		{"B", []string{report.WhatLoaded}, func() error { return chainLoaded(o, r, s, runtime, small) }},
+		{"C", []string{report.WhatFan}, func() error { return fanOut(o, r, s, runtime, small) }},
+		{"E", nil, func() error {
+			if len(s.processes) > 0 && o.wants("A") && o.wants("B") && o.wants("C") {
+				r.add(figure{Workload: "E", Runtime: runtime, What: report.WhatPeak, Value: s.memory("VmHWM"), Unit: "MiB"})
+			}
+			return nil
+		}},
+		{"K", keyValueWhats(o, runtime), func() error { return keyValue(ctx, o, r, s, runtime) }},
+		{"F", []string{whatLong, whatSleepers(min(o.sleepers, room(runtime)))}, func() error { return long(o, r, s, runtime) }},
+		{"D", []string{report.WhatPass(1 << 20), report.WhatPass(64 << 20)}, func() error { return large(o, r, s, runtime) }},
+	}
+	why := refusal(runtime, durability)
+	if why == "" {
+		if s, err = startWith(ctx, o, binary, runtime, durability); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.stop()) }()
+	}
+	for _, w := range all {
+		switch {
+		case !o.wants(w.name):
+		case why != "":
+			for _, what := range w.whats {
+				r.add(figure{Workload: w.name, Runtime: runtime, What: what, Refused: why})
+			}
+		default:
 			if err := w.run(); err != nil {
 				return fmt.Errorf("workload %s: %w", w.name, err)
 			}
 		}
 	}
-	if s.process != nil {
-		r.add(figure{Workload: "E", Runtime: runtime, What: "peak resident memory of the node", Value: s.memory("VmHWM"), Unit: "MiB"})
-	}
 	return nil
 }
 
+// startWith starts a node with an empty folder and deploys the app.
+func startWith(ctx context.Context, o options, binary, runtime, durability string) (s *server, err error) {
+	if runtime == "inproc" {
+		s, err = startInproc(o)
+	} else {
+		s, err = startProcess(o, binary)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.deploy(ctx, o, binary, runtime, durability); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	return s, nil
+}
+
 // deploy applies the app, and runs it once so that its executors are warm.
-func (s *server) deploy(ctx context.Context, o options, binary, runtime string) error {
-	dir, err := folder(ctx, o, runtime)
+func (s *server) deploy(ctx context.Context, o options, binary, runtime, durability string) error {
+	dir, err := folder(ctx, o, runtime, durability)
 	if err != nil {
 		return err
 	}
@@ -106,7 +161,7 @@ func (s *server) deploy(ctx context.Context, o options, binary, runtime string) 
 }
 
 func (s *server) apply(ctx context.Context, binary, dir string) error {
-	cmd := exec.CommandContext(ctx, binary, "apply", "-f", filepath.Join(dir, "app.yaml"), "--server", s.url)
+	cmd := exec.CommandContext(ctx, binary, "apply", "-f", filepath.Join(dir, "app.yaml"), "--server", strings.Join(s.urls, ","))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("apply the app: %w\n%s", err, out)
 	}
@@ -114,19 +169,19 @@ func (s *server) apply(ctx context.Context, binary, dir string) error {
 }
 
 // chainAlone is workload A: a chain of ten functions, one session at a time.
-func chainAlone(o options, r *report, s *server, runtime string, input []byte) error {
+func chainAlone(o options, r *recorder, s *server, runtime string, input []byte) error {
 	took, err := repeat(o.span, func() error {
 		_, err := s.invoke("f0", input)
 		return err
 	})
 	if err == nil {
-		r.add(timed("A", runtime, "chain of 10, one session at a time", took))
+		r.add(report.Timed("A", runtime, report.WhatChain, took))
 	}
 	return err
 }
 
 // chainLoaded is workload B: the same chain with 64 sessions in flight.
-func chainLoaded(o options, r *report, s *server, runtime string, input []byte) error {
+func chainLoaded(o options, r *recorder, s *server, runtime string, input []byte) error {
 	took, elapsed, cpu, err := loaded(o.span, 64, s, func() error {
 		_, err := s.invoke("f0", input)
 		return err
@@ -134,7 +189,7 @@ func chainLoaded(o options, r *report, s *server, runtime string, input []byte) 
 	if err != nil {
 		return err
 	}
-	f := timed("B", runtime, "chain of 10, 64 sessions in flight, steps", took)
+	f := report.Timed("B", runtime, report.WhatLoaded, took)
 	f.Rate = float64(10*len(took)) / elapsed.Seconds()
 	f.CPU = float64(cpu.Microseconds()) / float64(10*len(took))
 	r.add(f)
@@ -151,7 +206,7 @@ func loaded(span time.Duration, clients int, s *server, f func() error) (took []
 	for range clients {
 		running.Go(func() {
 			var mine []time.Duration
-			for time.Now().Before(end) && failed.Load() == nil {
+			for failed.Load() == nil && (len(mine) == 0 || time.Now().Before(end)) {
 				start := time.Now()
 				if err := f(); err != nil {
 					failed.CompareAndSwap(nil, &err)
@@ -172,7 +227,7 @@ func loaded(span time.Duration, clients int, s *server, f func() error) (took []
 }
 
 // fanOut is workload C: one function, 16 functions, a join of what they put.
-func fanOut(o options, r *report, s *server, runtime string, input []byte) error {
+func fanOut(o options, r *recorder, s *server, runtime string, input []byte) error {
 	took, err := repeat(o.span, func() error {
 		out, err := s.invoke("fan", input)
 		if err == nil && string(out) != "16" {
@@ -181,13 +236,13 @@ func fanOut(o options, r *report, s *server, runtime string, input []byte) error
 		return err
 	})
 	if err == nil {
-		r.add(timed("C", runtime, "fan-out to 16 and a join", took))
+		r.add(report.Timed("C", runtime, report.WhatFan, took))
 	}
 	return err
 }
 
 // large is workload D: two functions that pass a large object.
-func large(o options, r *report, s *server, runtime string) error {
+func large(o options, r *recorder, s *server, runtime string) error {
 	for _, size := range []int{1 << 20, 64 << 20, 100 << 20} {
 		took, err := repeat(o.span, func() error {
 			_, err := s.invoke("make", []byte(strconv.Itoa(size)))
@@ -196,25 +251,26 @@ func large(o options, r *report, s *server, runtime string) error {
 		if err != nil {
 			return err
 		}
-		r.add(timed("D", runtime, fmt.Sprintf("two functions that pass %d MiB", size>>20), took))
+		r.add(report.Timed("D", runtime, report.WhatPass(size), took))
 	}
 	return nil
 }
 
 // start is workload E: how soon a node is ready and has finished a session, and
 // what it takes when idle.
-func start(ctx context.Context, o options, r *report, binary string) (err error) {
+func start(ctx context.Context, o options, r *recorder, binary string) (err error) {
 	var ready, first []time.Duration
-	for i := range 5 {
+	const starts = 3 // a round
+	for i := range starts {
 		began := time.Now()
-		s, err := startProcess(o, binary, fmt.Sprint("start-", i))
+		s, err := startProcess(o, binary)
 		if err != nil {
 			return err
 		}
 		ready = append(ready, s.ready)
-		if err = s.deploy(ctx, o, binary, "python"); err == nil {
+		if err = s.deploy(ctx, o, binary, "python", "durable"); err == nil {
 			first = append(first, time.Since(began))
-			if i == 4 {
+			if i == starts-1 {
 				err = idle(o, r, s)
 			}
 		}
@@ -222,25 +278,42 @@ func start(ctx context.Context, o options, r *report, binary string) (err error)
 			return err
 		}
 	}
-	r.add(timed("E", "", "start to ready", ready))
-	r.add(timed("E", "python", "start to deployed and first session finished", first))
+	r.add(report.Timed("E", "", report.WhatReady, ready))
+	r.add(report.Timed("E", "python", "start to deployed and first session finished", first))
 	return nil
 }
 
-func idle(o options, r *report, s *server) error {
+func idle(o options, r *recorder, s *server) error {
 	used, began := s.cpu(), time.Now()
 	time.Sleep(o.span)
 	share := 100 * (s.cpu() - used).Seconds() / time.Since(began).Seconds()
 	r.add(figure{Workload: "E", What: "idle node and executor", Value: share, Unit: "% of a core"})
-	r.add(figure{Workload: "E", What: "idle node, resident", Value: s.memory("VmRSS"), Unit: "MiB"})
+	r.add(figure{Workload: "E", What: report.WhatIdle, Value: s.memory("VmRSS"), Unit: "MiB"})
 	return nil
 }
 
-// keyValue is workload K: puts, linearizable gets, and how soon a watch tells.
-func keyValue(ctx context.Context, o options, r *report, s *server, runtime string) error {
+const whatPut = "put of 100 bytes, 64 clients"
+
+// keyValueWhats is for one runtime alone: no function takes part.
+func keyValueWhats(o options, runtime string) []string {
 	if runtime != o.runtimes[0] {
-		return nil // no function takes part
+		return nil
 	}
+	return []string{whatPut}
+}
+
+// keyValue is workload K: puts, linearizable gets, and how soon a watch tells.
+func keyValue(ctx context.Context, o options, r *recorder, s *server, runtime string) error {
+	if keyValueWhats(o, runtime) == nil {
+		return nil
+	}
+	if err := keyValueOps(o, r, s); err != nil {
+		return err
+	}
+	return watchLatency(ctx, o, r, s)
+}
+
+func keyValueOps(o options, r *recorder, s *server) error {
 	var n atomic.Int64
 	path := func() string {
 		return "/v1/apps/bench/buckets/plain/objects/k" + strconv.FormatInt(n.Add(1)%10_000, 10)
@@ -263,18 +336,18 @@ func keyValue(ctx context.Context, o options, r *report, s *server, runtime stri
 				if err != nil {
 					return err
 				}
-				f := timed("K", "", fmt.Sprintf("%s of %d bytes, %d clients", op.name, size, clients), took)
+				f := report.Timed("K", "", fmt.Sprintf("%s of %d bytes, %d clients", op.name, size, clients), took)
 				f.Rate = float64(len(took)) / elapsed.Seconds()
 				r.add(f)
 			}
 		}
 	}
-	return watchLatency(ctx, o, r, s)
+	return nil
 }
 
 // watchLatency measures from before a put to the watch's event of it.
-func watchLatency(ctx context.Context, o options, r *report, s *server) error {
-	c, err := client.New(s.url)
+func watchLatency(ctx context.Context, o options, r *recorder, s *server) error {
+	c, err := client.New(strings.Join(s.urls, ","))
 	if err != nil {
 		return err
 	}
@@ -318,7 +391,16 @@ func watchLatency(ctx context.Context, o options, r *report, s *server) error {
 	}
 	took, err := repeat(o.span/2, put)
 	if err == nil {
-		r.add(timed("K", "", "put until the watch tells of it", took))
+		r.add(report.Timed("K", "", "put until the watch tells of it", took))
 	}
 	return err
+}
+
+// repeat runs f for a while, after a warm-up of a tenth of it, and returns how
+// long each run took.
+func repeat(span time.Duration, f func() error) ([]time.Duration, error) {
+	if _, err := atLeastOnce(span/10, f); err != nil {
+		return nil, err
+	}
+	return atLeastOnce(span, f)
 }

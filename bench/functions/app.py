@@ -1,3 +1,5 @@
+import time
+
 from pheromone import function, main
 
 
@@ -43,6 +45,34 @@ function(make_bytes)
 @function
 def take(ctx, objects):
     ctx.output(str(len(objects[0].data)).encode())
+
+
+@function
+def hop(ctx, objects):
+    left = int(bytes(objects[0].data))
+    if left <= 1:
+        ctx.output(b"there")
+    else:
+        ctx.put("loop", str(left - 1), str(left - 1).encode())
+
+
+@function
+def spread(ctx, objects):
+    keys = [f"s{i}" for i in range(int(bytes(objects[0].data)))]
+    for key in keys:
+        ctx.put("naps", key, b"")
+    ctx.join("rested", "all", keys)
+
+
+@function
+def nap(ctx, objects):
+    time.sleep(1)
+    ctx.put("rested", objects[0].key, b"")
+
+
+@function
+def rise(ctx, objects):
+    ctx.output(str(len(objects)).encode())
 
 
 main()

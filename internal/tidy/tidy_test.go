@@ -37,7 +37,10 @@ var allowed = map[string][]string{
 	"node/conductor":     {"spec", "raft/control", "raft/shard", "node/peer"},
 	"internal/cli":       {"spec", "client", "internal/failpoint"},
 	"cmd/pheromone":      {"internal/cli", "node", "exec/wasm"},
-	"bench":              {"spec", "triggers", "store", "raft/shard", "exec", "client", "node"},
+	"bench":              {"bench", "spec", "triggers", "store", "raft/shard", "exec", "client", "node"},
+	"bench/report":       {},
+	"bench/work":         {"client/fn"},
+	"bench/peers":        {}, // a module of its own
 	"examples":           {"client", "internal/nodetest"},
 	"internal/crash":     {"spec", "client", "internal/nodetest"},
 	"internal/failpoint": {"spec"},
