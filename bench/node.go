@@ -20,6 +20,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/pheromone-run/pheromone/node"
+	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
@@ -154,18 +155,20 @@ func startCluster(o options, binary string, nodes int) (s *server, err error) {
 }
 
 // settled waits until all nodes are there and every shard has a leader and all of
-// its replicas.
+// its replicas. It asks the nodes in turn: one without a replica may know no leader.
 func (s *server) settled(nodes int) error {
+	led := map[spec.ShardID]bool{}
 	var c wire.Cluster
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		var err error
 		if c, err = s.cluster(); err != nil || len(c.Nodes) < nodes {
 			continue
 		}
 		whole := !slices.ContainsFunc(c.Nodes, func(n wire.Node) bool { return !n.Live })
 		for _, shard := range c.Shards {
+			led[shard.Shard] = led[shard.Shard] || shard.Leader != ""
 			joining := slices.ContainsFunc(shard.Replicas, func(r wire.Replica) bool { return r.Joining })
-			whole = whole && shard.Leader != "" && !joining && len(shard.Replicas) == min(nodes, 3)
+			whole = whole && led[shard.Shard] && !joining && len(shard.Replicas) == min(nodes, replicas)
 		}
 		if whole {
 			return nil
