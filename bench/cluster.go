@@ -35,7 +35,7 @@ func shards(ctx context.Context, o options, r *recorder, binary string) error {
 		return nil
 	}
 	for _, n := range []int{1, 2, 4, 8} {
-		r.setup = fmt.Sprintf("%d nodes, %d shards", clusterNodes, n)
+		r.setup = fmt.Sprintf("%d nodes, %s", clusterNodes, counted(n, "shard"))
 		o.shards = n
 		err := onCluster(ctx, o, binary, clusterNodes, func(s *server) error {
 			small := bytes.Repeat([]byte("x"), 100)
@@ -46,6 +46,13 @@ func shards(ctx context.Context, o options, r *recorder, binary string) error {
 		}
 	}
 	return nil
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprint(n, " ", what, "s")
 }
 
 // clusterRefusal is why no cluster can run such an app: refusal, or that the nodes

@@ -336,7 +336,7 @@ func keyValueOps(o options, r *recorder, s *server) error {
 				if err != nil {
 					return err
 				}
-				f := report.Timed("K", "", fmt.Sprintf("%s of %d bytes, %d clients", op.name, size, clients), took)
+				f := report.Timed("K", "", fmt.Sprintf("%s of %d bytes, %s", op.name, size, counted(clients, "client")), took)
 				f.Rate = float64(len(took)) / elapsed.Seconds()
 				r.add(f)
 			}

@@ -146,7 +146,7 @@ func (b *bench) keyValue(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				f := timed("K", fmt.Sprintf("%s of %d bytes, %d clients", op.name, size, clients), took)
+				f := timed("K", fmt.Sprintf("%s of %d bytes, %s", op.name, size, counted(clients)), took)
 				f.Rate = float64(len(took)) / elapsed.Seconds()
 				b.add(f)
 			}
@@ -173,6 +173,13 @@ func (b *bench) keyValue(ctx context.Context) error {
 		b.add(timed("K", "put until the watch tells of it", took))
 	}
 	return err
+}
+
+func counted(clients int) string {
+	if clients == 1 {
+		return "1 client"
+	}
+	return fmt.Sprint(clients, " clients")
 }
 
 // loaded runs f from a number of clients for a while.

@@ -82,10 +82,17 @@ func New(r Report, sync, write, commit, figures []Figure) *Report {
 	r.Figures = Merge(figures)
 	for i := range r.Figures {
 		f := &r.Figures[i]
+		if !slices.Contains(sequential, f.Workload) {
+			continue
+		}
 		f.Commits, f.Syncs = over(f.P50, r.Floor.Commit.P50), over(f.P50, r.Floor.Sync.P50)
 	}
 	return &r
 }
+
+// sequential are the workloads whose medians are those of steps one after the other
+// on one node, which can be told in commits.
+var sequential = []string{"A", "C", "D", "F", "K"}
 
 // over is a ratio, or nothing where there is nothing to compare to.
 func over(a, b float64) float64 {

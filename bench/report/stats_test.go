@@ -68,11 +68,15 @@ func TestWhatOneRoundRefusesStaysRefused(t *testing.T) {
 }
 
 func TestMediansAreToldInCommitsAndSyncsOfTheSameRun(t *testing.T) {
-	r := report.New(report.Report{}, of(0.2, 0.4, 0.3), nil, of(0.5), of(6))
+	figures := []report.Figure{{Workload: "A", What: "w", P50: 6}, {Workload: "B", What: "under load", P50: 6}}
+	r := report.New(report.Report{}, of(0.2, 0.4, 0.3), nil, of(0.5), figures)
 	if f := r.Figures[0]; !near(f.Commits, 12) || !near(f.Syncs, 20) {
 		t.Errorf("6 ms at 0.5 ms a commit and 0.3 ms a sync: %v commits, %v syncs", f.Commits, f.Syncs)
 	}
-	if f := report.New(report.Report{}, nil, nil, nil, of(6)).Figures[0]; f.Commits != 0 || f.Syncs != 0 {
+	if f := r.Figures[1]; f.Commits != 0 || f.Syncs != 0 {
+		t.Errorf("what waits for others is told in commits: %+v", f)
+	}
+	if f := report.New(report.Report{}, nil, nil, nil, figures).Figures[0]; f.Commits != 0 || f.Syncs != 0 {
 		t.Errorf("without the machine's own figures: %+v", f)
 	}
 }

@@ -28,7 +28,7 @@ func (r *Report) Text(w io.Writer) error {
 			if v.Met {
 				met = "met   "
 			}
-			fmt.Fprintf(&b, "    %s %5.2f × %s %s %s\n", met, v.Ratio, padded(v.Want, 36), padded(v.Figure.Name(), 26), v.Figure.What)
+			fmt.Fprintf(&b, "    %s %5.2f × %s %s %s\n", met, v.Ratio, padded(v.Want, 36), padded(v.Figure.Name(), 28), v.Figure.What)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -42,7 +42,7 @@ func (r *Report) How() string {
 
 // Line is the figure for a terminal, without what it is of.
 func (f *Figure) Line() string {
-	line := padded(f.Name(), 28)
+	line := padded(f.Name(), 42)
 	if f.Refused != "" {
 		return line + "  refused: " + f.Refused
 	}
