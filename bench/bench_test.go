@@ -1,10 +1,12 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pheromone-run/pheromone/bench/report"
 	"github.com/pheromone-run/pheromone/bench/work"
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -32,6 +34,20 @@ func TestWhatTheNodeDoesNotOfferIsRefusedWithItsReason(t *testing.T) {
 	}
 	if why := clusterRefusal("inproc", "durable"); why == "" {
 		t.Error("a cluster of processes runs functions of this one")
+	}
+}
+
+// Figures stand side by side by the words of what they are of.
+func TestPeersUseTheSameWords(t *testing.T) {
+	source, err := os.ReadFile("peers/workloads.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pattern := strings.Replace(report.WhatPass(1<<20), "1", "%d", 1)
+	for _, want := range []string{report.WhatChain, report.WhatLoaded, report.WhatFan, report.WhatPeak, pattern, "%s of %d bytes, %s", whatWatch} {
+		if !strings.Contains(string(source), `"`+want+`"`) {
+			t.Errorf("the peers have nothing of %q", want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -54,7 +55,9 @@ func (p *peers) measure(ctx context.Context, o options, r *recorder) error {
 			return fmt.Errorf("peer %s: %w", system, err)
 		}
 		var figures []figure
-		if err := json.Unmarshal(out, &figures); err != nil {
+		read := json.NewDecoder(bytes.NewReader(out))
+		read.DisallowUnknownFields() // its figures are written down there once more
+		if err := read.Decode(&figures); err != nil {
 			return fmt.Errorf("what peer %s reports: %w", system, err)
 		}
 		for _, f := range figures {

@@ -292,7 +292,10 @@ func idle(o options, r *recorder, s *server) error {
 	return nil
 }
 
-const whatPut = "put of 100 bytes, 64 clients"
+const (
+	whatPut   = "put of 100 bytes, 64 clients"
+	whatWatch = "put until the watch tells of it"
+)
 
 // keyValueWhats is for one runtime alone: no function takes part.
 func keyValueWhats(o options, runtime string) []string {
@@ -391,7 +394,7 @@ func watchLatency(ctx context.Context, o options, r *recorder, s *server) error 
 	}
 	took, err := repeat(o.span/2, put)
 	if err == nil {
-		r.add(report.Timed("K", "", "put until the watch tells of it", took))
+		r.add(report.Timed("K", "", whatWatch, took))
 	}
 	return err
 }
