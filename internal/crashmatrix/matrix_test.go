@@ -187,10 +187,11 @@ func (c *column) reference() *cell {
 		}
 		c.want = want
 		c.awaitGone(ref.app)
-		// What is in the store can be seen before its effects have run.
+		// What is in the store can be seen before its effects have run, and before what
+		// the node says of it has come here.
 		nodetest.Eventually(c.t, "all entries of "+string(ref.app)+" have had their effects", func() bool {
 			c.reached = recorded(c.lines(ref.app))
-			return quiet(c.reached)
+			return c.reached[failpoint.Steps()[failpoint.Purged]+"/"+failpoint.Moments()[0]] > 0 && quiet(c.reached)
 		})
 		if !c.scenario.emits {
 			delete(c.reached, failpoint.Emitting.String())

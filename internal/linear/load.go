@@ -51,7 +51,7 @@ type Load struct {
 // than a key's history.
 const (
 	keysAtOnce = 5
-	keyTime    = 5 * time.Second
+	keyTime    = 2 * time.Second
 )
 
 // NewLoad makes a load that has yet to Run.
