@@ -241,8 +241,7 @@ func (t *tx) drop(app spec.AppName) {
 			t.letGoBuffered(inv)
 			t.countPending(inv, -1)
 			if inv.dispatched {
-				ref := t.refOf(inv)
-				t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
+				t.halt(inv)
 			}
 		}
 		s.purged, s.pending = true, nil

@@ -168,8 +168,7 @@ func (c *emitted) evaluate(t *tx) error {
 	}
 	if f != nil {
 		inv.refusal = f
-		ref := t.refOf(inv)
-		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
+		t.halt(inv)
 	}
 	return nil
 }

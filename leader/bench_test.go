@@ -11,7 +11,7 @@ import (
 )
 
 // chainManifest is a chain of no-op functions f0 … f9.
-func chainManifest(n int) string {
+func chainManifest(n int, durability spec.Durability) string {
 	var b strings.Builder
 	b.WriteString("apiVersion: pheromone/v1\napp: demo\nfunctions:\n")
 	for i := range n {
@@ -19,7 +19,7 @@ func chainManifest(n int) string {
 	}
 	b.WriteString("buckets:\n")
 	for i := range n {
-		fmt.Fprintf(&b, "  b%d: {triggers: [{name: t, primitive: immediate, target: f%d}]}\n", i, i)
+		fmt.Fprintf(&b, "  b%d: {durability: %s, triggers: [{name: t, primitive: immediate, target: f%d}]}\n", i, durability, i)
 	}
 	return b.String()
 }
@@ -40,28 +40,36 @@ func chainFunctions(n int) map[string]function {
 }
 
 func BenchmarkChainOf10(b *testing.B) {
-	w := newWorld(b, 1, chainManifest(10), chainFunctions(10))
-	payload := strings.Repeat("x", 100)
-	for i := 0; b.Loop(); i++ {
-		w.result(w.put("b0", fmt.Sprint("k", i), payload))
-	}
-}
-
-func BenchmarkChainOf10With64InFlight(b *testing.B) {
-	w := newWorld(b, 1, chainManifest(10), chainFunctions(10))
-	payload := strings.Repeat("x", 100)
-	var next atomic.Int64
-	var clients sync.WaitGroup
-	b.ResetTimer()
-	for range 64 {
-		clients.Go(func() {
-			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+	for _, durability := range []spec.Durability{spec.Durable, spec.Pipelined} {
+		b.Run(string(durability), func(b *testing.B) {
+			w := newWorld(b, 1, chainManifest(10, durability), chainFunctions(10))
+			payload := strings.Repeat("x", 100)
+			for i := 0; b.Loop(); i++ {
 				w.result(w.put("b0", fmt.Sprint("k", i), payload))
 			}
 		})
 	}
-	clients.Wait()
-	b.ReportMetric(float64(10*b.N)/b.Elapsed().Seconds(), "steps/s")
+}
+
+func BenchmarkChainOf10With64InFlight(b *testing.B) {
+	for _, durability := range []spec.Durability{spec.Durable, spec.Pipelined} {
+		b.Run(string(durability), func(b *testing.B) {
+			w := newWorld(b, 1, chainManifest(10, durability), chainFunctions(10))
+			payload := strings.Repeat("x", 100)
+			var next atomic.Int64
+			var clients sync.WaitGroup
+			b.ResetTimer()
+			for range 64 {
+				clients.Go(func() {
+					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+						w.result(w.put("b0", fmt.Sprint("k", i), payload))
+					}
+				})
+			}
+			clients.Wait()
+			b.ReportMetric(float64(10*b.N)/b.Elapsed().Seconds(), "steps/s")
+		})
+	}
 }
 
 // BenchmarkMail takes an object to a trigger on another shard and back to a

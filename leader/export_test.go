@@ -1,5 +1,7 @@
 package leader
 
+import "github.com/pheromone-run/pheromone/raft/shard"
+
 // InMemory tells how many messages to other shards, and bytes of them, are in the
 // leader's memory.
 func (l *Leader) InMemory() (messages, bytes int) {
@@ -13,3 +15,9 @@ func (l *Leader) InMemory() (messages, bytes int) {
 	defer r.outbox.mu.Unlock()
 	return r.outbox.mu.letters, r.outbox.mu.bytes
 }
+
+// Term is what a reign needs of a *shard.Term.
+type Term = term
+
+// Wrap has the leader work with f of each term that begins from now on.
+func (l *Leader) Wrap(f func(*shard.Term) Term) { l.own = f }

@@ -30,12 +30,13 @@ func (t *tx) forward(s *session, bucket spec.BucketName, tr *spec.Trigger, key s
 	if copied.Blob != nil {
 		t.share(s.name.app, copied.Blob)
 	}
-	t.hold(s.name.app, bucket, tr.Name, &copied)
+	t.hold(s.name.app, bucket, tr.Name, &copied, s.plan)
 }
 
 // hold counts an object with a trigger of scope bucket. The reference to its blob
-// that the copy carries is given back if the trigger has no use for the object.
-func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, rec *store.Object) {
+// that the copy carries is given back if the trigger has no use for the object. from
+// is the plan of a session of this shard that the object comes from.
+func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, rec *store.Object, from *plan) {
 	p := t.newest[app]
 	var tr *spec.Trigger
 	if p != nil {
@@ -48,11 +49,12 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 		return
 	}
 	t.steps.Pass(failpoint.Held, app)
-	t.setApart(app, rec)
+	t.setApart(p, bucket, rec)
 	position := uint64(t.revision())
 	value := store.AppendObject(nil, rec)
 	if m := t.machine(nil, machineName{app: app, bucket: bucket, trigger: trigger}, tr); m != nil {
 		m.widest = max(m.widest, len(value))
+		t.restOn(m, from)
 	}
 	t.put(store.AppendHeldKey(nil, t.shard(), app, bucket, trigger, position), value)
 	t.stepBucket(p, bucket, tr, triggers.Event{
@@ -61,13 +63,22 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 	})
 }
 
+// restOn notes that a machine has heard something of a session with a plan. If the
+// bucket is durable there, which it is not any more in the newest version, that
+// counts for early firings only once it is committed.
+func (t *tx) restOn(m *machine, from *plan) {
+	if from != nil && !from.pipelined(m.name.bucket) {
+		m.firm = t.seq
+	}
+}
+
 // heldInline is the size up to which a held object's bytes stay in its record. A
 // firing writes the records of all its objects once more, in one entry, so they
 // have to be small.
 const heldInline = 128
 
 // setApart moves an object's bytes out of its record.
-func (t *tx) setApart(app spec.AppName, rec *store.Object) {
+func (t *tx) setApart(p *plan, bucket spec.BucketName, rec *store.Object) {
 	if len(rec.Inline) <= heldInline {
 		return
 	}
@@ -76,7 +87,7 @@ func (t *tx) setApart(app spec.AppName, rec *store.Object) {
 		CRC: crc32.Checksum(rec.Inline, crc32.MakeTable(crc32.Castagnoli)), Sum: digest(rec.Inline, nil),
 	}
 	_, _ = rand.Read(blob.ID[:])
-	t.write(store.AppendBlobChunkKey(nil, t.shard(), app, blob.ID, 0), rec.Inline)
+	t.writeInput(p, bucket, store.AppendBlobChunkKey(nil, t.shard(), p.app.Name, blob.ID, 0), rec.Inline)
 	rec.Inline, rec.Blob = nil, blob
 }
 
@@ -104,7 +115,7 @@ func (t *tx) stepHeld(p *plan, m *machine, ev triggers.Event) bool {
 	}
 	t.keep(nil, m.name, m, &out)
 	for i := range out.Firings {
-		t.fireBucket(p, m.name, m.spec, &out.Firings[i])
+		t.fireBucket(p, m, &out.Firings[i])
 	}
 	if ev.Kind == triggers.ObjectArrived && !kept(&out, ev.Object.Position) {
 		t.letGoHeld(m.name, ev.Object.Position)
@@ -147,7 +158,8 @@ func kept(out *triggers.Outcome, position uint64) bool {
 
 // fireBucket starts the session of a firing of scope bucket and hands it copies
 // of the objects, one for each target.
-func (t *tx) fireBucket(p *plan, name machineName, tr *spec.Trigger, f *triggers.Firing) {
+func (t *tx) fireBucket(p *plan, m *machine, f *triggers.Firing) {
+	name, tr := m.name, m.spec
 	id := spec.NewSessionID(spec.BucketSlot(name.app, name.bucket), timeOf(t.at))
 	s := t.newSession(sessionName{name.app, id}, p, store.Origin{Kind: store.OriginTrigger, Bucket: name.bucket, Trigger: name.trigger})
 	copies, size, sources := t.copiesOf(s, name, f)
@@ -164,13 +176,13 @@ func (t *tx) fireBucket(p *plan, name machineName, tr *spec.Trigger, f *triggers
 				t.share(name.app, rec.Blob)
 				s.rec.Blobs++
 			}
-			t.write(store.AppendHeldInputKey(nil, t.shard(), name.app, id, number, position), store.AppendObject(nil, rec))
+			t.writeInput(p, name.bucket, store.AppendHeldInputKey(nil, t.shard(), name.app, id, number, position), store.AppendObject(nil, rec))
 			s.rec.Held++
 			inputs[i] = store.InputRef{
 				Bucket: name.bucket, Key: f.Inputs[i].Key, Revision: spec.Revision(position), Held: true, Source: rec.Session, Producer: rec.Producer,
 			}
 		}
-		t.fire(s, target, name.bucket, name.trigger, f, inputs)
+		t.fire(s, target, name.bucket, name.trigger, f, inputs, m.firm)
 	}
 }
 
@@ -281,16 +293,19 @@ func (t *tx) nameSet(s *session, bucket spec.BucketName, tr *spec.Trigger, keys 
 		t.postSet(s, home, bucket, tr.Name, keys)
 		return
 	}
-	t.takeSet(s.name.app, bucket, tr.Name, keys)
+	t.takeSet(s.name.app, bucket, tr.Name, keys, s.plan)
 }
 
-// takeSet names a set with a trigger of scope bucket that lives here.
-func (t *tx) takeSet(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key) {
+// takeSet names a set with a trigger of scope bucket that lives here. from is as for hold.
+func (t *tx) takeSet(app spec.AppName, bucket spec.BucketName, trigger spec.TriggerName, keys []spec.Key, from *plan) {
 	p := t.newest[app]
 	if p == nil {
 		return
 	}
 	if tr := findTrigger(p.app, bucket, trigger); tr != nil && tr.Scope == spec.ScopeBucket {
+		if m := t.machine(nil, machineName{app: app, bucket: bucket, trigger: trigger}, tr); m != nil {
+			t.restOn(m, from)
+		}
 		t.stepBucket(p, bucket, tr, triggers.Event{Kind: triggers.SetNamed, Keys: keys})
 	}
 }

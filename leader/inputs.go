@@ -21,6 +21,24 @@ type inputs struct {
 	number  uint64
 	refs    []store.InputRef
 	exact   bool // objects count as missing that are not of the revision asked for
+	flight  *flight
+}
+
+// key returns where an input is stored, and the session that it comes from.
+func (in *inputs) key(dst []byte, i int) (key []byte, from spec.SessionID) {
+	ref := &in.refs[i]
+	if ref.Held {
+		return store.AppendHeldInputKey(dst, in.shard, in.app, in.session, in.number, uint64(ref.Revision)), ref.Source
+	}
+	return store.AppendSessionObjectKey(dst, in.shard, in.app, ref.Bucket, in.session, ref.Key), in.session
+}
+
+// record reads the record of an input.
+func (in *inputs) record(key []byte, i int) (store.Object, error) {
+	if rec, ok, err := in.flight.record(i); ok {
+		return rec, err
+	}
+	return readObject(in.db, key)
 }
 
 // each calls f with the record of each input, in order.
@@ -31,18 +49,9 @@ func (in *inputs) each(ctx context.Context, f func(i int, from spec.SessionID, r
 			return err
 		}
 		ref := &in.refs[i]
-		from := in.session
-		if ref.Held {
-			from = ref.Source
-			key = store.AppendHeldInputKey(key[:0], in.shard, in.app, in.session, in.number, uint64(ref.Revision))
-		} else {
-			key = store.AppendSessionObjectKey(key[:0], in.shard, in.app, ref.Bucket, in.session, ref.Key)
-		}
-		value, err := in.db.Get(key)
-		if err != nil {
-			return fmt.Errorf("read input %s/%s of session %s: %w", ref.Bucket, ref.Key, from, err)
-		}
-		rec, err := store.DecodeObject(value)
+		var from spec.SessionID
+		key, from = in.key(key[:0], i)
+		rec, err := in.record(key, i)
 		if err != nil {
 			return fmt.Errorf("read input %s/%s of session %s: %w", ref.Bucket, ref.Key, from, err)
 		}
@@ -100,8 +109,12 @@ type inputsReference struct {
 	Refs    []store.InputRef `json:"refs"`
 }
 
-// reference is what Reader reads the inputs by.
+// reference is what Reader reads the inputs by. It waits until they are committed:
+// another node has no other way to them.
 func (in *inputs) reference() ([]byte, error) {
+	if err := in.flight.wait(); err != nil {
+		return nil, err
+	}
 	return json.Marshal(inputsReference{in.shard, in.app, in.session, in.number, in.refs})
 }
 

@@ -32,6 +32,7 @@ type invocation struct {
 	dirty      bool
 	bytes      int           // of its record, as it was last written
 	refusal    *exec.Failure // why an emission was refused: the attempt fails with it
+	firm       uint64        // the entry that has to be applied before an attempt may go out early
 
 	buffered      []emission // of emit: atomic, until the attempt succeeds
 	bufferedBytes int64
@@ -46,9 +47,11 @@ func (r *reign) refOf(inv *invocation) exec.TaskRef {
 	return exec.TaskRef{App: inv.session.name.app, Invocation: inv.id(), Attempt: int(inv.attempt), Epoch: r.term.Epoch()}
 }
 
-// fire makes an invocation of a function and dispatches it.
-func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) {
+// fire makes an invocation of a function and dispatches it, early only if the entry
+// firm is applied.
+func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef, firm uint64) {
 	inv := t.invoke(s, target, bucket, trigger, f, inputs)
+	inv.firm = firm
 	t.expect(inv)
 	t.dispatch(inv)
 }
@@ -118,19 +121,36 @@ func (t *tx) writeInvocation(inv *invocation) {
 	t.write(history, value)
 }
 
-// dispatch hands the next attempt to the executors once the round is applied.
+// dispatch hands the next attempt to the executors: once the round is applied, or
+// once it is proposed if the invocation may go out early.
 func (t *tx) dispatch(inv *invocation) {
 	inv.attempt++
 	inv.dispatched = true
 	t.steps.Pass(failpoint.Dispatched, inv.session.name.app)
-	task := t.task(inv)
+	in := &inputs{db: t.leader.cfg.DB, shard: t.shard(), app: inv.session.name.app, session: inv.session.name.session, number: inv.number, refs: inv.rec.Inputs}
+	early := t.early(inv)
+	if early {
+		in.flight = t.inFlight(in)
+	}
+	task := t.task(inv, in)
+	submit := func() { t.submit(task) }
 	// Submit reads the inputs if an executor is free. What takes long must not hold
 	// up the effects of the entries that come after.
 	if task.SizeAtMost == 0 {
-		t.onApplied(func() { t.loading.Go(func() { t.submit(task) }) })
+		submit = func() { t.loading.Go(func() { t.submit(task) }) }
+	}
+	if early {
+		t.outgoing(submit)
 		return
 	}
-	t.onApplied(func() { t.submit(task) })
+	t.onApplied(submit)
+}
+
+// halt has an attempt stopped that counts no more, once that is recorded or its term
+// is over.
+func (t *tx) halt(inv *invocation) {
+	ref := t.refOf(inv)
+	t.after(func(error) { t.leader.cfg.Runtime.Cancel(ref) })
 }
 
 func (r *reign) submit(task *exec.Task) {
@@ -139,13 +159,12 @@ func (r *reign) submit(task *exec.Task) {
 	failpoint.At(failpoint.Submitted, task.App)
 }
 
-func (t *tx) task(inv *invocation) *exec.Task {
+func (t *tx) task(inv *invocation, in *inputs) *exec.Task {
 	s := inv.session
 	fn := s.plan.app.Functions[inv.rec.Function]
 	if fn == nil { // the app's version is not kept any more and a later one lacks the function
 		fn = &spec.Function{Name: inv.rec.Function, Runtime: "removed", Timeout: time.Second}
 	}
-	in := &inputs{db: t.leader.cfg.DB, shard: t.shard(), app: s.name.app, session: s.name.session, number: inv.number, refs: inv.rec.Inputs}
 	task := &exec.Task{
 		App:            s.name.app,
 		Version:        s.plan.version,
@@ -320,8 +339,7 @@ func (t *tx) cancelInvocation(s *session, inv *invocation, why string) {
 	t.steps.Pass(failpoint.Cancelled, s.name.app)
 	if inv.dispatched {
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: &store.Failure{Kind: exec.Cancelled, Message: why}})
-		ref := t.refOf(inv)
-		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
+		t.halt(inv)
 	}
 	t.unexpect(inv)
 	t.finish(inv, store.InvocationCancelled)

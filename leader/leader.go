@@ -32,6 +32,15 @@ type Replica interface {
 	Applied() <-chan struct{}
 }
 
+// term is what a reign needs of a *shard.Term.
+type term interface {
+	Epoch() uint64
+	Propose(body []byte, done func(error)) error
+	Resign()
+	Done() <-chan struct{}
+	Err() error
+}
+
 // ErrNotTaken says that a command was not evaluated and never will be: whoever
 // leads the shard can be asked for it again.
 var ErrNotTaken = errors.New("the command was not taken")
@@ -106,6 +115,7 @@ type Config struct {
 type Leader struct {
 	cfg Config
 	hub *hub
+	own func(*shard.Term) term // the identity; tests hold up what is proposed
 
 	room    *room
 	largest atomic.Int64 // bytes of the largest entry proposed
@@ -136,7 +146,7 @@ func New(cfg Config) *Leader {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Log = cfg.Log.With("shard", uint64(cfg.Shard))
-	l := &Leader{cfg: cfg, hub: newHub(), room: newRoom()}
+	l := &Leader{cfg: cfg, hub: newHub(), room: newRoom(), own: func(t *shard.Term) term { return t }}
 	l.mu.changed = make(chan struct{})
 	return l
 }
@@ -149,7 +159,7 @@ func (l *Leader) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("lead shard %d: %w", l.cfg.Shard, err)
 		}
-		r, err := assume(ctx, l, term)
+		r, err := assume(ctx, l, l.own(term))
 		if ctx.Err() != nil {
 			if r != nil {
 				r.abandon()
@@ -170,7 +180,7 @@ func (l *Leader) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil && !errors.Is(err, shard.ErrTermOver) {
+		if !errors.Is(err, shard.ErrTermOver) {
 			return fmt.Errorf("lead shard %d: %w", l.cfg.Shard, err)
 		}
 		l.cfg.Log.Warn("term over, claiming again", "epoch", term.Epoch(), "reason", err)

@@ -184,9 +184,9 @@ func (c *take) evaluate(t *tx) error {
 	}
 	switch m.Kind {
 	case store.MailObject:
-		t.hold(m.App, m.Bucket, m.Trigger, &m.Object)
+		t.hold(m.App, m.Bucket, m.Trigger, &m.Object, nil)
 	case store.MailSet:
-		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys)
+		t.takeSet(m.App, m.Bucket, m.Trigger, m.Keys, nil)
 	case store.MailStart, store.MailEnd, store.MailCancel:
 		t.takeForSession(&m.Mail)
 	}

@@ -18,6 +18,8 @@ type plan struct {
 	cancels bool
 	// reruns are the re-execution rules by the function that they run again.
 	reruns map[spec.FunctionName][]expectation
+	// pipelines says that a bucket of the app is pipelined.
+	pipelines bool
 }
 
 // readsHistory tells whether evaluation reads invocations back that have ended.
@@ -49,6 +51,7 @@ func (r *reign) plan(app spec.AppName, version uint64) (*plan, bool) {
 	}
 	p := &plan{app: a, version: have}
 	for name, b := range a.Buckets {
+		p.pipelines = p.pipelines || b.Durability == spec.Pipelined
 		for _, tr := range b.Triggers {
 			p.cancels = p.cancels || tr.CancelRest
 			for _, rule := range tr.Rerun {

@@ -94,7 +94,7 @@ func (r *reign) alone(f func(*tx)) error {
 	if r.failed != nil {
 		return r.failed
 	}
-	if err := r.propose(t); err != nil {
+	if err := r.propose(t, r.slots); err != nil {
 		return err
 	}
 	err := r.drain()

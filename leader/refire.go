@@ -129,13 +129,13 @@ func (t *tx) fireAgain(s *session, from sessionName, f *fired) error {
 			t.share(from.app, rec.Blob)
 			s.rec.Blobs++
 		}
-		t.write(store.AppendHeldInputKey(nil, t.shard(), from.app, s.name.session, number, uint64(in.Revision)), value)
+		t.writeInput(s.plan, in.Bucket, store.AppendHeldInputKey(nil, t.shard(), from.app, s.name.session, number, uint64(in.Revision)), value)
 		s.rec.Held++
 	}
 	firing := &triggers.Firing{Group: f.rec.Group}
 	if f.rec.Window != 0 {
 		firing.Window = time.UnixMicro(int64(f.rec.Window))
 	}
-	t.fire(s, f.rec.Function, f.rec.Bucket, f.rec.Trigger, firing, f.rec.Inputs)
+	t.fire(s, f.rec.Function, f.rec.Bucket, f.rec.Trigger, firing, f.rec.Inputs, 0)
 	return nil
 }

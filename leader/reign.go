@@ -21,6 +21,11 @@ const (
 	entryBytes    = 64 << 10 // an entry is closed when its batch reaches this
 	entryCommands = 512
 	window        = 8 // entries in flight
+	// beyond is how many more may be in flight, of apps with pipelined buckets and while
+	// all together are small: a chain that does not wait for its commits would wait for
+	// the window. beyondBytes is what counts as small.
+	beyond      = 56
+	beyondBytes = 128 << 10
 )
 
 // reign is the time of one term: it owns the working state of the shard. All
@@ -28,7 +33,7 @@ const (
 // otherwise.
 type reign struct {
 	leader *Leader
-	term   *shard.Term
+	term   term
 	intake *intake
 
 	ctx     context.Context // ends when no more commands are taken
@@ -53,13 +58,17 @@ type reign struct {
 	overlay    overlay
 	outbox     *outbox
 
-	slots  chan struct{} // one token for each entry in flight; freed by its completion
-	failed error         // why the working state can't be trusted any more
+	// slots and extra have one token for each entry in flight, freed by its completion:
+	// of the window, and beyond it.
+	slots, extra chan struct{}
+
+	failed error // why the working state can't be trusted any more
 
 	// inflight is shared with the term's completion goroutine.
 	inflight struct {
 		sync.Mutex
 		entries []*entry
+		bytes   int
 	}
 	appliedSeq atomic.Uint64 // count of the entries applied in this term
 	proposed   uint64        // count of the entries proposed
@@ -103,18 +112,22 @@ type machine struct {
 	headerBytes int // of the header, with the sets named since it was written
 	// widest is the size of the largest record that the trigger holds, in scope bucket.
 	widest int
+	// firm is the entry that has to be applied before the trigger fires early.
+	firm uint64
 }
 
 // entry is a proposed batch with what is to happen once it is applied.
 type entry struct {
 	seq     uint64
+	bytes   int
+	slot    chan struct{} // that its token goes back to
 	steps   failpoint.Entry
 	effects []func(error)
 }
 
 // assume loads what was pending when the term before ended, and marks the
 // attempts that ended with it as lost.
-func assume(ctx context.Context, l *Leader, term *shard.Term) (*reign, error) {
+func assume(ctx context.Context, l *Leader, term term) (*reign, error) {
 	r := &reign{
 		leader:    l,
 		term:      term,
@@ -130,6 +143,7 @@ func assume(ctx context.Context, l *Leader, term *shard.Term) (*reign, error) {
 		sweeps:    make(map[store.Timer]uint64),
 		overlay:   newOverlay(),
 		slots:     make(chan struct{}, window),
+		extra:     make(chan struct{}, beyond),
 	}
 	r.stalls.byName = make(map[machineName]wire.StalledTrigger)
 	r.ctx, r.end = context.WithCancel(context.Background())
@@ -159,13 +173,13 @@ func (r *reign) serve(ctx context.Context) error {
 				return err
 			}
 		}
-		select { // an entry more in flight must be allowed before anything is evaluated
-		case r.slots <- struct{}{}:
-		case <-r.term.Done():
+		// An entry more in flight must be allowed before anything is evaluated.
+		slot, err := r.awaitSlot(first)
+		if err != nil {
 			r.refuse(first)
-			return r.term.Err()
+			return err
 		}
-		if err := r.round(first); err != nil {
+		if err := r.round(first, slot); err != nil {
 			return err
 		}
 		if first != nil && isExclusive(first.command) { // what it deleted must be seen to be gone
@@ -199,8 +213,40 @@ func (r *reign) awaitCommand(ctx context.Context) (*request, error) {
 	}
 }
 
+// awaitSlot takes a token for an entry that begins with a command.
+func (r *reign) awaitSlot(first *request) (slot chan struct{}, err error) {
+	select {
+	case r.slots <- struct{}{}:
+		return r.slots, nil
+	default:
+	}
+	var extra chan struct{} // never ready
+	if first != nil && r.mayGoBeyond(ownerOf(first.command)) {
+		extra = r.extra
+	}
+	select {
+	case extra <- struct{}{}:
+		return extra, nil
+	case r.slots <- struct{}{}:
+		return r.slots, nil
+	case <-r.term.Done():
+		return nil, r.term.Err()
+	}
+}
+
+// mayGoBeyond tells whether a command of an app may be evaluated while the window is full.
+func (r *reign) mayGoBeyond(app spec.AppName) bool {
+	p := r.newest[app]
+	if p == nil || !p.pipelines {
+		return false
+	}
+	r.inflight.Lock()
+	defer r.inflight.Unlock()
+	return r.inflight.bytes < beyondBytes
+}
+
 // round evaluates what waits, first and after it, and proposes it as one entry.
-func (r *reign) round(first *request) error {
+func (r *reign) round(first *request, slot chan struct{}) error {
 	r.forgetApplied()
 	tx := r.begin()
 	exclusive := first != nil && isExclusive(first.command)
@@ -229,15 +275,17 @@ func (r *reign) round(first *request) error {
 		tx.fail(r.failed)
 		return fmt.Errorf("working state lost: %w", r.failed)
 	}
-	return r.propose(tx)
+	return r.propose(tx, slot)
 }
 
 // propose sends the transaction's batch on its way, or, if nothing changed, lets
-// its effects run after what is in flight already.
-func (r *reign) propose(tx *tx) error {
+// its effects run after what is in flight already. What need not wait for that goes
+// out at once. The entry has taken its token from slot.
+func (r *reign) propose(tx *tx, slot chan struct{}) error {
 	r.counters = tx.counters
 	if tx.batch.Empty() {
-		<-r.slots
+		<-slot
+		tx.goOut()
 		r.inflight.Lock()
 		if n := len(r.inflight.entries); n > 0 {
 			last := r.inflight.entries[n-1]
@@ -251,15 +299,17 @@ func (r *reign) propose(tx *tx) error {
 	}
 	r.proposed++
 	r.leader.largest.Store(max(r.leader.largest.Load(), int64(tx.batch.Len())))
-	e := &entry{seq: r.proposed, steps: tx.steps, effects: tx.effects}
+	body := tx.batch.Repr()
+	e := &entry{seq: r.proposed, bytes: len(body), slot: slot, steps: tx.steps, effects: tx.effects}
 	r.inflight.Lock()
 	r.inflight.entries = append(r.inflight.entries, e)
+	r.inflight.bytes += e.bytes
 	r.inflight.Unlock()
-	body := tx.batch.Repr()
 	tx.steps.Propose(body)
 	if err := r.term.Propose(body, r.applied); err != nil {
 		return err // the entry is settled by abandon
 	}
+	tx.goOut()
 	return nil
 }
 
@@ -270,13 +320,14 @@ func (r *reign) applied(err error) {
 	e := r.inflight.entries[0]
 	r.inflight.entries[0] = nil
 	r.inflight.entries = r.inflight.entries[1:]
+	r.inflight.bytes -= e.bytes
 	effects := e.effects
 	r.inflight.Unlock()
 	if err == nil {
 		e.steps.At(failpoint.Reported)
 		r.appliedSeq.Store(e.seq)
 	}
-	<-r.slots
+	<-e.slot
 	for _, f := range effects {
 		f(err)
 	}
@@ -303,15 +354,17 @@ func isExclusive(c command) bool {
 
 // drain waits until nothing is in flight.
 func (r *reign) drain() error {
-	for range window {
-		select {
-		case r.slots <- struct{}{}:
-		case <-r.term.Done():
-			return r.term.Err()
+	for _, slots := range []chan struct{}{r.slots, r.extra} {
+		for range cap(slots) {
+			select {
+			case slots <- struct{}{}:
+			case <-r.term.Done():
+				return r.term.Err()
+			}
 		}
-	}
-	for range window {
-		<-r.slots
+		for range cap(slots) {
+			<-slots
+		}
 	}
 	return nil
 }

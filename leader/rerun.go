@@ -177,8 +177,7 @@ func (t *tx) runAgain(inv *invocation, why string) {
 		t.revive(inv)
 	case inv.dispatched:
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, &exec.Failure{Kind: exec.TimedOut, Message: why})})
-		ref := t.refOf(inv)
-		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
+		t.halt(inv)
 		t.letGoBuffered(inv)
 		inv.refusal = nil
 	case inv.rec.Next != 0:
@@ -224,8 +223,7 @@ func (t *tx) giveUpOn(inv *invocation, e *store.Expect, x *expectation) {
 	}
 	if inv.dispatched {
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: failure})
-		ref := t.refOf(inv)
-		t.onApplied(func() { t.leader.cfg.Runtime.Cancel(ref) })
+		t.halt(inv)
 		t.letGoBuffered(inv)
 	}
 	t.unexpect(inv)

@@ -38,7 +38,7 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 				t.refuseFiring(s, target, bucket, tr.Name, f, inputs[:min(len(inputs), inputsShown)])
 				continue
 			}
-			t.fire(s, target, bucket, tr.Name, f, inputs)
+			t.fire(s, target, bucket, tr.Name, f, inputs, 0)
 		}
 	}
 	if out.CancelRest {

@@ -18,6 +18,7 @@ type tx struct {
 	steps    failpoint.Entry
 	keys     []string
 	effects  []func(error)
+	out      []func()     // what goes out once the entry is proposed
 	at       store.Micros // the time of this round
 
 	// dirty is what commands changed, to be written at the end of the round.

@@ -39,6 +39,7 @@ type world struct {
 	mail    leader.MailBounds
 	network leader.Router // nil: mail is delivered at once
 	copies  leader.Copies
+	own     func(*shard.Term) leader.Term // nil: as they are
 	db      *store.DB
 	host    *shard.Host
 	leaders map[spec.ShardID]*leader.Leader
@@ -91,6 +92,9 @@ func (w *world) start() {
 			Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: network, Copies: w.copies, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
 			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Now: w.clock, Log: w.log,
 		})
+		if w.own != nil {
+			w.leaders[id].Wrap(w.own)
+		}
 	}
 	for _, l := range w.leaders {
 		w.done.Go(func() {

@@ -156,7 +156,7 @@ const (
 	RuntimeEndpoint Runtime = "endpoint" // refused at apply until it is there
 
 	Durable   Durability = "durable"
-	Pipelined Durability = "pipelined" // refused at apply until it is there
+	Pipelined Durability = "pipelined"
 	Ephemeral Durability = "ephemeral" // refused at apply until it is there
 
 	EmitStream Emit = "stream"

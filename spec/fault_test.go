@@ -93,7 +93,7 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 		{"what comes later: a runtime", head + "  h: {runtime: endpoint}\n", []string{
 			`6:16: functions.h.runtime: "endpoint" is not available in this version; use process, with a command that calls the endpoint`}},
 		{"what comes later: a durability", head + "buckets:\n  b: {durability: ephemeral}\n", []string{
-			`7:19: buckets.b.durability: "ephemeral" is not available in this version; use durable`}},
+			`7:19: buckets.b.durability: "ephemeral" is not available in this version; use pipelined or durable`}},
 		{"a rule of an unknown function", on(`{name: a, primitive: immediate, target: f, rerun: [{source: nope, timeout: 1s}]}`), []string{
 			`9:69: buckets.b.triggers[0].rerun[0].source: unknown function "nope": declare it under functions`}},
 		{"a rule without a time", on(`{name: a, primitive: immediate, target: f, rerun: [{source: f, max: 0}]}`), []string{

@@ -251,10 +251,10 @@ var bucketObject = object[Bucket]{
 	what: "a bucket",
 	fields: []field[Bucket]{
 		defaulted("durability", kind[Durability](choice[Durability]{
-			words: []Durability{Durable},
-			later: map[Durability]string{Pipelined: "use durable", Ephemeral: "use durable"},
+			words: []Durability{Durable, Pipelined},
+			later: map[Durability]string{Ephemeral: "use pipelined or durable"},
 		}), Durable, func(b *Bucket) *Durability { return &b.Durability },
-			"What the bucket's objects survive: durable, a trigger fires once the object is committed by a majority and on disk."),
+			"When the bucket's triggers fire: durable, once the object is committed by a majority and on disk; pipelined, at once, while the commit is on its way, so that a function may run on an object that is then lost, and is run again."),
 		optional("triggers", kind[[]*Trigger](list[*Trigger]{
 			item: pointer[Trigger]{triggerObject}, what: "triggers", most: MaxTriggersPerBucket,
 		}), func(b *Bucket) *[]*Trigger { return &b.Triggers },

@@ -1,0 +1,134 @@
+package leader
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// In a pipelined bucket a trigger fires before what it rests on is committed: its
+// invocations go to the executors when their entry is proposed, not when it is
+// applied. All that is told to the outside waits as ever, and so do invocations of
+// durable buckets: entries are applied in order or not at all, so what an early
+// attempt hands over becomes part of a later entry, which is applied only after the
+// one that its invocation is in. If the term ends between the two, memory is thrown
+// away, the attempt is told to stop, what it says is refused, and the next reign runs
+// again what is not done.
+
+// earlyInputs is up to how many inputs an invocation goes out early with: each of
+// them is looked up in the overlay.
+const earlyInputs = 1024
+
+// pipelined tells whether the triggers of a bucket fire early.
+func (p *plan) pipelined(bucket spec.BucketName) bool {
+	b := p.app.Buckets[bucket]
+	return b != nil && b.Durability == spec.Pipelined
+}
+
+// early tells whether an invocation may go out before the entry in the making is
+// applied.
+func (t *tx) early(inv *invocation) bool {
+	return inv.session.plan.pipelined(inv.rec.Bucket) && len(inv.rec.Inputs) <= earlyInputs && inv.firm <= t.appliedSeq.Load()
+}
+
+// outgoing has f run once the entry is proposed.
+func (t *tx) outgoing(f func()) { t.out = append(t.out, f) }
+
+func (t *tx) goOut() {
+	for _, f := range t.out {
+		f()
+	}
+}
+
+// writeInput writes what an early attempt may be given before the entry is applied.
+func (t *tx) writeInput(p *plan, bucket spec.BucketName, key, value []byte) {
+	if p.pipelined(bucket) {
+		t.put(key, value)
+		return
+	}
+	t.write(key, value)
+}
+
+// flight is those inputs of an early attempt that the store does not have yet. It
+// keeps what the overlay has of them, for as long as that does.
+type flight struct {
+	landed chan struct{} // closed once the entry is applied, or lost
+
+	mu     sync.Mutex
+	inputs map[int]flying // by the input's index; nil once it has landed
+	lost   error
+}
+
+// flying is an input that is in flight: its record, and its bytes if they were set
+// apart from that just now.
+type flying struct{ record, bytes []byte }
+
+// inFlight finds the inputs of an early attempt that are in flight, nil if none is.
+func (t *tx) inFlight(in *inputs) *flight {
+	var f *flight
+	var key []byte
+	for i := range in.refs {
+		key, _ = in.key(key[:0], i)
+		value, found := t.overlay.get(key)
+		if !found || value == nil {
+			continue
+		}
+		of := flying{record: value}
+		if in.refs[i].Held {
+			rec, err := store.DecodeObject(value)
+			if err != nil {
+				t.broken(err)
+				return nil
+			}
+			if rec.Blob != nil {
+				key = store.AppendBlobChunkKey(key[:0], t.shard(), in.app, rec.Blob.ID, 0)
+				of.bytes, _ = t.overlay.get(key)
+			}
+		}
+		if f == nil {
+			f = &flight{landed: make(chan struct{}), inputs: make(map[int]flying)}
+			t.after(f.land)
+		}
+		f.inputs[i] = of
+	}
+	return f
+}
+
+// land lets go of the inputs: the store has them, or nobody will.
+func (f *flight) land(lost error) {
+	f.mu.Lock()
+	f.inputs, f.lost = nil, lost
+	f.mu.Unlock()
+	close(f.landed)
+}
+
+// record returns an input that is in flight, for a function to do with as it likes.
+func (f *flight) record(i int) (rec store.Object, found bool, err error) {
+	if f == nil {
+		return store.Object{}, false, nil
+	}
+	f.mu.Lock()
+	of, found := f.inputs[i]
+	f.mu.Unlock()
+	if !found {
+		return store.Object{}, false, nil
+	}
+	rec, err = store.DecodeObject(slices.Clone(of.record))
+	if of.bytes != nil {
+		rec.Inline, rec.Blob = slices.Clone(of.bytes), nil
+	}
+	return rec, true, err
+}
+
+// wait waits until the store has all of the inputs.
+func (f *flight) wait() error {
+	if f == nil {
+		return nil
+	}
+	<-f.landed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost
+}
