@@ -247,6 +247,15 @@ var scenarios = []scenario{
 		outputs: []string{"a=of a", "b=of b", "c=of c", "d=of d"},
 	},
 	{
+		name: "pipelined", about: "functions that run before their inputs are committed, and a join behind a durable bucket",
+		functions: map[string]string{"map": "", "count": "", "report": ""},
+		buckets: `in: {durability: pipelined, triggers: [{name: t, primitive: immediate, target: map}]}
+  groups: {durability: pipelined, triggers: [{name: t, primitive: immediate, target: count}]}
+  counts: {triggers: [{name: t, primitive: by_set, keys: [a, b], target: report}]}`,
+		drive:   func(d *driver) { d.put("in", "x", "a b") },
+		outputs: []string{"a=of x b=of x"},
+	},
+	{
 		name: "twice", about: "a second crash, while the node recovers from the first", first: "started/effected",
 		functions: map[string]string{"patient": ""},
 		buckets:   "in: {triggers: [{name: t, primitive: immediate, target: patient}]}",
