@@ -27,7 +27,7 @@ functions:
   merge: {runtime: process, command: [python3, app.py], dead_letter: failed}
 buckets:
   documents: {triggers: [{name: on-document, primitive: immediate, target: split}]}
-  parts:     {durability: durable, triggers: [{name: count-part, primitive: immediate, target: count}]}
+  parts:     {durability: pipelined, triggers: [{name: count-part, primitive: immediate, target: count}]}
   counts:
     triggers:
       - {name: all-counted, primitive: dynamic_join, target: merge}
