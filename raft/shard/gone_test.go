@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pheromone-run/pheromone/raft/shard"
 )
@@ -21,7 +22,9 @@ func slow(t *testing.T) (*cluster, *shard.Term, *said) {
 	log := &said{}
 	for replica := range c.members {
 		c.nodes[replica] = newNode(t, c.members[replica], c.wired, func(n *node) {
-			n.cfg.ElectionTicks = 60_000
+			// The second to stand gives the first one four seconds, also on a busy machine: two
+			// that stand at once have to wait for a timeout.
+			n.cfg.RTT, n.cfg.ElectionTicks = 500*time.Millisecond, 2400
 			if replica == 3 {
 				n.cfg.Log = slog.New(slog.NewTextHandler(log, nil))
 			}
