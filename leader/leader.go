@@ -86,7 +86,6 @@ type Copies interface {
 // and Log are required.
 type Config struct {
 	Shard   spec.ShardID
-	Node    string
 	DB      *store.DB
 	Replica Replica
 	Apps    Apps

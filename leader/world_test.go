@@ -89,7 +89,7 @@ func (w *world) start() {
 		}
 		w.raft[id] = s
 		w.leaders[id] = leader.New(leader.Config{
-			Shard: id, Node: "n1", DB: w.db, Replica: s, Apps: w.apps, Router: network, Copies: w.copies, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
+			Shard: id, DB: w.db, Replica: s, Apps: w.apps, Router: network, Copies: w.copies, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
 			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Now: w.clock, Log: w.log,
 		})
 		if w.own != nil {

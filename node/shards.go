@@ -205,7 +205,7 @@ func (n *Node) begin(id spec.ShardID, number uint64, placed control.Shard, state
 	n.replaceLocal(id, &local{
 		id: id, number: number, joining: joining, replica: s, ended: make(chan struct{}),
 		leader: leader.New(leader.Config{
-			Shard: id, Node: n.cfg.Name, DB: n.db, Replica: s, Apps: n, Router: n, Copies: n.copies(),
+			Shard: id, DB: n.db, Replica: s, Apps: n, Router: n, Copies: n.copies(),
 			Runtime: n.executors(), Tell: n.logs.Append, Now: n.cfg.Now, Log: n.cfg.Log,
 		}),
 	})
