@@ -49,6 +49,7 @@ func TestBenchSaysWhatItCanNotMeasure(t *testing.T) {
 	}{
 		{3, `there is no app "nope"`, []string{"invoke", "nope", "f", "--for", "200ms"}},
 		{2, "use 1 to 1024", []string{"objects", "--clients", "0"}},
+		{2, `"x" is not a whole number`, []string{"objects", "--clients", "x"}},
 		{2, "more than 0", []string{"objects", "--for", "0"}},
 		{2, "at most 64MiB", []string{"objects", "--size", "65MiB"}},
 	} {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -117,6 +118,10 @@ func Run(ctx context.Context, args []string, d Deps) int {
 
 // typedWrong is an error of the arguments of cmd, as cobra found it.
 func typedWrong(cmd *cobra.Command, err error) *spec.Error {
+	if number, ok := errors.AsType[*strconv.NumError](err); ok {
+		text := strings.TrimSuffix(err.Error(), number.Error())
+		err = fmt.Errorf("%s%q is not a whole number in range", text, number.Num)
+	}
 	if !cmd.HasParent() {
 		return usage("%w", err).WithHint("see `pheromone --help`, or --help after a command")
 	}
