@@ -120,8 +120,8 @@ func (t *transport) reach(ctx context.Context, addresses []string) map[string]bo
 	return reached
 }
 
-// stands is a replica here that could take the place of a leader that is gone.
-type stands struct {
+// candidate is a replica here that could take the place of a leader that is gone.
+type candidate struct {
 	shard  *Shard
 	leader uint64
 	others []string // where the other voters are
@@ -162,7 +162,7 @@ func (h *Host) hostGone(ctx context.Context, address string) {
 }
 
 // ledAt lists the replicas here that have a vote and a leader at an address.
-func (h *Host) ledAt(address string) (all []stands) {
+func (h *Host) ledAt(address string) (all []candidate) {
 	info := h.node.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true})
 	if info == nil { // it is closed
 		return nil
@@ -179,7 +179,7 @@ func (h *Host) ledAt(address string) (all []stands) {
 		if !ok || err != nil || at != address {
 			continue
 		}
-		one := stands{shard: s, leader: leader}
+		one := candidate{shard: s, leader: leader}
 		for voter := range group.Replicas {
 			if voter == s.replica || voter == leader {
 				continue
