@@ -100,8 +100,8 @@ func newQuestions(n *Node) *questions {
 	q.put = question[leader.Put, leader.PutResult]{
 		method: "shard.put",
 		again: func(p leader.Put) bool {
-			app, _, ok := n.App(p.App, 0)
-			return ok && repeatable(&p, app)
+			app, _, _ := n.App(p.App, 0)
+			return repeatable(&p, app)
 		},
 		on: func(ctx context.Context, l *leader.Leader, p leader.Put, body io.Reader) (leader.PutResult, io.ReadCloser, error) {
 			p.Body = body
@@ -162,9 +162,10 @@ const keptLong = 5 * time.Minute
 
 // repeatable tells whether a put has no effect if it was carried out before. A request
 // is remembered, and objects of a session are written once: as long as the session is
-// kept, which a short one may not be by then.
+// kept, which a short one may not be by then. The app is nil where it is not known yet,
+// though the shard's leader may know it.
 func repeatable(p *leader.Put, app *spec.App) bool {
-	return p.Request != "" || p.Session != "" && p.Key != "" && app.Retention >= keptLong
+	return p.Request != "" || p.Session != "" && p.Key != "" && app != nil && app.Retention >= keptLong
 }
 
 // aboutSessions makes the questions about a shard's sessions.

@@ -21,6 +21,8 @@ func TestOnlyPutsThatAreRememberedAreRepeated(t *testing.T) {
 		{"one with an idempotency key", leader.Put{Key: "k", Request: "r"}, none, true},
 		{"one into a session", leader.Put{Key: "k", Session: "s"}, hour, true},
 		{"one into a session that may be gone", leader.Put{Key: "k", Session: "s"}, none, false},
+		{"one with an idempotency key, of an app not known here", leader.Put{Key: "k", Request: "r"}, nil, true},
+		{"one into a session of an app not known here", leader.Put{Key: "k", Session: "s"}, nil, false},
 		{"an invocation whose session may be gone", leader.Put{Key: "input", Session: "s", New: true}, none, false},
 	} {
 		if got := repeatable(&c.put, c.app); got != c.want {
