@@ -80,6 +80,7 @@ func (r *reign) takeStarts(t *tx) {
 		}
 		if inv := t.attempt(st.app, st.id, st.attempt); inv != nil {
 			t.steps.Pass(failpoint.Started, st.app)
+			t.heardOf(inv)
 			t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Started: micros(st.at), Executor: st.executor})
 			t.mark(inv)
 		}
@@ -186,6 +187,7 @@ func (c *done) evaluate(t *tx) error {
 	if inv == nil {
 		return nil
 	}
+	t.heardOf(inv)
 	f := c.failure
 	if inv.refusal != nil {
 		f, inv.refusal = inv.refusal, nil
@@ -463,6 +465,11 @@ type look struct {
 	bucket spec.BucketName
 	key    spec.Key
 	rec    store.Object
+}
+
+func (c *look) lingers(t *tx) bool {
+	s := t.sessions[c.name]
+	return s != nil && s.plan.ephemeral(c.bucket)
 }
 
 func (c *look) evaluate(t *tx) error {

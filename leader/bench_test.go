@@ -13,7 +13,7 @@ import (
 // chainManifest is a chain of no-op functions f0 … f9.
 func chainManifest(n int, durability spec.Durability) string {
 	var b strings.Builder
-	b.WriteString("apiVersion: pheromone/v1\napp: demo\nfunctions:\n")
+	fmt.Fprintf(&b, "apiVersion: pheromone/v1\napp: demo\ndurability: %s\nfunctions:\n", durability)
 	for i := range n {
 		fmt.Fprintf(&b, "  f%d: {runtime: inproc}\n", i)
 	}
@@ -40,7 +40,7 @@ func chainFunctions(n int) map[string]function {
 }
 
 func BenchmarkChainOf10(b *testing.B) {
-	for _, durability := range []spec.Durability{spec.Durable, spec.Pipelined} {
+	for _, durability := range []spec.Durability{spec.Durable, spec.Pipelined, spec.Ephemeral} {
 		b.Run(string(durability), func(b *testing.B) {
 			w := newWorld(b, 1, chainManifest(10, durability), chainFunctions(10))
 			payload := strings.Repeat("x", 100)
@@ -52,7 +52,7 @@ func BenchmarkChainOf10(b *testing.B) {
 }
 
 func BenchmarkChainOf10With64InFlight(b *testing.B) {
-	for _, durability := range []spec.Durability{spec.Durable, spec.Pipelined} {
+	for _, durability := range []spec.Durability{spec.Durable, spec.Pipelined, spec.Ephemeral} {
 		b.Run(string(durability), func(b *testing.B) {
 			w := newWorld(b, 1, chainManifest(10, durability), chainFunctions(10))
 			payload := strings.Repeat("x", 100)

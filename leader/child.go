@@ -94,6 +94,7 @@ func (t *tx) startChild(inv *invocation, e *emission) {
 	if child.Awaited && child.Key == "" {
 		child.Key = spec.Key(id)
 	}
+	t.urgent = true
 	t.put(t.childKey(s, id), store.AppendChild(nil, &child))
 	s.rec.Children++
 	if child.Awaited {

@@ -8,7 +8,7 @@ import (
 	"github.com/pheromone-run/pheromone/store"
 )
 
-// In a pipelined bucket a trigger fires before what it rests on is committed: its
+// In a pipelined or ephemeral bucket a trigger fires before what it rests on is committed: its
 // invocations go to the executors when their entry is proposed, not when it is
 // applied. All that is told to the outside waits as ever, and so do invocations of
 // durable buckets: entries are applied in order or not at all, so what an early
@@ -21,16 +21,10 @@ import (
 // them is looked up in the overlay.
 const earlyInputs = 1024
 
-// pipelined tells whether the triggers of a bucket fire early.
-func (p *plan) pipelined(bucket spec.BucketName) bool {
-	b := p.app.Buckets[bucket]
-	return b != nil && b.Durability == spec.Pipelined
-}
-
 // early tells whether an invocation may go out before the entry in the making is
 // applied.
 func (t *tx) early(inv *invocation) bool {
-	return inv.session.plan.pipelined(inv.rec.Bucket) && len(inv.rec.Inputs) <= earlyInputs && inv.firm <= t.appliedSeq.Load()
+	return inv.session.plan.hastened(inv.rec.Bucket) && len(inv.rec.Inputs) <= earlyInputs && inv.firm <= t.appliedSeq.Load()
 }
 
 // outgoing has f run once the entry is proposed.
@@ -44,7 +38,7 @@ func (t *tx) goOut() {
 
 // writeInput writes what an early attempt may be given before the entry is applied.
 func (t *tx) writeInput(p *plan, bucket spec.BucketName, key, value []byte) {
-	if p.pipelined(bucket) {
+	if p.hastened(bucket) {
 		t.put(key, value)
 		return
 	}
@@ -54,6 +48,7 @@ func (t *tx) writeInput(p *plan, bucket spec.BucketName, key, value []byte) {
 // flight is those inputs of an early attempt that the store does not have yet. It
 // keeps what the overlay has of them, for as long as that does.
 type flight struct {
+	hurry  func()        // has the entry proposed that they are in
 	landed chan struct{} // closed once the entry is applied, or lost
 
 	mu     sync.Mutex
@@ -88,7 +83,7 @@ func (t *tx) inFlight(in *inputs) *flight {
 			}
 		}
 		if f == nil {
-			f = &flight{landed: make(chan struct{}), inputs: make(map[int]flying)}
+			f = &flight{hurry: t.hurry, landed: make(chan struct{}), inputs: make(map[int]flying)}
 			t.after(f.land)
 		}
 		f.inputs[i] = of
@@ -127,7 +122,12 @@ func (f *flight) wait() error {
 	if f == nil {
 		return nil
 	}
-	<-f.landed
+	select {
+	case <-f.landed:
+	default:
+		f.hurry()
+		<-f.landed
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.lost

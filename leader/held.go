@@ -67,7 +67,7 @@ func (t *tx) hold(app spec.AppName, bucket spec.BucketName, trigger spec.Trigger
 // bucket is durable there, which it is not any more in the newest version, that
 // counts for early firings only once it is committed.
 func (t *tx) restOn(m *machine, from *plan) {
-	if from != nil && !from.pipelined(m.name.bucket) {
+	if from != nil && !from.hastened(m.name.bucket) {
 		m.firm = t.seq
 	}
 }

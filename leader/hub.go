@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
 // hub wakes those who wait for something of the shard to be applied: the end of a
@@ -13,6 +14,7 @@ type hub struct {
 	mu struct {
 		sync.Mutex
 		waiters map[sessionName]map[chan struct{}]bool
+		words   map[sessionName]*word
 		changes chan struct{} // closed and replaced by every change
 	}
 }
@@ -20,6 +22,7 @@ type hub struct {
 func newHub() *hub {
 	h := &hub{}
 	h.mu.waiters = make(map[sessionName]map[chan struct{}]bool)
+	h.mu.words = make(map[sessionName]*word)
 	h.mu.changes = make(chan struct{})
 	return h
 }
@@ -42,6 +45,41 @@ func (h *hub) wait(name sessionName) (<-chan struct{}, func()) {
 			delete(h.mu.waiters, name)
 		}
 	}
+}
+
+// word is what is known of a session that the store does not have yet: its result, or
+// with none that it is there.
+type word struct {
+	result  *wire.Result
+	retired bool // the store has it, or it is lost
+}
+
+// announce keeps a word for those who ask for a session until it is retired.
+func (h *hub) announce(name sessionName, w *word) {
+	h.mu.Lock()
+	if !w.retired {
+		h.mu.words[name] = w
+	}
+	h.mu.Unlock()
+	if w.result != nil {
+		h.wake(name)
+	}
+}
+
+func (h *hub) retire(name sessionName, w *word) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w.retired = true
+	if h.mu.words[name] == w {
+		delete(h.mu.words, name)
+	}
+}
+
+// wordOf returns what is known of a session beyond the store, nil if nothing is.
+func (h *hub) wordOf(name sessionName) *word {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.words[name]
 }
 
 func (h *hub) ended(name sessionName)      { h.wake(name) }

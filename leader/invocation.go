@@ -143,6 +143,7 @@ func (t *tx) dispatch(inv *invocation) {
 		t.outgoing(submit)
 		return
 	}
+	t.urgent = true
 	t.onApplied(submit)
 }
 

@@ -46,6 +46,7 @@ func (t *tx) postSet(s *session, to spec.ShardID, bucket spec.BucketName, trigge
 // the message's own reference.
 func (t *tx) send(s *session, to spec.ShardID, m *store.Mail) {
 	t.steps.Pass(failpoint.Posted, m.App)
+	t.urgent = true
 	t.counters.Mail++
 	sequence := t.counters.Mail
 	m.Incarnation = t.born[m.App]

@@ -124,6 +124,7 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 // it is due.
 func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
 	t.put(store.AppendSessionObjectKey(nil, t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
+	t.putInto(s, bucket, rec)
 	s.rec.Objects++
 	if rec.Producer == 0 {
 		t.steps.Pass(failpoint.Accepted, s.name.app)
@@ -141,6 +142,7 @@ func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store
 		if !slices.Contains(s.rec.OutputBuckets, bucket) {
 			s.rec.OutputBuckets = append(s.rec.OutputBuckets, bucket)
 		}
+		s.addResult(bucket, key, rec)
 		t.onApplied(func() { t.leader.hub.progressed(s.name) })
 	}
 	if !slices.Contains(s.rec.Buckets, bucket) {

@@ -18,12 +18,26 @@ type plan struct {
 	cancels bool
 	// reruns are the re-execution rules by the function that they run again.
 	reruns map[spec.FunctionName][]expectation
-	// pipelines says that a bucket of the app is pipelined.
-	pipelines bool
+	// hastens says that a bucket of the app is pipelined or ephemeral.
+	hastens bool
 }
 
 // readsHistory tells whether evaluation reads invocations back that have ended.
 func (p *plan) readsHistory() bool { return p.cancels || len(p.reruns) > 0 }
+
+// durability is that of a bucket, declared or implied.
+func (p *plan) durability(bucket spec.BucketName) spec.Durability {
+	if b := p.app.Buckets[bucket]; b != nil {
+		return b.Durability
+	}
+	return p.app.Durability
+}
+
+// hastened tells whether the triggers of a bucket fire early.
+func (p *plan) hastened(bucket spec.BucketName) bool { return p.durability(bucket) != spec.Durable }
+
+// ephemeral tells whether nobody waits for the commit of what is put into a bucket.
+func (p *plan) ephemeral(bucket spec.BucketName) bool { return p.durability(bucket) == spec.Ephemeral }
 
 // stage is a dynamic_group trigger with until functions.
 type stage struct {
@@ -49,9 +63,9 @@ func (r *reign) plan(app spec.AppName, version uint64) (*plan, bool) {
 	if p, ok := r.plans[planName{app, have}]; ok {
 		return p, true
 	}
-	p := &plan{app: a, version: have}
+	p := &plan{app: a, version: have, hastens: a.Durability != spec.Durable}
 	for name, b := range a.Buckets {
-		p.pipelines = p.pipelines || b.Durability == spec.Pipelined
+		p.hastens = p.hastens || b.Durability != spec.Durable
 		for _, tr := range b.Triggers {
 			p.cancels = p.cancels || tr.CancelRest
 			for _, rule := range tr.Rerun {

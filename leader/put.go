@@ -89,6 +89,18 @@ type put struct {
 	result  PutResult
 }
 
+// lingers tells whether the put's answer waits for no commit: its object's bytes must
+// be in the entry.
+func (c *put) lingers(t *tx) bool {
+	p := t.newest[c.App]
+	if c.Session != "" {
+		if s := t.session(sessionName{c.App, c.Session}); s != nil {
+			p = s.plan
+		}
+	}
+	return p != nil && p.ephemeral(c.Bucket) && c.payload.blob == nil
+}
+
 func (c *put) evaluate(t *tx) error {
 	p, err := t.deployed(c.App)
 	if err != nil {
@@ -158,12 +170,18 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 		rec.Session = spec.NewSessionID(spec.KeySlot(c.App, c.Bucket, c.Key), timeOf(t.at))
 	}
 	t.put(at, store.AppendObject(nil, &rec))
+	if rec.Blob == nil && p.ephemeral(c.Bucket) {
+		t.lazy = true
+	} else {
+		t.urgent = true
+	}
 	t.event(store.EventPut, c.App, c.Bucket, c.Key, &rec)
 	c.result = PutResult{Revision: rec.Revision, Session: rec.Session, Key: c.Key}
 	if rec.Session == "" {
 		return nil
 	}
 	s := t.newSession(sessionName{c.App, rec.Session}, p, store.Origin{Kind: store.OriginPut, Bucket: c.Bucket, Key: c.Key, Revision: rec.Revision})
+	c.announce(t, s)
 	c.limit(t, s)
 	copied := rec
 	copied.Session, copied.Expires = "", 0
@@ -224,11 +242,20 @@ func (c *put) intoSession(t *tx, p *plan) error {
 			origin = store.Origin{Kind: store.OriginSession, Bucket: c.Bucket, Key: c.Key}
 		}
 		s = t.newSession(sessionName{c.App, c.Session}, p, origin)
+		c.announce(t, s)
 		c.limit(t, s)
 	}
 	rec := t.store(s, o)
 	c.result = PutResult{Revision: rec.Revision, Session: c.Session, Key: c.Key}
 	return nil
+}
+
+// announce lets those who ask know of a session that the put starts and answers for
+// before that is committed.
+func (c *put) announce(t *tx, s *session) {
+	if c.lingers(t) {
+		t.announce(s, nil)
+	}
 }
 
 // limit gives a session that the put starts the deadline that the request asks for.

@@ -73,6 +73,9 @@ func (l *Leader) linearizable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, admissionWait)
 	defer cancel()
 	asked := time.Now()
+	if err := l.catchUp(ctx); err != nil {
+		return err
+	}
 	if err := l.cfg.Replica.ReadIndex(ctx); err != nil {
 		return spec.Errorf(spec.CodeUnavailable, "shard %d can't confirm its newest state just now: %w", l.cfg.Shard, err)
 	}
@@ -312,18 +315,24 @@ func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID
 		if known && !here && wait > 0 {
 			return wire.Result{}, errNotTaken(l.cfg.Shard)
 		}
-		if !confirmed {
-			if err := l.linearizable(ctx); err != nil {
+		word := l.hub.wordOf(name)
+		if word != nil && word.result != nil {
+			return *word.result, nil
+		}
+		if word == nil || untilOutput || wait <= 0 {
+			if !confirmed {
+				if err := l.linearizable(ctx); err != nil {
+					return wire.Result{}, err
+				}
+				confirmed = true
+			}
+			rec, err := l.sessionRecord(app, id)
+			if err != nil {
 				return wire.Result{}, err
 			}
-			confirmed = true
-		}
-		rec, err := l.sessionRecord(app, id)
-		if err != nil {
-			return wire.Result{}, err
-		}
-		if rec.State != store.SessionRunning || untilOutput && rec.Outputs > 0 || wait <= 0 {
-			return l.result(app, id)
+			if rec.State != store.SessionRunning || untilOutput && rec.Outputs > 0 || wait <= 0 {
+				return l.result(app, id)
+			}
 		}
 		select {
 		case <-woken:

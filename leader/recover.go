@@ -88,13 +88,14 @@ func (r *reign) awaitApps(ctx context.Context) error {
 // alone evaluates f as an entry of its own and waits until it is applied.
 func (r *reign) alone(f func(*tx)) error {
 	r.slots <- struct{}{}
-	t := r.begin()
+	t := r.begin(r.slots)
 	f(t)
+	t.settleMoved()
 	t.flush()
 	if r.failed != nil {
 		return r.failed
 	}
-	if err := r.propose(t, r.slots); err != nil {
+	if err := r.propose(t); err != nil {
 		return err
 	}
 	err := r.drain()

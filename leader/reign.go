@@ -55,6 +55,8 @@ type reign struct {
 	sweeps     map[store.Timer]uint64 // the entries that the sweeps of held objects rest on
 	stash      *request               // an exclusive command that must have a round of its own
 	timers     timers
+	lingering  *tx // the entry that is not proposed yet, nil if there is none
+	lull       lull
 	overlay    overlay
 	outbox     *outbox
 
@@ -70,6 +72,7 @@ type reign struct {
 		entries []*entry
 		bytes   int
 	}
+	promised   atomic.Uint64 // the last entry that answers may rest on before it is applied
 	appliedSeq atomic.Uint64 // count of the entries applied in this term
 	proposed   uint64        // count of the entries proposed
 
@@ -145,6 +148,7 @@ func assume(ctx context.Context, l *Leader, term term) (*reign, error) {
 		slots:     make(chan struct{}, window),
 		extra:     make(chan struct{}, beyond),
 	}
+	r.lull.init()
 	r.stalls.byName = make(map[machineName]wire.StalledTrigger)
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.outbox = newOutbox(r)
@@ -164,6 +168,14 @@ func (r *reign) serve(ctx context.Context) error {
 		if first == nil {
 			var err error
 			if first, err = r.awaitCommand(ctx); err != nil {
+				_ = r.hasten() // it takes what lingers along, or the term is over
+				return err
+			}
+		}
+		// Timers read the store, as exclusive commands do.
+		if first == nil || isExclusive(first.command) || r.timers.isDue(micros(r.now())) {
+			if err := r.hasten(); err != nil {
+				r.refuse(first)
 				return err
 			}
 		}
@@ -173,13 +185,18 @@ func (r *reign) serve(ctx context.Context) error {
 				return err
 			}
 		}
-		// An entry more in flight must be allowed before anything is evaluated.
-		slot, err := r.awaitSlot(first)
-		if err != nil {
-			r.refuse(first)
-			return err
+		tx := r.lingering
+		if r.lingering = nil; tx == nil {
+			// An entry more in flight must be allowed before anything is evaluated.
+			slot, err := r.awaitSlot(first)
+			if err != nil {
+				r.refuse(first)
+				return err
+			}
+			r.forgetApplied()
+			tx = r.begin(slot)
 		}
-		if err := r.round(first, slot); err != nil {
+		if err := r.round(tx, first); err != nil {
 			return err
 		}
 		if first != nil && isExclusive(first.command) { // what it deleted must be seen to be gone
@@ -207,6 +224,10 @@ func (r *reign) awaitCommand(ctx context.Context) (*request, error) {
 		case <-r.intake.ready:
 		case <-r.timers.due():
 			return nil, nil
+		case <-r.lull.over():
+			if err := r.hasten(); err != nil {
+				return nil, err
+			}
 		case <-r.term.Done():
 		case <-ctx.Done():
 		}
@@ -237,7 +258,7 @@ func (r *reign) awaitSlot(first *request) (slot chan struct{}, err error) {
 // mayGoBeyond tells whether a command of an app may be evaluated while the window is full.
 func (r *reign) mayGoBeyond(app spec.AppName) bool {
 	p := r.newest[app]
-	if p == nil || !p.pipelines {
+	if p == nil || !p.hastens {
 		return false
 	}
 	r.inflight.Lock()
@@ -245,10 +266,10 @@ func (r *reign) mayGoBeyond(app spec.AppName) bool {
 	return r.inflight.bytes < beyondBytes
 }
 
-// round evaluates what waits, first and after it, and proposes it as one entry.
-func (r *reign) round(first *request, slot chan struct{}) error {
-	r.forgetApplied()
-	tx := r.begin()
+// round evaluates what waits, first and after it, and proposes it as one entry, unless
+// nobody waits for that.
+func (r *reign) round(tx *tx, first *request) error {
+	tx.at = micros(r.now())
 	exclusive := first != nil && isExclusive(first.command)
 	if !exclusive {
 		r.takeStarts(tx)
@@ -266,25 +287,37 @@ func (r *reign) round(first *request, slot chan struct{}) error {
 			r.stash, req = req, nil
 		}
 	}
-	tx.flush()
+	tx.settleMoved()
+	r.remind()
+	if tx.lazy && !tx.urgent && !tx.full() && r.failed == nil {
+		r.intake.giveBack(taken)
+		r.leave(tx)
+		return nil
+	}
 	if len(taken) > 0 {
 		tx.after(func(error) { r.intake.giveBack(taken) })
 	}
-	r.remind()
+	return r.close(tx)
+}
+
+// close writes what the transaction left dirty, and proposes it.
+func (r *reign) close(tx *tx) error {
+	tx.flush()
 	if r.failed != nil {
 		tx.fail(r.failed)
 		return fmt.Errorf("working state lost: %w", r.failed)
 	}
-	return r.propose(tx, slot)
+	return r.propose(tx)
 }
 
 // propose sends the transaction's batch on its way, or, if nothing changed, lets
 // its effects run after what is in flight already. What need not wait for that goes
-// out at once. The entry has taken its token from slot.
-func (r *reign) propose(tx *tx, slot chan struct{}) error {
+// out at once.
+func (r *reign) propose(tx *tx) error {
 	r.counters = tx.counters
+	r.promise(tx)
 	if tx.batch.Empty() {
-		<-slot
+		<-tx.slot
 		tx.goOut()
 		r.inflight.Lock()
 		if n := len(r.inflight.entries); n > 0 {
@@ -300,7 +333,7 @@ func (r *reign) propose(tx *tx, slot chan struct{}) error {
 	r.proposed++
 	r.leader.largest.Store(max(r.leader.largest.Load(), int64(tx.batch.Len())))
 	body := tx.batch.Repr()
-	e := &entry{seq: r.proposed, bytes: len(body), slot: slot, steps: tx.steps, effects: tx.effects}
+	e := &entry{seq: r.proposed, bytes: len(body), slot: tx.slot, steps: tx.steps, effects: tx.effects}
 	r.inflight.Lock()
 	r.inflight.entries = append(r.inflight.entries, e)
 	r.inflight.bytes += e.bytes
@@ -405,6 +438,7 @@ func (r *reign) abandon() {
 	r.end()
 	r.gate.Lock() // who was queueing a request has done so, or has given up
 	r.timers.stop()
+	r.lull.stop()
 	r.gate.Unlock()
 	r.outbox.stop()
 	r.term.Resign()
@@ -419,6 +453,7 @@ func (r *reign) abandon() {
 			f(shard.ErrTermOver)
 		}
 	}
+	r.forsake()
 	for _, req := range r.intake.rest() {
 		r.refuse(req)
 	}

@@ -20,9 +20,11 @@ type session struct {
 	machines map[machineName]*machine
 	fresh    bool // made in this term: the store has no state of its triggers
 	dirty    bool
+	moved    bool // touched since it was settled
 	purged   bool
 	failing  *store.Failure // why it is to fail at the end of the round
 	lastSeq  uint64         // the last entry that wrote it
+	results  *results       // of ephemeral buckets, while they are all that there are
 }
 
 func micros(t time.Time) store.Micros { return store.Micros(t.UnixMicro()) }
@@ -82,11 +84,15 @@ func (t *tx) newSession(name sessionName, p *plan, origin store.Origin) *session
 	return s
 }
 
-// touch has the session settled and written at the end of the round.
+// touch has the session settled at the end of the round, and written with the entry.
 func (t *tx) touch(s *session) {
 	if !s.dirty {
 		s.dirty = true
 		t.dirty.sessions = append(t.dirty.sessions, s)
+	}
+	if !s.moved {
+		s.moved = true
+		t.moved = append(t.moved, s)
 	}
 }
 
@@ -146,6 +152,7 @@ func (t *tx) end(s *session, state store.SessionState) {
 		t.arm(t.at, followTimer(s))
 	}
 	t.touch(s)
+	t.tellEnd(s)
 	t.onApplied(func() { t.leader.hub.ended(s.name) })
 }
 

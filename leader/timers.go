@@ -50,6 +50,9 @@ func (ts *timers) stop() { ts.clock.Stop() }
 // due is ready when a timer is due or the horizon has to move.
 func (ts *timers) due() <-chan time.Time { return ts.clock.C }
 
+// isDue tells whether the clock has gone off, or is about to.
+func (ts *timers) isDue(now store.Micros) bool { return ts.set <= now }
+
 // remind sets the clock for the first timer, or for the next look beyond the horizon.
 func (r *reign) remind() {
 	next := r.timers.horizon - store.Micros((horizonStep / 2).Microseconds())
@@ -91,6 +94,7 @@ func (r *reign) fireTimers(t *tx) {
 		r.lookAhead(t.at + step)
 	}
 	for n := 0; n < timersRound && !t.full() && len(r.timers.queue) > 0 && r.timers.queue[0].due <= t.at; n++ {
+		t.urgent = true
 		due := heap.Pop(&r.timers.queue).(reminder)
 		t.disarm(due.due, due.timer)
 		t.timerDue(due)

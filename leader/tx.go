@@ -14,12 +14,18 @@ type tx struct {
 	*reign
 	counters store.Counters
 	batch    *store.Batch
-	seq      uint64 // of the entry in the making
+	seq      uint64        // of the entry in the making
+	slot     chan struct{} // that the entry's token goes back to
 	steps    failpoint.Entry
 	keys     []string
 	effects  []func(error)
 	out      []func()     // what goes out once the entry is proposed
 	at       store.Micros // the time of this round
+
+	left   bool       // it has lingered
+	lazy   bool       // something is in it that nobody waits for: it may linger
+	urgent bool       // something else is
+	moved  []*session // to be settled at the end of this round
 
 	// dirty is what commands changed, to be written at the end of the round.
 	dirty struct {
@@ -33,8 +39,9 @@ type tx struct {
 	chain  int               // conditions that failed on dead letters of one another
 }
 
-func (r *reign) begin() *tx {
+func (r *reign) begin(slot chan struct{}) *tx {
 	return &tx{
+		slot:     slot,
 		reign:    r,
 		counters: r.counters,
 		batch:    r.leader.cfg.DB.NewBatch(),
@@ -44,10 +51,16 @@ func (r *reign) begin() *tx {
 }
 
 // run evaluates one request. Its answer, good or bad, rests on everything before
-// it and so waits for it.
+// it and so waits for it, unless that is what nobody waits for.
 func (t *tx) run(req *request) {
+	lingers := t.lingers(req.command)
+	t.urgent = t.urgent || !lingers
 	err := req.command.evaluate(t)
 	if req.answer == nil {
+		return
+	}
+	if lingers {
+		t.outgoing(func() { req.answer <- err })
 		return
 	}
 	t.after(func(lost error) {
@@ -131,12 +144,19 @@ func (t *tx) revision() spec.Revision {
 	return t.counters.Revision
 }
 
-// flush writes what the round's commands left dirty: each session, invocation
-// and machine once, however many commands touched it.
-func (t *tx) flush() {
-	for i := 0; i < len(t.dirty.sessions); i++ { // settling may fire and so touch more
-		t.settle(t.dirty.sessions[i])
+// settleMoved settles what the round's commands have touched.
+func (t *tx) settleMoved() {
+	for i := 0; i < len(t.moved); i++ { // settling may fire and so touch more
+		t.settle(t.moved[i])
+		t.moved[i].moved = false
 	}
+	clear(t.moved)
+	t.moved = t.moved[:0]
+}
+
+// flush writes what the commands left dirty: each session, invocation and machine
+// once, however many of them touched it.
+func (t *tx) flush() {
 	for _, inv := range t.dirty.invocations {
 		t.writeInvocation(inv)
 	}

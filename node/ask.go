@@ -32,6 +32,17 @@ type question[A, R any] struct {
 	on func(ctx context.Context, l *leader.Leader, args A, body io.Reader) (R, io.ReadCloser, error)
 }
 
+// prompt is a question that any replica may answer, of the leader alone if the others
+// may lack what was answered: without a bucket of that of any bucket of the app.
+func prompt[A, R any](n *Node, app spec.AppName, bucket spec.BucketName, q *question[A, R]) *question[A, R] {
+	if !n.lags(app, bucket) {
+		return q
+	}
+	of := *q
+	of.anywhere, of.reads, of.again = false, true, always[A]
+	return &of
+}
+
 const (
 	// leaderWait bounds how long a question waits for a leader that takes it. It is
 	// longer than an election and a new leader's start take on a busy machine.

@@ -44,7 +44,11 @@ func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
 	if g.Session != "" {
 		slot = spec.SessionSlot(g.App, g.Session)
 	}
-	o, body, err := ask(ctx, n, &n.questions.get, n.ShardOf(slot), getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale}, nil)
+	q := &n.questions.get
+	if !g.Stale {
+		q = prompt(n, g.App, g.Bucket, q)
+	}
+	o, body, err := ask(ctx, n, q, n.ShardOf(slot), getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale}, nil)
 	if err != nil {
 		return api.Object{}, err
 	}
@@ -76,9 +80,10 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 	if l.Session != "" {
 		shards = []spec.ShardID{n.ShardOf(spec.SessionSlot(l.App, l.Session))}
 	}
+	q := prompt(n, l.App, l.Bucket, &n.questions.list)
 	items := []wire.Object{}
 	for _, id := range shards {
-		page, _, err := ask(ctx, n, &n.questions.list, id, listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1}, nil)
+		page, _, err := ask(ctx, n, q, id, listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1}, nil)
 		if err != nil {
 			return wire.ObjectList{}, err
 		}
@@ -91,6 +96,25 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 		list.Next = string(list.Items[l.Limit-1].Key)
 	}
 	return list, nil
+}
+
+// lags tells whether replicas may lack what was answered of a bucket, because nobody
+// waits until it is committed; without a bucket, of any one of the app.
+func (n *Node) lags(app spec.AppName, bucket spec.BucketName) bool {
+	a, _, ok := n.App(app, 0)
+	if !ok {
+		return false
+	}
+	if bucket != "" {
+		b, ok := a.Bucket(bucket)
+		return ok && b.Durability == spec.Ephemeral
+	}
+	for _, b := range a.Buckets {
+		if b.Durability == spec.Ephemeral {
+			return true
+		}
+	}
+	return a.Durability == spec.Ephemeral
 }
 
 // knows answers whether an app and a bucket of it are deployed.

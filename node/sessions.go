@@ -67,8 +67,9 @@ func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.Sessi
 	}
 	items := []wire.Session{}
 	var cut sessionPosition // the newest session that a shard's page ends at
+	q := prompt(n, l.App, "", &n.questions.sessions)
 	for _, id := range n.shardIDs() {
-		page, _, err := ask(ctx, n, &n.questions.sessions, id, sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit}, nil)
+		page, _, err := ask(ctx, n, q, id, sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit}, nil)
 		if err != nil {
 			return wire.SessionList{}, err
 		}
@@ -163,7 +164,7 @@ func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, 
 
 // History implements api.Sessions.
 func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
-	h, _, err := ask(ctx, n, &n.questions.history, n.shardOfSession(app, id), historyArgs{sessionArgs{app, id}, after, limit}, nil)
+	h, _, err := ask(ctx, n, prompt(n, app, "", &n.questions.history), n.shardOfSession(app, id), historyArgs{sessionArgs{app, id}, after, limit}, nil)
 	return h, n.orNoApp(ctx, app, err)
 }
 

@@ -13,6 +13,8 @@ type App struct {
 	// SessionTimeout is how long a session may run; 0 is for ever. A request may
 	// set another one for its session.
 	SessionTimeout time.Duration `json:"session_timeout,omitempty"`
+	// Durability is that of the implied buckets: inboxes, and the output bucket.
+	Durability Durability `json:"durability"`
 	// Artifact is the SHA-256 (hex) of the uploaded folder; empty when no
 	// function of the app runs from files.
 	Artifact string `json:"artifact,omitempty"`
@@ -157,7 +159,7 @@ const (
 
 	Durable   Durability = "durable"
 	Pipelined Durability = "pipelined"
-	Ephemeral Durability = "ephemeral" // refused at apply until it is there
+	Ephemeral Durability = "ephemeral"
 
 	EmitStream Emit = "stream"
 	EmitAtomic Emit = "atomic"
@@ -199,10 +201,10 @@ func (a *App) Bucket(b BucketName) (*Bucket, bool) {
 		return d, true
 	}
 	if b == OutputBucket {
-		return &Bucket{Name: b, Durability: Durable}, true
+		return &Bucket{Name: b, Durability: a.Durability}, true
 	}
 	if f, ok := FunctionOfInbox(b); ok && a.Functions[f] != nil {
-		return &Bucket{Name: b, Durability: Durable, Triggers: []*Trigger{{
+		return &Bucket{Name: b, Durability: a.Durability, Triggers: []*Trigger{{
 			Name: "inbox", Primitive: Immediate, Target: []FunctionName{f}, Scope: ScopeSession, On: OnPut,
 		}}}, true
 	}

@@ -92,8 +92,9 @@ func TestAFaultSaysWhatIsWrongWhereAndWhatWouldBeRight(t *testing.T) {
 
 		{"what comes later: a runtime", head + "  h: {runtime: endpoint}\n", []string{
 			`6:16: functions.h.runtime: "endpoint" is not available in this version; use process, with a command that calls the endpoint`}},
-		{"what comes later: a durability", head + "buckets:\n  b: {durability: ephemeral}\n", []string{
-			`7:19: buckets.b.durability: "ephemeral" is not available in this version; use pipelined or durable`}},
+		{"an unknown durability", head + "durability: durabel\nbuckets:\n  b: {durability: volatile}\n", []string{
+			`6:13: durability: unknown "durabel": did you mean "durable"?`,
+			`8:19: buckets.b.durability: unknown "volatile": use durable, pipelined or ephemeral`}},
 		{"a rule of an unknown function", on(`{name: a, primitive: immediate, target: f, rerun: [{source: nope, timeout: 1s}]}`), []string{
 			`9:69: buckets.b.triggers[0].rerun[0].source: unknown function "nope": declare it under functions`}},
 		{"a rule without a time", on(`{name: a, primitive: immediate, target: f, rerun: [{source: f, max: 0}]}`), []string{
@@ -201,7 +202,7 @@ func TestAFaultInJSONHasItsPlaceToo(t *testing.T) {
 		{"behind tabs", "{\n\t\"apiVersion\": \"pheromone/v1\",\n\t\"app\": \"shop\",\n\t\"retention\":\t30\n}", []string{
 			`4:15: retention: 30 has no unit: durations are written as "500ms", "2s" or "1h30m" (units h, m, s, ms)`}},
 		{"behind characters of many bytes", `{"é": 1, "apiVersion": "pheromone/v1", "app": "Ä"}`, []string{
-			`1:2: ["é"]: unknown field "é": the fields of an app are apiVersion, app, functions, buckets, retention, session_timeout and limits`,
+			`1:2: ["é"]: unknown field "é": the fields of an app are apiVersion, app, functions, buckets, retention, session_timeout, durability and limits`,
 			`1:47: app: bad app name "Ä": use lower-case letters, digits, '-' and '_', starting with a letter, at most 63 bytes`}},
 		{"a field twice", "{\"apiVersion\": \"pheromone/v1\", \"app\": \"shop\",\n \"app\": \"shop\"}", []string{
 			`2:2: app: duplicate: "app" is set on line 1 already`}},

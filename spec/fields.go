@@ -147,10 +147,23 @@ var appObject = object[App]{
 		defaulted("session_timeout", kind[time.Duration](duration{least: MinSessionTimeout, most: MaxSessionTimeout, zero: true}), 0,
 			func(a *App) *time.Duration { return &a.SessionTimeout },
 			"How long a session may run before it fails, from 1ms to 8760h; 0 is for ever. A request may set another one for its session."),
+		defaulted("durability", kind[Durability](durabilities), Durable,
+			func(a *App) *Durability { return &a.Durability },
+			"The durability of buckets that do not say theirs, of the functions' inboxes and of the results that functions output."),
 		nested("limits", limitsObject, func(a *App) *Limits { return &a.Limits },
 			"What the app may use."),
 	},
+	check: func(_ *reader, _ string, n *node, a *App) {
+		declared := n.get("buckets")
+		for name, b := range a.Buckets {
+			if of := declared.get(string(name)); of != nil && !of.has("durability") {
+				b.Durability = a.Durability
+			}
+		}
+	},
 }
+
+var durabilities = choice[Durability]{words: []Durability{Durable, Pipelined, Ephemeral}}
 
 // apiVersionField holds nothing: there is one version.
 var apiVersionField = field[App]{
@@ -250,11 +263,8 @@ var retryObject = object[Retry]{
 var bucketObject = object[Bucket]{
 	what: "a bucket",
 	fields: []field[Bucket]{
-		defaulted("durability", kind[Durability](choice[Durability]{
-			words: []Durability{Durable, Pipelined},
-			later: map[Durability]string{Ephemeral: "use pipelined or durable"},
-		}), Durable, func(b *Bucket) *Durability { return &b.Durability },
-			"When the bucket's triggers fire: durable, once the object is committed by a majority and on disk; pipelined, at once, while the commit is on its way, so that a function may run on an object that is then lost, and is run again."),
+		defaulted("durability", kind[Durability](durabilities), Durable, func(b *Bucket) *Durability { return &b.Durability },
+			"When the bucket's triggers fire, and what a crash takes: durable, once the object is committed by a majority and on disk; pipelined, at once, while the commit is on its way, so that a function may run on an object that is then lost, and is run again; ephemeral, at once, and nobody waits for the commit, which comes a moment later with others, so that what a crash takes is made again from what was committed before it. The app's durability if it is not said."),
 		optional("triggers", kind[[]*Trigger](list[*Trigger]{
 			item: pointer[Trigger]{triggerObject}, what: "triggers", most: MaxTriggersPerBucket,
 		}), func(b *Bucket) *[]*Trigger { return &b.Triggers },

@@ -83,8 +83,8 @@ buckets:
 `)
 	want := &spec.App{
 		Name:      "shop",
-		Retention: time.Hour,
-		Limits:    spec.Limits{MaxObjectBytes: 256 << 20, MaxPending: 1_000_000, MaxSessionObjects: 1_000_000},
+		Retention: time.Hour, Durability: spec.Durable,
+		Limits: spec.Limits{MaxObjectBytes: 256 << 20, MaxPending: 1_000_000, MaxSessionObjects: 1_000_000},
 		Functions: map[spec.FunctionName]*spec.Function{"f": {
 			Name: "f", Runtime: spec.RuntimeProcess, Command: []string{"run"}, Timeout: 30 * time.Second,
 			Retry: spec.Retry{MaxAttempts: 4, Backoff: 100 * time.Millisecond, MaxBackoff: 10 * time.Second},
@@ -102,6 +102,27 @@ buckets:
 	}
 	if !reflect.DeepEqual(app, want) {
 		t.Errorf("got %s want %s", app.Manifest(), want.Manifest())
+	}
+}
+
+func TestTheDurabilityOfAnAppIsThatOfBucketsThatDoNotSayTheirs(t *testing.T) {
+	app := parse(t, `
+apiVersion: pheromone/v1
+app: shop
+durability: ephemeral
+functions:
+  f: {command: [run]}
+buckets:
+  says: {durability: durable}
+  silent: {}
+`)
+	app = parse(t, string(app.Manifest()))
+	for bucket, want := range map[spec.BucketName]spec.Durability{
+		"says": spec.Durable, "silent": spec.Ephemeral, spec.Inbox("f"): spec.Ephemeral, spec.OutputBucket: spec.Ephemeral,
+	} {
+		if b, ok := app.Bucket(bucket); !ok || b.Durability != want {
+			t.Errorf("bucket %s is %+v, want %s", bucket, b, want)
+		}
 	}
 }
 
@@ -157,6 +178,8 @@ var (
 	)
 )
 
+var drawDurability = rapid.SampledFrom([]spec.Durability{spec.Durable, spec.Pipelined, spec.Ephemeral})
+
 func drawMillis(t *rapid.T, label string, least, most time.Duration) time.Duration {
 	n := rapid.Int64Range(int64(least/time.Millisecond), int64(most/time.Millisecond)).Draw(t, label)
 	return time.Duration(n) * time.Millisecond
@@ -168,6 +191,7 @@ func drawApp(t *rapid.T) *spec.App {
 		Retention: drawMillis(t, "retention", 0, spec.MaxRetention),
 
 		SessionTimeout: drawMillis(t, "session timeout", 0, spec.MaxSessionTimeout),
+		Durability:     drawDurability.Draw(t, "durability"),
 		Functions:      map[spec.FunctionName]*spec.Function{},
 		Buckets:        map[spec.BucketName]*spec.Bucket{},
 		Limits: spec.Limits{
@@ -182,7 +206,7 @@ func drawApp(t *rapid.T) *spec.App {
 	}
 	functions := slices.Sorted(maps.Keys(app.Functions))
 	for _, name := range buckets {
-		b := &spec.Bucket{Name: spec.BucketName(name), Durability: spec.Durable}
+		b := &spec.Bucket{Name: spec.BucketName(name), Durability: drawDurability.Draw(t, "durability")}
 		for _, trigger := range rapid.SliceOfNDistinct(drawName, 0, 4, rapid.ID[string]).Draw(t, "triggers") {
 			b.Triggers = append(b.Triggers, drawTrigger(t, trigger, functions))
 		}

@@ -69,7 +69,7 @@ func TestTheSchemaRefusesWhatTheParserRefuses(t *testing.T) {
 		head + "  H: {command: [run]}\n",
 		head + "  h: {runtime: endpoint}\n",
 		head + "  h: {command: []}\n",
-		head + "buckets: {b: {durability: ephemeral}}\n",
+		head + "buckets: {b: {durability: volatile}}\n",
 		trigger(`{name: a, primitive: immediate}`),
 		trigger(`{name: a, primitive: immediate, target: []}`),
 		trigger(`{name: a, primitive: immediate, target: f, count: 3}`),

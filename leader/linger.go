@@ -1,0 +1,168 @@
+package leader
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/pheromone-run/pheromone/raft/shard"
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// Nobody waits for the commit of what is put into an ephemeral bucket. So a round that
+// did nothing else is not proposed: its entry lingers, and the next rounds add to it.
+// It is proposed when something comes that is waited for, when it is large, or after a
+// moment. Entries still hold what was done in the order in which it was done, so a
+// crash takes the last of it and leaves a state that was: what is pending there is run
+// again, and with it all that followed. Nothing that was told as durable rests on what
+// lingers, because it is in the same entry or a later one.
+
+// lingerFor is how long an entry lingers at most.
+const lingerFor = 50 * time.Millisecond
+
+// lull is the clock of the entry that lingers.
+type lull struct{ clock *time.Timer }
+
+func (l *lull) init() {
+	l.clock = time.NewTimer(lingerFor)
+	l.clock.Stop()
+}
+func (l *lull) begin()                 { l.clock.Reset(lingerFor) }
+func (l *lull) stop()                  { l.clock.Stop() }
+func (l *lull) over() <-chan time.Time { return l.clock.C }
+
+// lingers tells whether a command's answer does not wait for the commit. An attempt's
+// has none: what it does decides.
+func (t *tx) lingers(c command) bool {
+	switch c := c.(type) {
+	case *handed, wake:
+		return true
+	case interface{ lingers(*tx) bool }:
+		return c.lingers(t)
+	}
+	return false
+}
+
+// putInto notes that an object was put into a bucket of a session.
+func (t *tx) putInto(s *session, bucket spec.BucketName, rec *store.Object) {
+	if rec.Blob == nil && s.plan.ephemeral(bucket) {
+		t.lazy = true
+		return
+	}
+	t.urgent = true
+}
+
+// heardOf notes that an invocation's attempt has started or ended.
+func (t *tx) heardOf(inv *invocation) {
+	if inv.session.plan.ephemeral(inv.rec.Bucket) {
+		t.lazy = true
+		return
+	}
+	t.urgent = true
+}
+
+// leave has a round's entry linger. What the round did goes out.
+func (r *reign) leave(tx *tx) {
+	if !tx.left {
+		tx.left = true
+		r.lull.begin()
+	}
+	r.lingering = tx
+	r.promise(tx)
+	tx.goOut()
+	clear(tx.out)
+	tx.out = tx.out[:0]
+}
+
+// promise notes that answers may have been given that rest on an entry which is not
+// applied yet.
+func (r *reign) promise(tx *tx) {
+	if tx.lazy {
+		r.promised.Store(tx.seq)
+	}
+}
+
+// hasten proposes the entry that lingers, if there is one.
+func (r *reign) hasten() error {
+	tx := r.lingering
+	if tx == nil {
+		return nil
+	}
+	r.lingering = nil
+	r.lull.stop()
+	return r.close(tx)
+}
+
+// forsake tells that the entry that lingers is lost.
+func (r *reign) forsake() {
+	if r.lingering != nil {
+		r.lingering.fail(shard.ErrTermOver)
+		r.lingering = nil
+	}
+}
+
+// hurry has the loop propose what lingers.
+type hurry struct{}
+
+func (hurry) evaluate(*tx) error { return nil }
+
+func (r *reign) hurry() { _ = r.intake.offer(r.ctx, &request{command: hurry{}}) }
+
+// catchUp waits until the store has all that was answered before it was committed.
+func (l *Leader) catchUp(ctx context.Context) error {
+	l.mu.Lock()
+	r := l.mu.reign
+	l.mu.Unlock()
+	if r == nil || r.promised.Load() <= r.appliedSeq.Load() {
+		return nil
+	}
+	return l.do(ctx, hurry{}, 0)
+}
+
+// results are the outputs of a session while all of them are in ephemeral buckets and
+// small: they are told without a look into the store.
+type results struct {
+	outputs []wire.Output
+	bytes   int
+	partial bool // there are others
+}
+
+// addResult notes an output of a session that was just counted.
+func (s *session) addResult(bucket spec.BucketName, key spec.Key, rec *store.Object) {
+	if s.results == nil {
+		if !s.fresh || s.rec.Outputs > 1 || !s.plan.ephemeral(bucket) {
+			return
+		}
+		s.results = &results{}
+	}
+	r := s.results
+	r.bytes += len(rec.Inline)
+	if r.partial = r.partial || rec.Blob != nil || !s.plan.ephemeral(bucket) || r.bytes > InlineBytes; r.partial {
+		r.outputs = nil
+		return
+	}
+	r.outputs = append(r.outputs, wire.Output{Bucket: bucket, Key: key, ContentType: rec.ContentType, Size: rec.Size, Data: bytes.Clone(rec.Inline)})
+}
+
+// tellEnd tells those who wait for a session that it has completed, if its results are
+// ephemeral. Others are told once that is committed.
+func (t *tx) tellEnd(s *session) {
+	if s.rec.State != store.SessionCompleted || s.results == nil || s.results.partial {
+		t.urgent = true
+		return
+	}
+	t.lazy = true
+	t.announce(s, &wire.Result{Session: s.name.session, Status: wireStatus(s.rec.State), Outputs: slices.Clone(s.results.outputs)})
+}
+
+// announce lets those who ask for a session know what is not committed yet: that it is
+// there, or its result.
+func (t *tx) announce(s *session, result *wire.Result) {
+	name := s.name
+	word := &word{result: result}
+	t.outgoing(func() { t.leader.hub.announce(name, word) })
+	t.after(func(error) { t.leader.hub.retire(name, word) })
+}
