@@ -24,7 +24,7 @@ func manifest(runtime, durability string) string {
 		"inproc": "runtime: inproc",
 	}[runtime]
 	var b strings.Builder
-	b.WriteString("apiVersion: pheromone/v1\napp: bench\nretention: 10s\nlimits: {max_object_size: 256MiB}\nfunctions:\n")
+	fmt.Fprintf(&b, "apiVersion: pheromone/v1\napp: bench\ndurability: %s\nretention: 10s\nlimits: {max_object_size: 256MiB}\nfunctions:\n", durability)
 	for i := range 10 {
 		fmt.Fprintf(&b, "  f%d: {%s}\n", i, how)
 	}
@@ -33,7 +33,7 @@ func manifest(runtime, durability string) string {
 	}
 	b.WriteString("buckets:\n")
 	bucket := func(name, triggers string) {
-		fmt.Fprintf(&b, "  %s: {durability: %s, triggers: [%s]}\n", name, durability, triggers)
+		fmt.Fprintf(&b, "  %s: {triggers: [%s]}\n", name, triggers)
 	}
 	bucket("plain", "")
 	for i := range 9 {
