@@ -17,19 +17,24 @@ import (
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
-// early is an app with a pipelined bucket and a durable one behind it. Each run of a
-// function leaves a line in a file, as an effect outside does. No two runs of draft
-// put the same, so that what a lost one has made can be told.
+// early is an app with buckets that are not durable and a durable one behind them.
+// Each run of a function leaves a line in a file, as an effect outside does. No two
+// runs of draft put the same, so that what a lost one has made can be told.
 const early spec.AppName = "early"
 
-const manifest = `apiVersion: pheromone/v1
+const functions = `apiVersion: pheromone/v1
 app: early
 functions:
   draft: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q}, retry: {max_attempts: 10, backoff: 20ms}}
+  check: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q}, retry: {max_attempts: 10, backoff: 20ms}}
   seal: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q}, retry: {max_attempts: 10, backoff: 20ms}}
-buckets:
+`
+
+const pipelined = functions + `buckets:
   drafts: {durability: pipelined, triggers: [{name: go, primitive: immediate, target: draft}]}
+  checked: {durability: pipelined, triggers: [{name: go, primitive: immediate, target: check}]}
   sealed: {triggers: [{name: go, primitive: immediate, target: seal}]}
+  notes: {}
 `
 
 const program = `import os
@@ -47,7 +52,12 @@ def note(*words):
 def draft(ctx, objects):
     nonce = os.urandom(8).hex()
     note("draft", ctx.session, nonce)
-    ctx.put("sealed", objects[0].key, nonce.encode())
+    ctx.put("checked", objects[0].key, nonce.encode())
+
+
+@function
+def check(ctx, objects):
+    ctx.put("sealed", objects[0].key, objects[0].data)
 
 
 @function
@@ -62,12 +72,17 @@ main()
 
 func TestOnlyPipelinedFunctionsRunOnWhatAKilledNodeHasLost(t *testing.T) {
 	node := nodetest.Start(t)
-	work(t, []*nodetest.Node{node}, func(*client.Client) *nodetest.Node { return node })
+	work(t, pipelined, []*nodetest.Node{node}, func(*client.Client) *nodetest.Node { return node })
 }
 
 func TestOnlyPipelinedFunctionsRunOnWhatAKilledLeaderHasLost(t *testing.T) {
 	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1"}})
-	work(t, c.Nodes(), func(ask *client.Client) *nodetest.Node {
+	work(t, pipelined, c.Nodes(), leads(t, c))
+}
+
+// leads finds the node of a cluster with one shard that leads it.
+func leads(t *testing.T, c *nodetest.Cluster) func(*client.Client) *nodetest.Node {
+	return func(ask *client.Client) *nodetest.Node {
 		var leader *nodetest.Node
 		nodetest.Eventually(t, "the shard has a leader", func() bool {
 			seen, err := ask.Cluster(t.Context())
@@ -79,7 +94,7 @@ func TestOnlyPipelinedFunctionsRunOnWhatAKilledLeaderHasLost(t *testing.T) {
 			return leader != nil
 		})
 		return leader
-	})
+	}
 }
 
 // drafts is what was put while nodes were killed.
@@ -95,9 +110,9 @@ func (d *drafts) count() int {
 	return len(d.accepted)
 }
 
-// work has an app with a pipelined bucket at work while the node that victim names
-// is killed, three times, and checks what is left.
-func work(t *testing.T, nodes []*nodetest.Node, victim func(*client.Client) *nodetest.Node) {
+// work has an app at work while the node that victim names is killed, three times, and
+// checks what is left.
+func work(t *testing.T, manifest string, nodes []*nodetest.Node, victim func(*client.Client) *nodetest.Node) {
 	dir := t.TempDir()
 	effects := filepath.Join(dir, "effects")
 	for name, text := range map[string]string{"app.yaml": fmt.Sprintf(manifest, effects), "app.py": program} {
@@ -119,18 +134,27 @@ func work(t *testing.T, nodes []*nodetest.Node, victim func(*client.Client) *nod
 		defer c.Close()
 		clients.Go(func() { d.put(ctx, c) })
 	}
+	scribe, err := client.New(nodes[0].URL(), client.WithRetry(client.Retry{MaxAttempts: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scribe.Close()
+	n := &notes{}
+	clients.Go(func() { n.put(ctx, scribe) })
 	asker := nodes[0].Client()
 	defer asker.Close()
 	for range 3 {
 		more := d.count() + 40
 		nodetest.Eventually(t, "puts are accepted", func() bool { return d.count() > more })
-		n := victim(asker)
-		n.Kill()
-		n.Restart()
+		node := victim(asker)
+		node.Kill()
+		n.cut()
+		node.Restart()
 	}
 	stop()
 	clients.Wait()
 	d.check(t, asker, effects)
+	n.check(t, asker, !strings.Contains(manifest, string(spec.Ephemeral)))
 }
 
 // put puts one object after the other. What is not accepted is not asked for again.
@@ -191,10 +215,10 @@ func (d *drafts) check(t *testing.T, c *client.Client, effects string) {
 			t.Errorf("session %s has %s, which no run has made", id, nonce)
 		}
 	}
-	t.Logf("%d sessions, %d accepted; %d runs of the pipelined function were lost", len(stored), len(d.accepted), lost)
+	t.Logf("%d sessions, %d accepted; %d runs of the early function were lost", len(stored), len(d.accepted), lost)
 }
 
-// readEffects tells what the pipelined function has made, and how much of it was
+// readEffects tells what the early function has made, and how much of it was
 // lost. It is an error if the durable one was run on any of that.
 func readEffects(file string, stored map[spec.SessionID]string) (drafted map[string]bool, lost int, err error) {
 	text, err := os.ReadFile(file)

@@ -256,6 +256,15 @@ var scenarios = []scenario{
 		outputs: []string{"a=of x b=of x"},
 	},
 	{
+		name: "ephemeral", about: "functions and a join between durable buckets, of which nobody waits for a commit",
+		functions: map[string]string{"map": "", "count": "", "report": ""},
+		buckets: `in: {triggers: [{name: t, primitive: immediate, target: map}]}
+  groups: {durability: ephemeral, triggers: [{name: t, primitive: immediate, target: count}]}
+  counts: {durability: ephemeral, triggers: [{name: t, primitive: by_set, keys: [a, b], target: report}]}`,
+		drive:   func(d *driver) { d.put("in", "x", "a b") },
+		outputs: []string{"a=of x b=of x"},
+	},
+	{
 		name: "twice", about: "a second crash, while the node recovers from the first", first: "started/effected",
 		functions: map[string]string{"patient": ""},
 		buckets:   "in: {triggers: [{name: t, primitive: immediate, target: patient}]}",

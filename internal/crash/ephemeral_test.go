@@ -1,0 +1,95 @@
+package crash
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
+	"github.com/pheromone-run/pheromone/spec"
+)
+
+// ephemeral has what is accepted in a durable bucket, all between in an ephemeral one.
+const ephemeral = functions + `buckets:
+  drafts: {triggers: [{name: go, primitive: immediate, target: draft}]}
+  checked: {durability: ephemeral, triggers: [{name: go, primitive: immediate, target: check}]}
+  sealed: {triggers: [{name: go, primitive: immediate, target: seal}]}
+  notes: {durability: ephemeral}
+`
+
+func TestWhatAKilledNodeHasLostOfAnEphemeralBucketIsMadeAgain(t *testing.T) {
+	node := nodetest.Start(t, "--shards", "1")
+	work(t, ephemeral, []*nodetest.Node{node}, func(*client.Client) *nodetest.Node { return node })
+}
+
+func TestWhatAKilledLeaderHasLostOfAnEphemeralBucketIsMadeAgain(t *testing.T) {
+	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1"}})
+	work(t, ephemeral, c.Nodes(), leads(t, c))
+}
+
+// notes are objects that one client put, one after the other.
+type notes struct {
+	mu       sync.Mutex
+	accepted []spec.Key // in order; "" is where a node was killed
+}
+
+// cut marks that what follows is put to another leader.
+func (n *notes) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.accepted = append(n.accepted, "")
+}
+
+func (n *notes) put(ctx context.Context, c *client.Client) {
+	for i := 0; ctx.Err() == nil; i++ {
+		key := spec.Key(fmt.Sprintf("note-%06d", i))
+		try, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		_, err := c.Put(try, early, "notes", key, strings.NewReader("x"), client.PutOptions{})
+		cancel()
+		if err == nil {
+			n.mu.Lock()
+			n.accepted = append(n.accepted, key)
+			n.mu.Unlock()
+			continue
+		}
+		select {
+		case <-time.After(5 * time.Millisecond): // the node is away: ask it less often
+		case <-ctx.Done():
+		}
+	}
+}
+
+// check looks for what was accepted. A kill takes nothing of a durable bucket, and of
+// an ephemeral one only the last: between one kill and the next nothing that was put
+// after a lost one is there.
+func (n *notes) check(t *testing.T, c *client.Client, durable bool) {
+	t.Helper()
+	there := map[spec.Key]bool{}
+	for o, err := range c.List(t.Context(), early, "notes", client.ListOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		there[o.Key] = true
+	}
+	lost := 0
+	var before spec.Key // the last that was lost of those that one leader accepted
+	for _, key := range n.accepted {
+		switch {
+		case key == "":
+			before = ""
+		case !there[key]:
+			lost++
+			before = key
+		case before != "":
+			t.Errorf("%s is there, and %s is not, which was accepted before it", key, before)
+		}
+	}
+	if durable && lost > 0 {
+		t.Errorf("%d accepted notes are lost, of a durable bucket", lost)
+	}
+	t.Logf("%d notes, %d lost", len(n.accepted), lost)
+}
