@@ -117,6 +117,7 @@ type Leader struct {
 	own func(*shard.Term) term // the identity; tests hold up what is proposed
 
 	room    *room
+	firm    atomic.Int64 // how many want nothing to linger
 	largest atomic.Int64 // bytes of the largest entry proposed
 
 	confirmed atomic.Pointer[time.Time] // when the local store was last known to hold everything; nil: never

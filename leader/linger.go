@@ -37,6 +37,9 @@ func (l *lull) over() <-chan time.Time { return l.clock.C }
 // lingers tells whether a command's answer does not wait for the commit. An attempt's
 // has none: what it does decides.
 func (t *tx) lingers(c command) bool {
+	if t.leader.firm.Load() > 0 {
+		return false
+	}
 	switch c := c.(type) {
 	case *handed, wake:
 		return true
@@ -94,6 +97,28 @@ func (r *reign) hasten() error {
 	r.lingering = nil
 	r.lull.stop()
 	return r.close(tx)
+}
+
+// partWait bounds how long a leader that stops waits for the commit of what lingers.
+const partWait = 5 * time.Second
+
+// part has what lingers committed when the leader stops, as far as it can.
+func (r *reign) part() {
+	if r.lingering == nil {
+		return
+	}
+	defer time.AfterFunc(partWait, r.term.Resign).Stop()
+	if r.hasten() == nil {
+		_ = r.drain()
+	}
+}
+
+// Firm has nothing linger until it is released, and returns once what did is
+// committed, or can't be. Call it before the lead is handed over.
+func (l *Leader) Firm(ctx context.Context) (release func()) {
+	l.firm.Add(1)
+	_ = l.catchUp(ctx)
+	return func() { l.firm.Add(-1) }
 }
 
 // forsake tells that the entry that lingers is lost.

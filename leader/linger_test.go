@@ -197,3 +197,15 @@ func TestATermThatEndsTakesTheLastOfWhatIsEphemeral(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatLingersIsKeptWhenTheLeaderStops(t *testing.T) {
+	w := newWorld(t, 1, volatile, volatileFunctions(&runs{}, "c"))
+	for i := range 5 {
+		key := fmt.Sprint("k", i)
+		w.put("a", key, key)
+		w.restart()
+		if o, err := w.get("a", key); err != nil {
+			t.Fatalf("after a stop in order what was put is read as %+v, %v", o.Object, err)
+		}
+	}
+}

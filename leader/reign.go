@@ -168,7 +168,7 @@ func (r *reign) serve(ctx context.Context) error {
 		if first == nil {
 			var err error
 			if first, err = r.awaitCommand(ctx); err != nil {
-				_ = r.hasten() // it takes what lingers along, or the term is over
+				r.part()
 				return err
 			}
 		}
@@ -242,7 +242,7 @@ func (r *reign) awaitSlot(first *request) (slot chan struct{}, err error) {
 	default:
 	}
 	var extra chan struct{} // never ready
-	if first != nil && r.mayGoBeyond(ownerOf(first.command)) {
+	if first != nil && r.mayGoBeyond(first.command) {
 		extra = r.extra
 	}
 	select {
@@ -255,11 +255,15 @@ func (r *reign) awaitSlot(first *request) (slot chan struct{}, err error) {
 	}
 }
 
-// mayGoBeyond tells whether a command of an app may be evaluated while the window is full.
-func (r *reign) mayGoBeyond(app spec.AppName) bool {
-	p := r.newest[app]
-	if p == nil || !p.hastens {
-		return false
+// mayGoBeyond tells whether a command may be evaluated while the window is full: of an
+// app with buckets that are not durable, or one that would hold those up.
+func (r *reign) mayGoBeyond(c command) bool {
+	switch c.(type) {
+	case wake, hurry:
+	default:
+		if p := r.newest[ownerOf(c)]; p == nil || !p.hastens {
+			return false
+		}
 	}
 	r.inflight.Lock()
 	defer r.inflight.Unlock()
@@ -289,7 +293,7 @@ func (r *reign) round(tx *tx, first *request) error {
 	}
 	tx.settleMoved()
 	r.remind()
-	if tx.lazy && !tx.urgent && !tx.full() && r.failed == nil {
+	if tx.lazy && !tx.urgent && !tx.full() && r.failed == nil && r.leader.firm.Load() == 0 {
 		r.intake.giveBack(taken)
 		r.leave(tx)
 		return nil
