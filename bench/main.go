@@ -29,6 +29,7 @@ func main() {
 	flag.IntVar(&o.nodes, "nodes", 1, "3 adds workload L, on three and five nodes")
 	flag.IntVar(&o.kills, "kills", 5, "how often workload L kills a leader")
 	flag.IntVar(&o.sleepers, "sleepers", 4000, "functions that sleep at once in workload F, at most as many as the runtime has room for")
+	flag.StringVar(&o.shared, "shared-memory", "0", "memory that processes share with the node, as in 1GiB, or off")
 	flag.IntVar(&o.flood, "flood", 1_000_000, "puts of each variant of workload flood")
 	flag.StringVar(&o.dir, "dir", "", "folder for data, on the disk to measure; default: a temporary one")
 	flag.StringVar(&o.out, "out", "bin/bench", "folder for report.txt, report.json and report.html")
@@ -69,6 +70,7 @@ type options struct {
 	span         time.Duration
 	rounds       int
 	shards       int
+	shared       string
 	nodes        int
 	kills        int
 	sleepers     int

@@ -93,7 +93,7 @@ func startProcess(o options, binary string) (*server, error) {
 		return nil, err
 	}
 	p := &process{binary: binary, args: []string{
-		"dev", "--data", data, "--random-port", "--shards", strconv.Itoa(o.shards), "-o", "json",
+		"dev", "--data", data, "--random-port", "--shards", strconv.Itoa(o.shards), "--shared-memory", o.shared, "-o", "json",
 	}}
 	began := time.Now()
 	if err := p.start(); err != nil {
@@ -137,7 +137,7 @@ func startCluster(o options, binary string, nodes int) (s *server, err error) {
 		name := fmt.Sprint("n", i+1)
 		p := &process{binary: binary, log: filepath.Join(data, name+".log"), args: []string{
 			"serve", "--name", name, "--data", filepath.Join(data, name), "--listen", api, "--peer-listen", peer, "--log-level", "error",
-			"--bootstrap-expect", strconv.Itoa(nodes), "--join", strings.Join(peers, ","), "--shards", strconv.Itoa(o.shards), "-o", "json",
+			"--bootstrap-expect", strconv.Itoa(nodes), "--join", strings.Join(peers, ","), "--shards", strconv.Itoa(o.shards), "--shared-memory", o.shared, "-o", "json",
 		}}
 		if err := p.start(); err != nil {
 			return nil, err

@@ -82,6 +82,10 @@ type Emission struct {
 	Meta         map[string]string
 	Output       bool
 	DeliverAfter time.Duration
+	// Lent says that Data is in memory which the function's program can still write
+	// to, and which is given back when the call of the sink returns: each byte is to
+	// be read once, and what is kept is to be copied. Only large objects are lent.
+	Lent bool
 
 	// Join names the set Keys for the dynamic_join JoinTrigger on Bucket, instead
 	// of putting an object.

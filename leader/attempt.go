@@ -116,9 +116,12 @@ func (k *sink) Get(ctx context.Context, task *exec.Task, bucket spec.BucketName,
 	if err := r.leader.do(ctx, c, 0); err != nil {
 		return exec.Input{}, err
 	}
-	data, err := r.leader.bytesOf(task.App, &c.rec)
-	if err != nil {
-		return exec.Input{}, err
+	data := c.rec.Inline
+	if c.rec.Blob != nil {
+		var err error
+		if data, err = r.leader.cfg.DB.ReadBlobTo(exec.PlaceFor(ctx, c.rec.Blob.Size), r.leader.cfg.Shard, task.App, *c.rec.Blob); err != nil {
+			return exec.Input{}, fmt.Errorf("read the bytes of revision %d: %w", c.rec.Revision, err)
+		}
 	}
 	return exec.Input{Bucket: bucket, Key: key, Session: task.Invocation.Session, ContentType: c.rec.ContentType, Meta: c.rec.Meta, Data: data}, nil
 }

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -82,6 +83,9 @@ func (h *handed) stage(ctx context.Context, emissions []exec.Emission) (inline i
 			most = handedInlineEach
 		}
 		if len(data) <= most {
+			if emissions[i].Lent {
+				data = bytes.Clone(data)
+			}
 			put.payload = &payload{inline: data, size: int64(len(data))}
 			inline += put.payload.size
 			continue

@@ -80,7 +80,7 @@ func (in *inputs) load(ctx context.Context) ([]exec.Input, error) {
 			return nil
 		}
 		var err error
-		if out[i].Data, err = in.db.ReadBlob(in.shard, in.app, *rec.Blob); err != nil {
+		if out[i].Data, err = in.db.ReadBlobTo(exec.PlaceFor(ctx, rec.Blob.Size), in.shard, in.app, *rec.Blob); err != nil {
 			return fmt.Errorf("read the bytes of input %s/%s: %w", out[i].Bucket, out[i].Key, err)
 		}
 		return nil

@@ -66,6 +66,11 @@ type Config struct {
 	// not fit waits. Default a quarter of the machine's memory, or of what the node
 	// may use of it, and at most 2 GiB; at least 16 MiB.
 	InputBytes int64
+	// SharedBytes bounds the memory through which large inputs reach the processes of
+	// functions, of all of them together, and that in which each of these hands over
+	// large objects. Default an eighth of the memory, at most 256 MiB; negative: none,
+	// large objects travel on the processes' sockets.
+	SharedBytes int64
 	// Version is what the node says it is.
 	Version string
 	// Inproc runs the functions of runtime inproc: an inproc.Runtime of the program
@@ -131,6 +136,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.InputBytes == 0 {
 		c.InputBytes = defaultInputBytes(memoryBytes("/"))
+	}
+	if c.SharedBytes == 0 {
+		c.SharedBytes = defaultSharedBytes(memoryBytes("/"))
 	}
 	if c.Version == "" {
 		c.Version = "dev"

@@ -7,7 +7,12 @@ import (
 	"strings"
 )
 
-const mostInputBytes = 2 << 30
+// The defaults of InputBytes and SharedBytes are within these.
+const (
+	mostInputBytes   = 2 << 30
+	leastSharedBytes = 8 << 20
+	mostSharedBytes  = 256 << 20
+)
 
 // defaultInputBytes is the budget of inputs on a machine with so much memory; 0 is
 // not known.
@@ -16,6 +21,15 @@ func defaultInputBytes(memory int64) int64 {
 		return mostInputBytes
 	}
 	return min(max(memory/4, leastInputBytes), mostInputBytes)
+}
+
+// defaultSharedBytes is the bound of shared memory on a machine with so much memory; 0
+// is one that does not say.
+func defaultSharedBytes(memory int64) int64 {
+	if memory <= 0 {
+		return mostSharedBytes
+	}
+	return min(max(memory/8, leastSharedBytes), mostSharedBytes)
 }
 
 // memoryBytes is how much memory the node may use, 0 if that is not known: that of

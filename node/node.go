@@ -203,6 +203,7 @@ func (n *Node) startExecutors() error {
 	}
 	processes, err := process.New(process.Settings{
 		Scratch: n.path(scratchFolder), Artifacts: n.artifacts, Log: n.logs.Append, Logger: n.cfg.Log,
+		SharedBytes: n.cfg.SharedBytes,
 	})
 	if err != nil {
 		return fmt.Errorf("start the executors: %w", err)

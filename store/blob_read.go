@@ -29,21 +29,32 @@ func (s *Snapshot) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.
 
 // ReadBlob returns the bytes of a blob, checked.
 func (db *DB) ReadBlob(shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
-	return readBlob(db, db, shard, app, blob)
+	return db.ReadBlobTo(nil, shard, app, blob)
+}
+
+// ReadBlobTo is ReadBlob into the memory behind dst, if its capacity is enough.
+func (db *DB) ReadBlobTo(dst []byte, shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
+	return readBlob(db, db, dst, shard, app, blob)
 }
 
 // ReadBlob is DB.ReadBlob as of the snapshot.
 func (s *Snapshot) ReadBlob(shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
-	return readBlob(s.db, s, shard, app, blob)
+	return readBlob(s.db, s, nil, shard, app, blob)
 }
 
-func readBlob(db *DB, from chunkReader, shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
+func readBlob(db *DB, from chunkReader, dst []byte, shard spec.ShardID, app spec.AppName, blob Blob) ([]byte, error) {
 	if err := checkBlob(blob); err != nil {
 		return nil, err
 	}
-	out := make([]byte, 0, blob.Size)
+	out := dst[:0]
+	if int64(cap(out)) < blob.Size {
+		out = make([]byte, 0, blob.Size)
+	}
 	r := &blobReader{db: db, from: from, release: func() {}, shard: shard, app: app, blob: blob}
 	for {
+		// Each chunk is unpacked to where it is to be. A damaged one may need more room
+		// than is left there: it is found out, and what holds it is dropped.
+		r.buf = out[len(out):]
 		err := r.nextChunk()
 		if err == io.EOF {
 			return out, nil
@@ -51,7 +62,7 @@ func readBlob(db *DB, from chunkReader, shard spec.ShardID, app spec.AppName, bl
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, r.chunk...)
+		out = out[:len(out)+len(r.chunk)]
 	}
 }
 
@@ -142,20 +153,28 @@ func (r *blobReader) nextChunk() error {
 	}
 	var key [160]byte
 	at := AppendBlobChunkKey(key[:0], r.shard, r.app, r.blob.ID, r.next)
-	stored, err := r.from.GetTo(r.stored[:0], at)
+	into := r.stored[:0]
+	if r.blob.Codec == CodecNone { // as it is stored, so is it read to where it is to be
+		into = r.buf[:0]
+	}
+	stored, err := r.from.GetTo(into, at)
 	if errors.Is(err, ErrNotFound) {
 		if err = r.db.RepairBlob(context.Background(), r.shard, r.app, r.blob); err == nil {
 			r.release() // no snapshot of before has what was brought here
 			r.from = r.db
-			stored, err = r.from.GetTo(r.stored[:0], at)
+			stored, err = r.from.GetTo(into, at)
 		}
 	}
 	if err != nil {
 		return r.fault(err)
 	}
-	r.stored = stored
-	if r.buf, err = unpack(r.blob.Codec, r.buf, stored); err != nil {
-		return r.fault(err)
+	if r.blob.Codec == CodecNone {
+		r.buf = stored
+	} else {
+		r.stored = stored
+		if r.buf, err = unpack(r.blob.Codec, r.buf, stored); err != nil {
+			return r.fault(err)
+		}
 	}
 	if want := min(blobChunkBytes, r.blob.Size-r.read); int64(len(r.buf)) != want {
 		return r.fault(fmt.Errorf("%d bytes where %d were stored", len(r.buf), want))

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
@@ -20,12 +22,18 @@ type attempt struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	stop   context.CancelFunc
+
+	mu      sync.Mutex
+	created map[*place]bool // and not committed; guarded by mu
 }
 
 func (a *attempt) run(h Handler, in []Object) error {
-	err := Run(NewContext(a.ctx, a.inv, a), h, in)
+	// Inputs can't be written to. Who tries fails this attempt, not all of them.
+	debug.SetPanicOnFault(true)
+	err := a.c.memory.explain(Run(NewContext(a.ctx, a.inv, a), h, in))
 	a.stop()
 	a.cancel(ErrEnded)
+	a.discard()
 	a.c.finish(a, err)
 	return err
 }
@@ -35,7 +43,9 @@ func (a *attempt) Poll() { a.c.poll() }
 
 // Emit implements Transport.
 func (a *attempt) Emit(e Emission) error {
-	if len(e.Data) < flushBytes {
+	switch size := len(e.Data); {
+	case size >= protocol.SharedBytes && a.ctx.Err() == nil && a.c.memory.copyOf(&e):
+	case size < flushBytes:
 		e.Data = bytes.Clone(e.Data)
 	}
 	return a.EmitOwned(e)
@@ -44,11 +54,21 @@ func (a *attempt) Emit(e Emission) error {
 // EmitOwned implements Transport.
 func (a *attempt) EmitOwned(e Emission) error {
 	a.c.poll()
+	if e.place != nil {
+		a.mu.Lock()
+		delete(a.created, e.place)
+		a.mu.Unlock()
+	}
 	if a.ctx.Err() != nil {
+		a.c.memory.free(e.place)
 		return context.Cause(a.ctx)
 	}
 	var space [256]byte
 	var total int
+	inline := e.Data
+	if e.place != nil {
+		inline = nil
+	}
 	switch {
 	case e.JoinTrigger != "":
 		fields := protocol.AppendField(space[:0], protocol.TagBucket, e.Bucket)
@@ -58,13 +78,13 @@ func (a *attempt) EmitOwned(e Emission) error {
 		}
 		total = a.c.add(protocol.Header{Type: protocol.Join, ID: a.id}, fields)
 	case e.StartFunction != "":
-		total = a.c.add(protocol.Header{Type: protocol.Start, ID: a.id}, appendStart(space[:0], e), e.Data)
+		total = a.c.add(protocol.Header{Type: protocol.Start, ID: a.id}, appendStart(space[:0], e), inline)
 	default:
 		h := protocol.Header{Type: protocol.Put, ID: a.id}
 		if e.Output {
 			h.Flags = protocol.FlagOutput
 		}
-		total = a.c.add(h, appendPut(space[:0], e), e.Data)
+		total = a.c.add(h, appendPut(space[:0], e), inline)
 	}
 	if total >= flushBytes {
 		return a.c.flush()
@@ -91,7 +111,11 @@ func appendStart(fields []byte, e Emission) []byte {
 }
 
 func appendObject(fields []byte, e Emission) []byte {
-	fields = protocol.AppendObject(fields, protocol.Descriptor{Length: uint64(len(e.Data))})
+	d := protocol.Descriptor{Length: uint64(len(e.Data))}
+	if e.place != nil {
+		d.Kind, d.Offset = protocol.KindOutput, uint64(e.place.span.Offset)
+	}
+	fields = protocol.AppendObject(fields, d)
 	if e.Bucket != "" {
 		fields = protocol.AppendField(fields, protocol.TagBucket, e.Bucket)
 	}
@@ -105,6 +129,33 @@ func appendObject(fields []byte, e Emission) []byte {
 		fields = protocol.AppendMeta(fields, name, value)
 	}
 	return fields
+}
+
+// create implements creator.
+func (a *attempt) create(size int) ([]byte, *place) {
+	if size < protocol.SharedBytes {
+		return nil, nil
+	}
+	data, at := a.c.memory.create(size)
+	if at != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.created == nil {
+			a.created = make(map[*place]bool)
+		}
+		a.created[at] = true
+	}
+	return data, at
+}
+
+// discard gives back what was created and not committed.
+func (a *attempt) discard() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for at := range a.created {
+		a.c.memory.free(at)
+	}
+	a.created = nil
 }
 
 // Log implements Transport. A text over the bound is cut into several lines. They
@@ -184,7 +235,7 @@ func (c *connection) getReply(f protocol.Frame) error {
 	if !f.Owned {
 		f.Fields, f.Payload = bytes.Clone(f.Fields), bytes.Clone(f.Payload)
 	}
-	_, objects, err := parseFields(f)
+	_, objects, err := parseFields(f, c.memory)
 	if err != nil || len(objects) != 1 {
 		return fmt.Errorf("a GET_REPLY of the node with %d objects: %w", len(objects), err)
 	}
@@ -200,7 +251,7 @@ func getError(e protocol.Failure) error {
 }
 
 func (c *connection) parseInvoke(f protocol.Frame) (*attempt, []Object, error) {
-	fields, in, err := parseFields(f)
+	fields, in, err := parseFields(f, c.memory)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -254,7 +305,7 @@ type attemptFields struct {
 
 // parseFields decodes the fields of an INVOKE or a GET_REPLY. Fields with
 // unknown tags are passed over: they are from a newer node.
-func parseFields(f protocol.Frame) (attemptFields, []Object, error) {
+func parseFields(f protocol.Frame, m *memory) (attemptFields, []Object, error) {
 	var a attemptFields
 	var objects []Object
 	object := func() *Object { return &objects[len(objects)-1] }
@@ -299,7 +350,7 @@ func parseFields(f protocol.Frame) (attemptFields, []Object, error) {
 		case protocol.TagMaxObject:
 			a.inv.MaxObjectBytes = int64(n)
 		case protocol.TagObject:
-			data, err := protocol.Object(value, f.Payload)
+			data, err := m.object(value, f.Payload)
 			if err != nil {
 				return a, nil, err
 			}

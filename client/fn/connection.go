@@ -39,6 +39,7 @@ type connection struct {
 		Next() (protocol.Frame, error)
 	}
 	limits   protocol.NodeHello
+	memory   *memory // nil if none is shared with the node
 	names    []string
 	handlers []Handler
 
@@ -62,8 +63,8 @@ type connection struct {
 	}
 }
 
-func newConnection(ctx context.Context, conn net.Conn, names []string, handlers []Handler) *connection {
-	c := &connection{conn: conn, names: names, handlers: handlers}
+func newConnection(ctx context.Context, conn net.Conn, m *memory, names []string, handlers []Handler) *connection {
+	c := &connection{conn: conn, memory: m, names: names, handlers: handlers}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.reader = protocol.NewReader(conn, math.MaxUint32) // the node is trusted with the size of inputs
 	c.mu.attempts = make(map[uint64]*attempt)
@@ -83,7 +84,7 @@ func (c *connection) close() {
 
 func (c *connection) hello() error {
 	text, err := json.Marshal(protocol.ProcessHello{
-		Versions: []int{protocol.Version}, SDK: sdkName, Functions: c.names, Concurrency: maxConcurrency,
+		Versions: []int{protocol.Version}, SDK: sdkName, Functions: c.names, Concurrency: maxConcurrency, Memory: c.memory != nil,
 	})
 	if err != nil {
 		return fmt.Errorf("encode hello: %w", err)
@@ -103,6 +104,9 @@ func (c *connection) hello() error {
 		}
 		if c.limits.Version != protocol.Version {
 			return fmt.Errorf("the node chose protocol version %d, this SDK speaks %d", c.limits.Version, protocol.Version)
+		}
+		if c.limits.InputMemory == 0 || c.limits.OutputMemory == 0 {
+			c.memory = nil
 		}
 		return nil
 	case protocol.Goodbye:
@@ -164,6 +168,8 @@ func (c *connection) take(f protocol.Frame) error {
 		c.add(protocol.Header{Type: protocol.Pong, ID: f.ID}, nil)
 		return c.flush()
 	case protocol.Pong:
+	case protocol.Release:
+		return c.memory.release(f.Fields)
 	case protocol.Goodbye:
 		c.mu.Lock()
 		c.mu.leaving = true

@@ -12,7 +12,9 @@ import (
 )
 
 // Object is an object passed to a function or read by it. Its bytes must not be
-// changed.
+// changed: those of large objects are in memory that can't be written to, and an
+// attempt that tries fails. They are there until the handler returns: what is kept
+// for longer has to be copied.
 type Object struct {
 	Bucket      string
 	Key         string
@@ -43,7 +45,8 @@ func NewObject(bucket, key, session string, data []byte) Object {
 	return Object{Bucket: bucket, Key: key, Session: session, data: data}
 }
 
-// Bytes returns the object's data.
+// Bytes returns the object's data, without a copy. It is valid until the handler
+// returns.
 func (o Object) Bytes() []byte { return o.data }
 
 // Size is the length of the object's data.
@@ -79,6 +82,8 @@ type Emission struct {
 
 	StartFunction string        // set: the object is the input of a child session of this function
 	StartTimeout  time.Duration // of the child session; 0: the app's
+
+	place *place // where Data is in the memory shared with the node; nil if it is not
 }
 
 // Transport carries what an attempt emits to whoever runs it. Its methods may be
@@ -90,6 +95,12 @@ type Transport interface {
 	EmitOwned(e Emission) error
 	Get(ctx context.Context, bucket, key string) (Object, error)
 	Log(text string)
+}
+
+// creator is a Transport with memory of its own for large objects.
+type creator interface {
+	// create returns memory of size zero bytes, nil if there is no room.
+	create(size int) ([]byte, *place)
 }
 
 // Context is an attempt's view of the platform. Its methods may be called from
@@ -210,7 +221,9 @@ func (c *Context) Get(bucket, key string) (Object, error) {
 	return c.transport.Get(c.ctx, bucket, key)
 }
 
-// Create returns a buffer of size bytes, to be filled in place and committed.
+// Create returns a buffer of size zero bytes, to be filled in place and committed
+// before the handler returns. A large one is in memory that the node reads: nothing
+// is copied on the way to it.
 func (c *Context) Create(bucket, key string, size int, opts ...Option) (*Buffer, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
@@ -218,7 +231,14 @@ func (c *Context) Create(bucket, key string, size int, opts ...Option) (*Buffer,
 	if size < 0 || c.inv.MaxObjectBytes > 0 && int64(size) > c.inv.MaxObjectBytes {
 		return nil, c.tooLarge(int64(size), bucket, key)
 	}
-	return &Buffer{ctx: c, emission: Emission{Bucket: bucket, Key: key, Data: make([]byte, size)}, opts: opts}, nil
+	e := Emission{Bucket: bucket, Key: key}
+	if t, ok := c.transport.(creator); ok && !c.ended.Load() {
+		e.Data, e.place = t.create(size)
+	}
+	if e.Data == nil {
+		e.Data = make([]byte, size)
+	}
+	return &Buffer{ctx: c, emission: e, opts: opts}, nil
 }
 
 // Log writes a line to the function's log.

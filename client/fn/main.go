@@ -35,5 +35,5 @@ func serveInherited() error {
 		return fmt.Errorf("descriptor %d is not the node's socket: %w", protocol.FD, err)
 	}
 	_ = file.Close()
-	return Serve(context.Background(), conn)
+	return serve(context.Background(), conn, inheritedMemory())
 }

@@ -29,7 +29,7 @@ func hostWaiting() uint32
 // not return.
 func Main() {
 	names, handlers := registered()
-	c := newConnection(context.Background(), noConn{}, names, handlers)
+	c := newConnection(context.Background(), noConn{}, nil, names, handlers)
 	c.reader = &moduleReader{buf: make([]byte, 16<<10)}
 	err := c.hello()
 	if err == nil {

@@ -28,6 +28,7 @@ import struct
 import sys
 import threading
 import time
+import weakref
 from datetime import datetime, timedelta, timezone
 
 __all__ = ["function", "main", "Permanent", "NotFound", "Refused", "Cancelled", "Context", "Object"]
@@ -39,12 +40,17 @@ _DESCRIPTOR = struct.Struct("<B3xQQ")
 _OBJECT = struct.Struct("<BBHB3xQQ")
 _U64 = struct.Struct("<Q")
 
-_HELLO, _INVOKE, _PUT, _JOIN, _GET, _GET_REPLY, _LOG, _RESULT, _ERROR, _CANCEL, _PING, _PONG, _GOODBYE, _START = range(1, 15)
+_HELLO, _INVOKE, _PUT, _JOIN, _GET, _GET_REPLY, _LOG, _RESULT, _ERROR, _CANCEL, _PING, _PONG, _GOODBYE, _START, _RELEASE = range(1, 16)
 
 _SESSION, _NUMBER_TAG, _ATTEMPT, _TIMEOUT, _BUCKET, _TRIGGER, _GROUP, _WINDOW, _TRACEPARENT = range(1, 10)
 _OBJECT_TAG, _KEY, _CONTENT_TYPE, _META, _DELIVER_AFTER, _MAX_OBJECT, _FUNCTION, _DELETED = range(10, 18)
 
+_INLINE, _INPUT, _OUTPUT = range(3)  # where the bytes of an object are
+
 _BUFFER_BYTES = 64 << 10
+_SHARED_BYTES = 64 << 10  # the size from which on objects go through memory
+_PAGE = 4096
+_ZEROS = bytes(1 << 20)
 _FLUSH_BYTES = 1 << 20  # what is collected before it leaves unasked
 _FIELD_BYTES = 16 << 20
 _LOG_BYTES = 8 << 10
@@ -97,12 +103,16 @@ def function(f=None, *, name=None):
 
 
 class Object:
-    """An object passed to a function, or read by it."""
+    """An object passed to a function, or read by it.
 
-    __slots__ = ("bucket", "key", "session", "content_type", "meta", "deleted", "view", "_data")
+    view is a memoryview of the data, without a copy. It is there until the function
+    returns, and can't be written to; data is a copy of it that stays.
+    """
+
+    __slots__ = ("bucket", "key", "session", "content_type", "meta", "deleted", "view", "_data", "__weakref__")
 
     def __init__(self, view, bucket="", session="", *, key="", content_type="", meta=None, deleted=False):
-        self.view = view  # a memoryview of the data, without a copy
+        self.view = view
         self.bucket = bucket
         self.session = session
         self.key = key
@@ -117,6 +127,14 @@ class Object:
         if self._data is None:
             self._data = bytes(self.view)
         return self._data
+
+    def _leave(self):
+        """Makes the object last: the memory behind its view is about to be used anew."""
+        view, self.view = self.view, memoryview(self.data)
+        try:
+            view.release()
+        except BufferError:
+            pass  # something else was made of it, and is no longer to be used
 
     @property
     def size(self):
@@ -136,17 +154,22 @@ class Object:
 
 
 class Buffer:
-    """An object that is written in place: fill .data, then commit()."""
+    """An object that is written in place: fill .data, then commit() before the function returns.
+
+    A large one is in memory that the node reads: it is not copied on the way there.
+    """
 
     def __init__(self, ctx, bucket, key, size, options):
         self._put = (ctx, bucket, key, options)
-        self.data = memoryview(bytearray(size))
+        self._part = ctx._create(size)
+        self.data = memoryview(bytearray(size)) if self._part is None else self._part.view
 
     def commit(self):
         if self._put is None:
             raise ValueError("the buffer is committed already")
         (ctx, bucket, key, options), self._put = self._put, None
-        ctx.put(bucket, key, self.data, **options)
+        ctx.put(bucket, key, self.data if self._part is None else self._part, **options)
+        self.data = None
 
 
 class Context:
@@ -158,6 +181,9 @@ class Context:
         self._ended = False
         self._cancelled = False
         self._line = {}  # what was printed of a line that is not complete
+        self._objects = None  # what the function is given
+        self._inputs = []  # references to objects whose bytes are in memory that the node writes
+        self._created = set()  # parts of the outputs that were not sent
         self.function = ""
         self.session = ""
         self.number = 0
@@ -204,17 +230,18 @@ class Context:
             key, data = None, key
         if data is _MISSING:
             raise TypeError("put takes a bucket, a key and data, or a bucket and data")
-        data = _bytes(data)
+        if not isinstance(data, _Part):
+            data = _flat(data)
         size = len(data)
         if size > self.max_object_bytes:
             raise Refused("object %r for bucket %r has %d bytes, at most %d are allowed" % (key, bucket, size, self.max_object_bytes))
-        fields = [_OBJECT.pack(_OBJECT_TAG, 0, 20, 0, 0, size), _text(_BUCKET, bucket, 64, "the name of a bucket")]
+        fields = [_text(_BUCKET, bucket, 64, "the name of a bucket")]
         if key is not None:
             fields.append(_text(_KEY, key, 1024, "a key"))
         _describe(fields, content_type, meta)
         if deliver_after:
             fields.append(_NUMBER.pack(_DELIVER_AFTER, 0, 8, _nanoseconds(deliver_after)))
-        self._send(_PUT, 1 if output else 0, b"".join(fields), data)
+        self._send_object(_PUT, 1 if output else 0, fields, data)
 
     def send(self, function, data, **options):
         """Puts data into the inbox of another function, which runs it."""
@@ -234,11 +261,11 @@ class Context:
         (completed, failed, cancelled). Without into the child is independent.
         timeout, in seconds or as a timedelta, is how long the child may run.
         """
-        data = _bytes(data)
+        data = _flat(data)
         size = len(data)
         if size > self.max_object_bytes:
             raise Refused("the input of a child session of function %r has %d bytes, at most %d are allowed" % (function, size, self.max_object_bytes))
-        fields = [_OBJECT.pack(_OBJECT_TAG, 0, 20, 0, 0, size), _text(_FUNCTION, function, 63, "the name of a function")]
+        fields = [_text(_FUNCTION, function, 63, "the name of a function")]
         if into is not None:
             fields.append(_text(_BUCKET, into, 64, "the name of a bucket"))
         if key is not None:
@@ -251,7 +278,7 @@ class Context:
             if not _MIN_SESSION <= timeout <= _MAX_SESSION:
                 raise Refused("a child session runs for 1 ms to 365 days, not for %s s" % (timeout / 1e9))
             fields.append(_NUMBER.pack(_TIMEOUT, 0, 8, timeout))
-        self._send(_START, 0, b"".join(fields), data)
+        self._send_object(_START, 0, fields, data)
 
     def join(self, bucket, trigger, keys):
         """Names the set of keys that the dynamic_join trigger on bucket waits for."""
@@ -289,6 +316,42 @@ class Context:
         if self._cancelled:
             raise Cancelled("the attempt was cancelled: its result counts no more")
 
+    def _create(self, size):
+        """A part of the outputs, None if there is no room or the object is small."""
+        if size < _SHARED_BYTES or self._ended:
+            return None
+        part = self._connection.outputs.take(size)
+        if part is not None:
+            self._created.add(part)
+        return part
+
+    def _leave(self):
+        """Lets go of shared memory: the attempt has ended."""
+        for reference in self._inputs:
+            kept = reference()
+            if kept is not None:
+                kept._leave()
+        self._inputs = []
+        for part in self._created:
+            part.free()
+        self._created = set()
+
+    def _send_object(self, kind, flags, fields, data):
+        """Sends an object's data where the node reads it, if it is large and there is room."""
+        self._check()
+        part, size = data, len(data)
+        if not isinstance(data, _Part):
+            part = self._create(size)
+            if part is not None:
+                part.view[:] = data
+        if part is None:
+            where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _INLINE, 0, size), bytes(data)
+        else:
+            where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _OUTPUT, part.offset, size), b""
+            self._created.discard(part)
+            part.sent()
+        self._send(kind, flags, where + b"".join(fields), data)
+
     def _send(self, kind, flags, fields, data):
         self._check()
         self._connection.add_soon(
@@ -296,13 +359,17 @@ class Context:
         )
 
 
-def _bytes(data):
+def _flat(data):
+    """Bytes, or a view of what is large: it is copied when it is known where to."""
     if isinstance(data, bytes):
         return data
     if isinstance(data, str):
         return data.encode()
     try:
-        return bytes(memoryview(data))
+        view = memoryview(data)
+        if view.nbytes >= _SHARED_BYTES and view.c_contiguous and view.format in ("B", "b", "c"):
+            return view.cast("B")
+        return bytes(view)
     except TypeError:
         raise TypeError("data is bytes or str, not %s: encode it, as with json.dumps" % type(data).__name__) from None
 
@@ -374,10 +441,17 @@ def _parse(body, fields, ctx):
             raise ProtocolError("a field is cut short")
         if tag == _OBJECT_TAG:
             kind, offset, length = _DESCRIPTOR.unpack_from(body, at)
-            if kind != 0 or offset + length > len(payload):
-                raise ProtocolError("an object is not in the payload")
-            current = Object(payload[offset : offset + length], ctx.bucket, ctx.session)
+            source = payload
+            if kind == _INPUT:
+                source = ctx._connection.inputs
+            elif kind != _INLINE:
+                raise ProtocolError("an object of kind %d" % kind)
+            if offset + length > len(source):
+                raise ProtocolError("an object is not where it is said to be")
+            current = Object(source[offset : offset + length], ctx.bucket, ctx.session)
             objects.append(current)
+            if kind == _INPUT:
+                ctx._inputs.append(weakref.ref(current))
         elif current is not None:
             name = _OBJECT_TEXTS.get(tag)
             if name is not None:
@@ -397,6 +471,86 @@ def _parse(body, fields, ctx):
 
 class ProtocolError(Exception):
     """The node broke the executor protocol."""
+
+
+class _Part:
+    """A part of the outputs: the program's until it is sent, and again once the node has released it."""
+
+    __slots__ = ("offset", "size", "view", "_outputs")
+
+    def __init__(self, outputs, offset, size):
+        self._outputs = outputs
+        self.offset = offset
+        self.size = size
+        self.view = outputs.memory[offset : offset + size]
+
+    def __len__(self):
+        return self.size
+
+    def sent(self):
+        try:
+            self.view.release()
+        except BufferError:
+            pass  # something else was made of it, and is no longer to be used
+
+    def free(self):
+        self.sent()
+        self._outputs.release(self.offset)
+
+
+class _Outputs:
+    """The memory that the program writes and the node reads. The lowest part that is free goes first: it is in memory already."""
+
+    def __init__(self, memory):
+        self.memory = memory
+        self.size = len(memory)
+        self.lock = threading.Lock()
+        self.used = []  # (offset, end), sorted; both are multiples of a page
+        self.touched = 0  # from here on nothing was ever written
+
+    def take(self, size):
+        """A part of size zero bytes, None if there is no room."""
+        with self.lock:
+            offset = 0
+            for at, (begin, end) in enumerate(self.used):
+                if begin - offset >= size:
+                    break
+                offset = end
+            else:
+                at = len(self.used)
+            if size > self.size - offset:
+                return None
+            self.used.insert(at, (offset, -(-(offset + size) // _PAGE) * _PAGE))
+            dirty = min(max(self.touched - offset, 0), size)
+            self.touched = max(self.touched, offset + size)
+        part = _Part(self, offset, size)
+        for at in range(0, dirty, len(_ZEROS)):
+            n = min(len(_ZEROS), dirty - at)
+            part.view[at : at + n] = memoryview(_ZEROS)[:n]
+        return part
+
+    def release(self, offset):
+        with self.lock:
+            for at, (begin, _) in enumerate(self.used):
+                if begin == offset:
+                    del self.used[at]
+                    return
+
+
+def _shared():
+    """What the node shares with the program: a view of the inputs, or None, and the outputs."""
+    if "PHEROMONE_MEMORY" not in os.environ:
+        return None, _Outputs(b"")
+    try:
+        import mmap
+
+        inputs = mmap.mmap(4, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        outputs = mmap.mmap(5, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    except (ImportError, AttributeError, OSError, ValueError):
+        return None, _Outputs(b"")  # everything travels on the socket
+    finally:
+        os.closerange(4, 6)  # programs that a function starts have no business with them
+    return memoryview(inputs), _Outputs(memoryview(outputs))
 
 
 _current = threading.local()
@@ -436,6 +590,7 @@ class _Connection:
 
     def __init__(self, sock, concurrency):
         self.sock = sock
+        self.inputs, self.outputs = _shared()
         self.concurrency = concurrency
         self.names = list(_functions)
         self.handlers = list(_functions.values())
@@ -470,7 +625,14 @@ class _Connection:
 
     def hello(self):
         text = json.dumps(
-            {"versions": [1], "sdk": "python/1", "functions": self.names, "concurrency": self.concurrency, "parallel": 1}
+            {
+                "versions": [1],
+                "sdk": "python/1",
+                "functions": self.names,
+                "concurrency": self.concurrency,
+                "parallel": 1,
+                "memory": self.inputs is not None,
+            }
         ).encode()
         self.add(_HEADER.pack(len(text), _HELLO, 0, 0, 0, 0, 0) + text)
         kind, _, _, _, _, body = self.next()
@@ -482,13 +644,15 @@ class _Connection:
         if answer["version"] != 1:
             raise ProtocolError("the node chose protocol version %r" % answer["version"])
         self.max_object = answer["max_object_bytes"]
+        if not answer.get("output_memory"):
+            self.inputs, self.outputs = None, _Outputs(b"")
 
     def next(self):
         """The next frame; sends what is collected before it waits for one."""
         if self.end - self.start < 24:
             self.fill(24)
         size, kind, flags, _, call, fields, arg = _HEADER.unpack_from(self.buffer, self.start)
-        if fields > size or not 1 <= kind <= _START:
+        if fields > size or not 1 <= kind <= _RELEASE:
             raise ProtocolError("a frame of type %d with %d bytes of fields in %d" % (kind, fields, size))
         total = 24 + size
         if total <= _BUFFER_BYTES:
@@ -537,6 +701,8 @@ class _Connection:
                 self.replied(flags, fields, arg, body)
             elif kind == _CANCEL:
                 self.cancel(call)
+            elif kind == _RELEASE:
+                self.released(fields, body)
             elif kind == _PING:
                 self.add(_HEADER.pack(0, _PONG, 0, 0, call, 0, 0))
             elif kind == _GOODBYE:
@@ -549,13 +715,22 @@ class _Connection:
             elif kind != _PONG:
                 raise ProtocolError("the node sent frame type %d, which a program does not take" % kind)
 
+    def released(self, fields, body):
+        at = 0
+        while at < fields:
+            tag, _, size = _FIELD.unpack_from(body, at)
+            if tag == _OBJECT_TAG:
+                _, offset, _ = _DESCRIPTOR.unpack_from(body, at + 4)
+                self.outputs.release(offset)
+            at += 4 + size
+
     def invoke(self, call, fields, arg, body):
         """Runs an attempt; tells whether another thread reads now."""
         if arg >= len(self.handlers):
             raise ProtocolError("an INVOKE of function %d, there are %d" % (arg, len(self.handlers)))
         ctx = Context(self, call)
         ctx.function = self.names[arg]
-        objects = _parse(body, fields, ctx)
+        ctx._objects = _parse(body, fields, ctx)
         slow = self.average[arg] > _SLOW
         with self.lock:
             if call in self.attempts:
@@ -568,7 +743,7 @@ class _Connection:
         elif not self.watching:
             self.watch()
         began = time.perf_counter()
-        self.run(ctx, self.handlers[arg], objects)
+        self.run(ctx, self.handlers[arg])
         self.average[arg] += (time.perf_counter() - began - self.average[arg]) * 0.2
         with self.lock:
             mine = self.inline is ctx
@@ -635,7 +810,8 @@ class _Connection:
 
     # Running.
 
-    def run(self, ctx, handler, objects):
+    def run(self, ctx, handler):
+        objects, ctx._objects = ctx._objects, None
         _current.ctx = ctx
         failure = None
         try:
@@ -649,6 +825,9 @@ class _Connection:
         except BaseException as e:
             failure = _failure(e)
         _current.ctx = None
+        if ctx._inputs or ctx._created:
+            objects = None
+            ctx._leave()
         for stream in tuple(ctx._line):
             self.log_rest(ctx, stream)
         ctx._ended = True

@@ -13,7 +13,7 @@ func startNode(ctx context.Context, c cli.NodeConfig) (cli.Node, error) {
 		// The very program that runs, also when its file has been replaced since.
 		ModuleHost: []string{"/proc/self/exe", wasm.HostArg},
 		Name:       c.Name, DataDir: c.DataDir, Listen: c.Listen, Insecure: c.Insecure,
-		Shards: c.Shards, ReserveBytes: c.ReserveBytes, InputBytes: c.InputBytes, Version: c.Version, Now: c.Now, Log: c.Log, Alone: c.Alone,
+		Shards: c.Shards, ReserveBytes: c.ReserveBytes, InputBytes: c.InputBytes, SharedBytes: c.SharedBytes, Version: c.Version, Now: c.Now, Log: c.Log, Alone: c.Alone,
 		PeerListen: c.PeerListen, PeerAdvertise: c.PeerAdvertise, Join: c.Join, Expect: c.Expect, JoinToken: c.JoinToken,
 		Replicas: c.Replicas, RaftRTT: c.RaftRTT, RaftElection: c.RaftElection, RebuildAfter: c.RebuildAfter, DiskTimeout: c.DiskTimeout,
 	})

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type call struct {
 	p    *process // nil while it waits; set by assign
 	id   uint64   // on p's connection
 	late bool     // Done was called while it ran on; guarded by the group's mutex
+	// lease is what its inputs have of p's memory; its m is nil if there is none.
+	lease lease
 
 	ended atomic.Bool // written under mu
 	mu    struct {
@@ -36,6 +39,7 @@ type call struct {
 		seq     uint64
 		pending []exec.Emission
 		bytes   int
+		lent    []protocol.Descriptor // of pending, what the process may not write to yet
 	}
 }
 
@@ -58,7 +62,9 @@ func (c *call) start(p *process) {
 			"the program %q does not register the function %q; it registers %q", p.g.program.Name, c.task.Function.Name, p.hello.Functions)})
 		return
 	}
-	in, err := c.task.Load(c.rt.ctx)
+	ctx, done := c.placing()
+	defer done()
+	in, err := c.task.Load(ctx)
 	if err != nil {
 		c.giveUp(p, exec.LoadFailure(err))
 		return
@@ -93,19 +99,23 @@ func (c *call) giveUp(p *process, f *exec.Failure) {
 }
 
 // add takes an emission of the attempt, to be handed over with the next ones or
-// with the result. It tells whether it is the first that is pending, and whether
+// with the result. It tells whether it has, and then whether it is the first that is pending, and whether
 // no more should be held back.
-func (c *call) add(e exec.Emission) (first, full bool) {
+func (c *call) add(e exec.Emission, at protocol.Descriptor) (taken, first, full bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended.Load() {
-		return false, false
+		return false, false, false
+	}
+	if e.Lent {
+		c.p.memory.lend()
+		c.mu.lent = append(c.mu.lent, at)
 	}
 	c.mu.seq++
 	e.Seq = c.mu.seq
 	c.mu.pending = append(c.mu.pending, e)
 	c.mu.bytes += len(e.Data)
-	return len(c.mu.pending) == 1, c.mu.bytes >= pendingBytes || len(c.mu.pending) >= pendingCount
+	return true, len(c.mu.pending) == 1, c.mu.bytes >= pendingBytes || len(c.mu.pending) >= pendingCount
 }
 
 // emit hands over what is pending. It blocks as long as the sink does: the
@@ -119,6 +129,7 @@ func (c *call) emit() {
 	e := c.mu.pending
 	c.mu.pending, c.mu.bytes = nil, 0
 	err := c.task.Sink.Emit(c.task, e)
+	c.giveBack()
 	c.mu.Unlock()
 	if err != nil {
 		c.stop(emitFailure(err), protocol.CancelRefused)
@@ -147,7 +158,27 @@ func (c *call) finish(f *exec.Failure) bool {
 	e := c.mu.pending
 	c.mu.pending = nil
 	c.task.Sink.Done(c.task, e, f)
+	c.giveBack()
 	return true
+}
+
+// giveBack ends the time in which the sink could read what was pending where the
+// process has written it. The mutex is held.
+func (c *call) giveBack() {
+	if lent := c.mu.lent; len(lent) > 0 {
+		c.mu.lent = nil
+		c.p.giveBack(lent)
+		c.p.memory.returned(len(lent))
+	}
+}
+
+// placing has large inputs read to the memory of the process. What done ends has
+// to be over before they are.
+func (c *call) placing() (ctx context.Context, done func()) {
+	if c.lease.m == nil || !c.lease.use() {
+		return c.rt.ctx, func() {}
+	}
+	return exec.WithPlace(c.rt.ctx, c.lease.place), c.lease.done
 }
 
 func (c *call) timedOut() { c.stop(c.timeout(), protocol.CancelTimeout) }

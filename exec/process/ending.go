@@ -35,6 +35,7 @@ func (p *process) end(readErr error) {
 	for _, c := range calls {
 		c.finish(p.failure(c, violation))
 	}
+	p.memory.close()
 	_ = os.RemoveAll(p.scratch)
 	<-p.g.rt.places
 	p.g.signal()

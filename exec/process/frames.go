@@ -42,12 +42,14 @@ func encodeInvoke(batch *protocol.Batch, c *call, function int, in []exec.Input,
 		b = protocol.AppendUint(b, protocol.TagMaxObject, uint64(c.maxObject()))
 	}
 	payload := make([][]byte, len(in))
-	var size int64
+	var size, inline int64
 	for i := range in {
 		o := &in[i]
-		payload[i] = o.Data
-		b = protocol.AppendObject(b, protocol.Descriptor{Offset: uint64(size), Length: uint64(len(o.Data))})
 		size += int64(len(o.Data))
+		var d protocol.Descriptor
+		d, payload[i] = c.describe(o.Data, inline)
+		inline += int64(len(payload[i]))
+		b = protocol.AppendObject(b, d)
 		b = appendInput(b, t, o)
 	}
 	*buffer = b
@@ -85,9 +87,9 @@ func appendInput(b []byte, t *exec.Task, o *exec.Input) []byte {
 }
 
 // decodePut makes an emission of a PUT frame.
-func decodePut(f protocol.Frame) (exec.Emission, error) {
+func decodePut(f protocol.Frame, m *memory) (exec.Emission, protocol.Descriptor, error) {
 	e := exec.Emission{Output: f.Flags&protocol.FlagOutput != 0}
-	object, err := decodeObject(&e, f, func(tag protocol.Tag, value []byte) error {
+	object, at, err := decodeObject(&e, f, m, func(tag protocol.Tag, value []byte) error {
 		if tag != protocol.TagDeliverAfter {
 			return nil
 		}
@@ -98,13 +100,13 @@ func decodePut(f protocol.Frame) (exec.Emission, error) {
 	if err == nil && (!object || e.Bucket == "") {
 		err = protocol.Violation("a PUT without an object or a bucket")
 	}
-	return e, err
+	return e, at, err
 }
 
 // decodeStart makes an emission of a START frame.
-func decodeStart(f protocol.Frame) (exec.Emission, error) {
+func decodeStart(f protocol.Frame, m *memory) (exec.Emission, protocol.Descriptor, error) {
 	e := exec.Emission{Child: &exec.ChildStart{}}
-	object, err := decodeObject(&e, f, func(tag protocol.Tag, value []byte) error {
+	object, at, err := decodeObject(&e, f, m, func(tag protocol.Tag, value []byte) error {
 		var err error
 		switch tag {
 		case protocol.TagFunction:
@@ -123,7 +125,7 @@ func decodeStart(f protocol.Frame) (exec.Emission, error) {
 	case e.Child.Timeout != 0 && (e.Child.Timeout < spec.MinSessionTimeout || e.Child.Timeout > spec.MaxSessionTimeout):
 		err = protocol.Violation(fmt.Sprintf("a START with a timeout of %s, a child session runs for %s to %s", e.Child.Timeout, spec.MinSessionTimeout, spec.MaxSessionTimeout))
 	}
-	return e, err
+	return e, at, err
 }
 
 func decodeDuration(tag protocol.Tag, value []byte) (time.Duration, error) {
@@ -132,25 +134,27 @@ func decodeDuration(tag protocol.Tag, value []byte) (time.Duration, error) {
 }
 
 // decodeObject fills in what PUT and START have in common, passes the other fields
-// to other, and tells whether there was an object. Data of a frame that is not
-// owned is copied.
-func decodeObject(e *exec.Emission, f protocol.Frame, other func(protocol.Tag, []byte) error) (object bool, err error) {
+// to other, and tells whether there was an object, and where. Data of a frame that
+// is not owned is copied; that in memory is lent.
+func decodeObject(e *exec.Emission, f protocol.Frame, m *memory, other func(protocol.Tag, []byte) error) (object bool, at protocol.Descriptor, err error) {
 	for rest := f.Fields; len(rest) > 0; {
 		tag, value, next, err := protocol.NextField(rest)
 		if err != nil {
-			return object, err
+			return object, at, err
 		}
 		rest = next
 		switch tag {
 		case protocol.TagObject:
-			data, err := protocol.Object(value, f.Payload)
-			if err != nil {
-				return object, err
-			}
 			if object {
-				return object, protocol.Violation(fmt.Sprintf("a %s with two objects", f.Type))
+				return object, at, protocol.Violation(fmt.Sprintf("a %s with two objects", f.Type))
 			}
-			object, e.Data = true, data
+			if at, err = protocol.ParseDescriptor(value); err == nil {
+				e.Data, err = m.object(at, f.Payload)
+			}
+			if err != nil {
+				return object, at, err
+			}
+			object, e.Lent = true, at.Kind == protocol.KindOutput
 		case protocol.TagBucket:
 			e.Bucket = spec.BucketName(value)
 		case protocol.TagKey:
@@ -160,7 +164,7 @@ func decodeObject(e *exec.Emission, f protocol.Frame, other func(protocol.Tag, [
 		case protocol.TagMeta:
 			name, content, err := protocol.Meta(value)
 			if err != nil {
-				return object, err
+				return object, at, err
 			}
 			if e.Meta == nil {
 				e.Meta = make(map[string]string)
@@ -168,25 +172,41 @@ func decodeObject(e *exec.Emission, f protocol.Frame, other func(protocol.Tag, [
 			e.Meta[name] = content
 		default:
 			if err := other(tag, value); err != nil {
-				return object, err
+				return object, at, err
 			}
 		}
 	}
-	if !f.Owned {
+	if !f.Owned && !e.Lent {
 		e.Data = bytes.Clone(e.Data)
 	}
 	if e.Data == nil {
 		e.Data = []byte{}
 	}
-	return object, nil
+	return object, at, nil
 }
 
-func decodeJoin(f protocol.Frame) (exec.Emission, error) {
-	var e exec.Emission
+// objectsOf returns where in memory the objects of a frame are that is dropped.
+func objectsOf(f protocol.Frame) (parts []protocol.Descriptor) {
 	for rest := f.Fields; len(rest) > 0; {
 		tag, value, next, err := protocol.NextField(rest)
 		if err != nil {
-			return e, err
+			return parts
+		}
+		rest = next
+		if d, err := protocol.ParseDescriptor(value); tag == protocol.TagObject && err == nil && d.Kind == protocol.KindOutput {
+			parts = append(parts, d)
+		}
+	}
+	return parts
+}
+
+func decodeJoin(f protocol.Frame, _ *memory) (exec.Emission, protocol.Descriptor, error) {
+	var e exec.Emission
+	var none protocol.Descriptor
+	for rest := f.Fields; len(rest) > 0; {
+		tag, value, next, err := protocol.NextField(rest)
+		if err != nil {
+			return e, none, err
 		}
 		rest = next
 		switch tag {
@@ -199,9 +219,9 @@ func decodeJoin(f protocol.Frame) (exec.Emission, error) {
 		}
 	}
 	if e.Bucket == "" || e.JoinTrigger == "" {
-		return e, protocol.Violation("a JOIN without a bucket or a trigger")
+		return e, none, protocol.Violation("a JOIN without a bucket or a trigger")
 	}
-	return e, nil
+	return e, none, nil
 }
 
 func decodeGet(f protocol.Frame) (bucket spec.BucketName, key spec.Key, err error) {
@@ -232,8 +252,8 @@ func encodeGetReply(batch *protocol.Batch, c *call, request uint32, o exec.Input
 		return
 	}
 	h.Flags = protocol.FlagFound
-	fields := protocol.AppendObject(nil, protocol.Descriptor{Length: uint64(len(o.Data))})
-	batch.Add(h, appendInput(fields, c.task, &o), o.Data)
+	d, inline := c.describe(o.Data, 0)
+	batch.Add(h, appendInput(protocol.AppendObject(nil, d), c.task, &o), inline)
 }
 
 // maxDetail bounds the detail of a failure, and its message.

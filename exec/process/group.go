@@ -157,12 +157,14 @@ func (g *group) pop(q *queue) *call {
 // another one if all are busy. g.mu is held.
 func (g *group) pick() *process {
 	var best *process
+	resting := false // for a moment only: no reason to start another one
 	for _, p := range g.mu.procs {
+		resting = resting || p.resting
 		if p.hasRoom() && (best == nil || len(p.calls) < len(best.calls)) {
 			best = p
 		}
 	}
-	if best == nil || len(best.calls) >= best.parallel {
+	if best == nil && !resting || best != nil && len(best.calls) >= best.parallel {
 		g.startAnother()
 	}
 	return best

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -31,6 +32,7 @@ type process struct {
 	socket    *socket
 	frames    *protocol.Reader
 	output    *output
+	memory    *memory // nil if it shares none
 	scratch   string
 	exited    chan struct{} // closed once the process is reaped
 	status    *os.ProcessState
@@ -49,6 +51,7 @@ type process struct {
 	lastCall  *call // the last that was released
 	idleSince time.Time
 	suspect   bool   // a cancelled attempt runs on: no further attempts
+	resting   bool   // its memory is being given back: no attempts meanwhile
 	leaving   bool   // idle for long, said goodbye, or gone
 	proven    bool   // it has ended an attempt
 	killed    string // why we killed it; "" if we did not
@@ -57,13 +60,14 @@ type process struct {
 
 // hasRoom tells whether p takes another attempt. The group's mutex is held.
 func (p *process) hasRoom() bool {
-	return !p.suspect && !p.leaving && p.killed == "" && len(p.calls) < p.hello.Concurrency && p.socket.queued.Load() < maxQueued
+	return !p.suspect && !p.leaving && !p.resting && p.killed == "" && len(p.calls) < p.hello.Concurrency && p.socket.queued.Load() < maxQueued
 }
 
 // assign gives c a place. The group's mutex is held.
 func (p *process) assign(c *call) {
 	p.lastID++
 	c.p, c.id = p, p.lastID
+	c.lease.m = p.memory
 	p.calls[c.id] = c
 }
 
@@ -76,6 +80,7 @@ func (p *process) release(c *call) {
 	}
 	delete(p.calls, c.id)
 	p.lastCall = c
+	c.lease.end()
 	if len(p.calls) == 0 {
 		p.idleSince = time.Now()
 	}
@@ -180,9 +185,17 @@ func (p *process) awaitHello() error {
 		p.functions[spec.FunctionName(name)] = i
 	}
 	s := &p.g.rt.s
-	p.say(protocol.Header{Type: protocol.Hello}, mustJSON(protocol.NodeHello{
+	answer := protocol.NodeHello{
 		Version: protocol.Version, App: string(p.g.app), Executor: p.name, MaxObjectBytes: s.MaxObjectBytes, MaxBodyBytes: s.maxBody(),
-	}))
+	}
+	switch {
+	case h.Memory && p.memory != nil:
+		answer.InputMemory, answer.OutputMemory = s.SharedBytes, s.SharedBytes
+	case p.memory != nil: // an SDK that knows nothing of it
+		p.memory.close()
+		p.memory = nil
+	}
+	p.say(protocol.Header{Type: protocol.Hello}, mustJSON(answer))
 	return nil
 }
 
@@ -258,6 +271,7 @@ func (p *process) unknown(f protocol.Frame) error {
 	if f.ID == 0 || f.ID > last {
 		return protocol.Violation(fmt.Sprintf("it sent %s for attempt %d, which was never given to it", f.Type, f.ID))
 	}
+	p.giveBack(objectsOf(f))
 	return nil
 }
 
@@ -271,7 +285,7 @@ func (p *process) takeFor(c *call, f protocol.Frame) error {
 		case protocol.Join:
 			decode = decodeJoin
 		}
-		e, err := decode(f)
+		e, at, err := decode(f, p.memory)
 		if err != nil {
 			return err
 		}
@@ -282,9 +296,23 @@ func (p *process) takeFor(c *call, f protocol.Frame) error {
 			}
 			c.stop(&exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(
 				"%s has %d bytes, at most %d are allowed", what, len(e.Data), limit)}, protocol.CancelRefused)
+			p.giveBack(objectsOf(f))
 			return nil
 		}
-		first, full := c.add(e)
+		switch {
+		case e.Lent:
+			p.g.rt.shared.outputs.Add(1)
+		case len(e.Data) >= protocol.SharedBytes:
+			p.g.rt.shared.inline.Add(1)
+		}
+		if e.Lent && len(e.Data) < leastLent {
+			e.Data, e.Lent = bytes.Clone(e.Data), false
+			p.giveBack([]protocol.Descriptor{at})
+		}
+		taken, first, full := c.add(e, at)
+		if !taken && e.Lent {
+			p.giveBack([]protocol.Descriptor{at})
+		}
 		if first {
 			p.dirty = append(p.dirty, c)
 		}
@@ -333,11 +361,13 @@ func (p *process) get(c *call, request uint32, bucket spec.BucketName, key spec.
 		defer func() { <-p.gets }()
 		var o exec.Input
 		var err error = spec.Errorf(spec.CodeCancelled, "the attempt was cancelled")
+		ctx, done := c.placing()
 		if !c.ended.Load() {
-			o, err = c.task.Sink.Get(p.g.rt.ctx, c.task, bucket, key)
+			o, err = c.task.Sink.Get(ctx, c.task, bucket, key)
 		}
 		batch := batches.Get().(*protocol.Batch)
 		encodeGetReply(batch, c, request, o, err)
+		done()
 		p.socket.send(batch)
 	})
 }
@@ -347,4 +377,18 @@ func (c *call) maxObject() int64 {
 		return min(limit, c.rt.s.MaxObjectBytes)
 	}
 	return c.rt.s.MaxObjectBytes
+}
+
+// giveBack tells the process that it may write to parts of its outputs again.
+func (p *process) giveBack(parts []protocol.Descriptor) {
+	if len(parts) == 0 {
+		return
+	}
+	var fields []byte
+	for _, d := range parts {
+		fields = protocol.AppendObject(fields, d)
+	}
+	batch := batches.Get().(*protocol.Batch)
+	batch.Add(protocol.Header{Type: protocol.Release}, fields)
+	p.socket.send(batch)
 }

@@ -25,6 +25,7 @@ type Runtime struct {
 	spawner  *spawner
 	places   chan struct{} // one token for each process of the node
 	wanting  atomic.Int64  // starts that wait for a place
+	shared   sharedBudget
 	lastName atomic.Uint64
 	pythons  sync.Map       // path and folder -> the interpreter itself
 	wg       sync.WaitGroup // every goroutine of the runtime
@@ -60,6 +61,7 @@ func New(s Settings) (*Runtime, error) {
 		return nil, err
 	}
 	rt := &Runtime{s: s, places: make(chan struct{}, s.Processes)}
+	rt.shared.left.Store(max(s.SharedBytes, 0))
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	rt.mu.groups = make(map[string]*group)
 	rt.mu.known = make(map[groupRef]*group)

@@ -42,6 +42,11 @@ type Settings struct {
 	// MaxInputBytes bounds the inputs of one attempt together; default 1 GiB, which
 	// is also the most.
 	MaxInputBytes int64
+	// SharedBytes bounds the memory through which processes get large inputs, of all
+	// processes together, and that through which each of them hands over large
+	// objects; default 256 MiB. What finds no room there travels on the socket, as
+	// everything does if it is negative.
+	SharedBytes int64
 
 	// HelloTimeout is how long a program may take to say HELLO; default 10 s.
 	HelloTimeout time.Duration
@@ -61,7 +66,10 @@ type Settings struct {
 	GroupIdleTimeout time.Duration
 }
 
-const maxInputBytes = 1 << 30
+const (
+	maxInputBytes  = 1 << 30
+	maxSharedBytes = 64 << 30
+)
 
 // Program is what a group of functions runs in. Functions of one app and artifact
 // with equal programs share processes.
@@ -95,6 +103,7 @@ func (s Settings) withDefaults() (Settings, error) {
 	setDefault(&s.Processes, 128)
 	setDefault(&s.MaxObjectBytes, 256<<20)
 	setDefault(&s.MaxInputBytes, maxInputBytes)
+	setDefault(&s.SharedBytes, 256<<20)
 	setDefault(&s.HelloTimeout, 10*time.Second)
 	setDefault(&s.CancelGrace, 2*time.Second)
 	setDefault(&s.SuspectLimit, 10*time.Second)
@@ -103,6 +112,12 @@ func (s Settings) withDefaults() (Settings, error) {
 	setDefault(&s.GroupIdleTimeout, 5*time.Minute)
 	if s.MaxObjectBytes < 1 || s.MaxObjectBytes > maxInputBytes || s.MaxInputBytes < 1 || s.MaxInputBytes > maxInputBytes {
 		return s, fmt.Errorf("process runtime: MaxObjectBytes and MaxInputBytes are 1 byte to 1 GiB")
+	}
+	if s.SharedBytes > maxSharedBytes {
+		return s, fmt.Errorf("process runtime: SharedBytes is at most 64 GiB")
+	}
+	if s.SharedBytes > 0 { // whole pages
+		s.SharedBytes = (s.SharedBytes + growth - 1) / growth * growth
 	}
 	if s.GroupProcesses < 1 || s.Processes < 1 {
 		return s, fmt.Errorf("process runtime: GroupProcesses and Processes are at least 1")

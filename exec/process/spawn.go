@@ -122,6 +122,7 @@ func (p *process) startFailure(err error) error {
 	<-p.exited
 	p.socket.close()
 	p.output.close()
+	p.memory.close()
 	_ = os.RemoveAll(p.scratch)
 
 	out := &startError{detail: p.output.tail()}
@@ -182,18 +183,20 @@ func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, erro
 	}
 	defer stdout.Close()
 	defer stderr.Close()
+	memory := rt.memoryFor(&env)
 	cmd := &osexec.Cmd{
 		Path: path, Args: g.program.Command, Env: env, Dir: dir,
-		Stdout: stdout, Stderr: stderr, ExtraFiles: []*os.File{theirs},
+		Stdout: stdout, Stderr: stderr, ExtraFiles: append([]*os.File{theirs}, memory.files()...),
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if err := rt.spawner.start(cmd); err != nil {
 		_ = unix.Close(pair[0])
 		out.close()
+		memory.close()
 		return nil, &startError{message: fmt.Sprintf("start %q: %v", g.program.Name, err)}
 	}
 	p := &process{
-		g: g, name: name, pid: cmd.Process.Pid, socket: newSocket(pair[0]), output: out, scratch: scratch,
+		g: g, name: name, pid: cmd.Process.Pid, socket: newSocket(pair[0]), output: out, scratch: scratch, memory: memory,
 		exited: make(chan struct{}), gets: make(chan struct{}, maxGets), calls: make(map[uint64]*call), idleSince: time.Now(),
 	}
 	p.frames = protocol.NewReader(p, rt.s.maxBody())
@@ -202,6 +205,21 @@ func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, erro
 	rt.wg.Go(func() { p.reap(cmd) })
 	out.begin(p)
 	return p, nil
+}
+
+// memoryFor makes the memory that a program shares with the node, and tells it so.
+// Where there is none to be had, objects travel inline.
+func (rt *Runtime) memoryFor(env *[]string) *memory {
+	if rt.s.SharedBytes <= 0 {
+		return nil
+	}
+	m, err := newMemory(rt)
+	if err != nil {
+		rt.s.Logger.Warn("an executor starts without shared memory", "error", err)
+		return nil
+	}
+	*env = append(*env, protocol.MemoryVariable+"=1")
+	return m
 }
 
 // reap waits for the end of the program. What is left of its process group is

@@ -22,8 +22,9 @@ func (rt *Runtime) sweep() {
 		case <-rt.ctx.Done():
 			return
 		case now := <-ticker.C:
+			short := rt.shared.wanting.Swap(false)
 			for _, g := range rt.groups() {
-				g.sweep(now)
+				g.sweep(now, short)
 			}
 			rt.dropGroups(now)
 			if rt.wanting.Load() > 0 {
@@ -41,19 +42,25 @@ func (rt *Runtime) groups() []*group {
 
 // sweep retires idle processes: those beyond the first after IdleTimeout, the
 // last after GroupIdleTimeout. It pings the others that are idle and silent.
-func (g *group) sweep(now time.Time) {
+//
+// Of those that stay, what their outputs take up is given back. Inputs are sealed
+// against that: they go with their process, which goes if memory is short.
+func (g *group) sweep(now time.Time, short bool) {
 	g.mu.Lock()
-	var retire, ping, frozen []*process
+	var retire, ping, frozen, punch []*process
 	staying := len(g.mu.procs)
 	for _, p := range slices.Backward(g.mu.procs) { // the oldest stays longest
 		idle := now.Sub(p.idleSince)
 		switch {
 		case p.leaving || len(p.calls) > 0:
 			continue
-		case staying > 1 && idle >= g.rt.s.IdleTimeout || idle >= g.rt.s.GroupIdleTimeout:
+		case idle >= g.rt.s.IdleTimeout && (staying > 1 || short && p.memory.held() > 0) || idle >= g.rt.s.GroupIdleTimeout:
 			staying--
 			p.leaving = true
 			retire = append(retire, p)
+		case idle >= g.rt.s.IdleTimeout && !p.resting && p.memory.punchable():
+			p.resting = true
+			punch = append(punch, p)
 		case !p.pinged.IsZero() && now.Sub(p.pinged) >= pingAfter:
 			frozen = append(frozen, p)
 		case p.pinged.IsZero() && idle >= pingAfter && !p.spoke.Swap(false):
@@ -64,6 +71,15 @@ func (g *group) sweep(now time.Time) {
 	g.mu.Unlock()
 	for _, p := range retire {
 		g.rt.wg.Go(func() { p.stop(g.rt.s.StopGrace, "idle") })
+	}
+	for _, p := range punch {
+		g.rt.wg.Go(func() {
+			p.memory.punch()
+			g.mu.Lock()
+			p.resting = false
+			g.mu.Unlock()
+			g.signal()
+		})
 	}
 	for _, p := range ping {
 		p.say(protocol.Header{Type: protocol.Ping}, nil)

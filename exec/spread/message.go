@@ -1,6 +1,7 @@
 package spread
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -155,7 +156,9 @@ func pack(list []exec.Emission) (heads []emission, data [][]byte) {
 		heads[i] = emission{
 			e.Seq, e.Bucket, e.Key, int64(len(e.Data)), e.ContentType, e.Meta, e.Output, e.DeliverAfter, e.JoinTrigger, e.JoinKeys, e.Child,
 		}
-		data[i] = e.Data
+		if data[i] = e.Data; e.Lent { // it is sent later than it may be read
+			data[i] = bytes.Clone(e.Data)
+		}
 	}
 	return heads, data
 }

@@ -29,6 +29,7 @@ type devFlags struct {
 	listen     string
 	randomPort bool
 	shards     int
+	shared     sharedFlag
 	logLevel   string
 }
 
@@ -56,6 +57,7 @@ func (c *cli) devCommand() *cobra.Command {
 	flags.StringVar(&f.listen, "listen", defaultListen, "address to listen on; this machine only")
 	flags.BoolVar(&f.randomPort, "random-port", false, "listen on a free port")
 	flags.IntVar(&f.shards, "shards", 0, "number of shards of a new data folder (default 1)")
+	flags.Var(&f.shared, "shared-memory", sharedMemoryUsage)
 	flags.StringVar(&f.logLevel, "log-level", "error", "what the node logs: debug, info, warn or error")
 	cmd.MarkFlagsMutuallyExclusive("listen", "random-port")
 	return cmd
@@ -99,7 +101,7 @@ func (c *cli) dev(ctx context.Context, manifestPath string, f devFlags) (err err
 	if temporary {
 		defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
 	}
-	node, err := c.startNode(ctx, NodeConfig{Name: "dev", DataDir: data, Listen: listen, Shards: f.shards, Alone: true,
+	node, err := c.startNode(ctx, NodeConfig{Name: "dev", DataDir: data, Listen: listen, Shards: f.shards, SharedBytes: int64(f.shared), Alone: true,
 		Version: programVersion().Version, Log: slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: level}))})
 	if err != nil {
 		return err

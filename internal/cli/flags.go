@@ -57,6 +57,27 @@ func (b *sizeFlag) String() string {
 }
 func (b *sizeFlag) Type() string { return "size" }
 
+const sharedMemoryUsage = "memory through which large objects reach functions' processes and come back, as in 1GiB, or off (0: the node's default)"
+
+// sharedFlag is a size that can be turned off, which is then negative.
+type sharedFlag int64
+
+func (b *sharedFlag) Set(s string) error {
+	if s == "off" {
+		*b = -1
+		return nil
+	}
+	return (*sizeFlag)(b).Set(s)
+}
+
+func (b *sharedFlag) String() string {
+	if *b < 0 {
+		return "off"
+	}
+	return (*sizeFlag)(b).String()
+}
+func (b *sharedFlag) Type() string { return "size" }
+
 // splitObject reads BUCKET/KEY. Only the first slash counts: keys may hold more.
 func splitObject(arg string) (spec.BucketName, spec.Key, error) {
 	bucket, key, found := strings.Cut(arg, "/")

@@ -42,8 +42,11 @@ type NodeConfig struct {
 	ReserveBytes int64
 	// InputBytes bounds the inputs that attempts hold in memory; 0: the node's default.
 	InputBytes int64
-	Insecure   bool // Listen may be reached from other machines
-	Alone      bool // data of a cluster is refused
+	// SharedBytes bounds the memory that functions' processes share with the node; 0:
+	// the node's default, negative: none.
+	SharedBytes int64
+	Insecure    bool // Listen may be reached from other machines
+	Alone       bool // data of a cluster is refused
 	// What makes the node one of a cluster, and how that works; zero values are the
 	// node's defaults.
 	PeerListen, PeerAdvertise string

@@ -32,6 +32,7 @@ type serveFlags struct {
 	diskTimeout     durationFlag
 	diskReserve     sizeFlag
 	inputMemory     sizeFlag
+	sharedMemory    sharedFlag
 	insecure        bool
 	logLevel        string
 	logFormat       string
@@ -83,6 +84,7 @@ func (c *cli) serveCommand() *cobra.Command {
 	flags.Var(&f.diskTimeout, "disk-timeout", "how long the disk may hang before a node of a cluster ends itself (0: for ever)")
 	flags.Var(&f.diskReserve, "disk-reserve", "room on the disk below which puts are refused, as in 1GiB (0: the node's default)")
 	flags.Var(&f.inputMemory, "input-memory", "memory for the inputs of all attempts that run, as in 512MiB; what does not fit waits (0: the node's default)")
+	flags.Var(&f.sharedMemory, "shared-memory", sharedMemoryUsage)
 	flags.BoolVar(&f.insecure, "insecure", false, "listen beyond this machine although nothing is encrypted and nobody is asked who they are")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.logFormat, "log-format", "", "text or json (default: text on a terminal, else json)")
@@ -149,7 +151,7 @@ func (c *cli) serve(ctx context.Context, f serveFlags) (err error) {
 		f.diskTimeout = -1
 	}
 	node, err := c.startNode(ctx, NodeConfig{Name: f.name, DataDir: data, Listen: f.listen, Shards: f.shards,
-		ReserveBytes: int64(f.diskReserve), InputBytes: int64(f.inputMemory), Insecure: f.insecure, Version: programVersion().Version, Log: log,
+		ReserveBytes: int64(f.diskReserve), InputBytes: int64(f.inputMemory), SharedBytes: int64(f.sharedMemory), Insecure: f.insecure, Version: programVersion().Version, Log: log,
 		PeerListen: f.peerListen, PeerAdvertise: f.peerAdvertise, Join: f.join, Expect: f.bootstrapExpect, JoinToken: f.joinToken,
 		Replicas: f.replicas, RaftRTT: time.Duration(f.raftRTT), RaftElection: f.raftElection, RebuildAfter: time.Duration(f.rebuildAfter),
 		DiskTimeout: time.Duration(f.diskTimeout)})

@@ -31,15 +31,18 @@ const (
 	TagDeleted      Tag = 17 // no value: the object stands for its deletion
 )
 
-// KindInline marks an object whose bytes are in the payload of the frame.
-// Other kinds are kept for bytes in shared memory.
-const KindInline uint8 = 0
+// The kinds of a Descriptor: where the bytes of an object are.
+const (
+	KindInline uint8 = 0 // in the payload of the frame
+	KindInput  uint8 = 1 // in the memory that the node writes (InputFD)
+	KindOutput uint8 = 2 // in the memory that the process writes (OutputFD)
+)
 
 // DescriptorBytes is the size of an encoded Descriptor.
 const DescriptorBytes = 20
 
 // Descriptor says where the bytes of an object are: Offset counts from the start
-// of the payload.
+// of the payload, or of the memory that its kind names.
 type Descriptor struct {
 	Kind   uint8
 	Offset uint64
@@ -113,19 +116,44 @@ func Meta(value []byte) (name, content string, err error) {
 	return "", "", Violation("a metadata field is cut short")
 }
 
-// Object decodes the value of an Object field and returns the object's bytes
-// within payload.
-func Object(value, payload []byte) ([]byte, error) {
+// ParseDescriptor decodes the value of an Object field.
+func ParseDescriptor(value []byte) (Descriptor, error) {
 	if len(value) != DescriptorBytes {
-		return nil, Violation(fmt.Sprintf("an object descriptor of %d bytes, it has %d", len(value), DescriptorBytes))
+		return Descriptor{}, Violation(fmt.Sprintf("an object descriptor of %d bytes, it has %d", len(value), DescriptorBytes))
 	}
-	if value[0] != KindInline {
-		return nil, Violation(fmt.Sprintf("object kind %d is not supported", value[0]))
+	return Descriptor{
+		Kind: value[0], Offset: binary.LittleEndian.Uint64(value[4:]), Length: binary.LittleEndian.Uint64(value[12:]),
+	}, nil
+}
+
+// Within returns the bytes that d describes of memory, which is the payload or
+// the memory that d's kind names.
+func (d Descriptor) Within(memory []byte) ([]byte, error) {
+	size := uint64(len(memory))
+	if d.Offset > size || d.Length > size-d.Offset {
+		where := "a payload"
+		if d.Kind != KindInline {
+			where = "shared memory"
+		}
+		return nil, Violation(fmt.Sprintf("an object at %d of %d bytes in %s of %d", d.Offset, d.Length, where, size))
 	}
-	offset, length := binary.LittleEndian.Uint64(value[4:]), binary.LittleEndian.Uint64(value[12:])
-	size := uint64(len(payload))
-	if offset > size || length > size-offset {
-		return nil, Violation(fmt.Sprintf("an object at %d of %d bytes in a payload of %d", offset, length, size))
+	return memory[d.Offset : d.Offset+d.Length : d.Offset+d.Length], nil
+}
+
+// Unsupported is the Violation of a descriptor whose kind was not agreed upon.
+func (d Descriptor) Unsupported() error {
+	return Violation(fmt.Sprintf("object kind %d is not supported", d.Kind))
+}
+
+// Object decodes the value of an Object field and returns the object's bytes
+// within payload: shared memory was not agreed upon.
+func Object(value, payload []byte) ([]byte, error) {
+	d, err := ParseDescriptor(value)
+	if err != nil {
+		return nil, err
 	}
-	return payload[offset : offset+length : offset+length], nil
+	if d.Kind != KindInline {
+		return nil, d.Unsupported()
+	}
+	return d.Within(payload)
 }

@@ -18,9 +18,19 @@ const (
 	MaxTextBytes = 1 << 20
 	// MaxLogBytes bounds the text of a log frame.
 	MaxLogBytes = 8 << 10
-	// FD is the descriptor that an executor inherits.
+	// FD is the descriptor of the socket that an executor inherits.
 	FD = 3
+	// InputFD and OutputFD are the descriptors of the memory that it shares with the
+	// node, if the variable MemoryVariable is set. The node writes the first, the
+	// executor the second.
+	InputFD  = 4
+	OutputFD = 5
+	// SharedBytes is the size from which on an object's bytes go through memory.
+	SharedBytes = 64 << 10
 )
+
+// MemoryVariable is set for a program that finds memory behind InputFD and OutputFD.
+const MemoryVariable = "PHEROMONE_MEMORY"
 
 // Type says what a frame is.
 type Type uint8
@@ -41,11 +51,12 @@ const (
 	Pong     Type = 12 // both ways
 	Goodbye  Type = 13 // both ways: no further attempts on this connection
 	Start    Type = 14 // P→N: an attempt starts a child session
+	Release  Type = 15 // N→P: parts of the output memory are the process's again
 
-	lastType = Start
+	lastType = Release
 )
 
-var typeNames = [...]string{"", "HELLO", "INVOKE", "PUT", "JOIN", "GET", "GET_REPLY", "LOG", "RESULT", "ERROR", "CANCEL", "PING", "PONG", "GOODBYE", "START"}
+var typeNames = [...]string{"", "HELLO", "INVOKE", "PUT", "JOIN", "GET", "GET_REPLY", "LOG", "RESULT", "ERROR", "CANCEL", "PING", "PONG", "GOODBYE", "START", "RELEASE"}
 
 func (t Type) String() string {
 	if t >= 1 && t <= lastType {

@@ -13,6 +13,9 @@ type ProcessHello struct {
 	// Parallel is how many attempts run well at once. When every process has that
 	// many and more wait, the node starts another process. 0 means Concurrency.
 	Parallel int `json:"parallel,omitempty"`
+	// Memory says that the executor has mapped InputFD and OutputFD, and takes and
+	// sends objects that are there.
+	Memory bool `json:"memory,omitempty"`
 }
 
 // NodeHello is the JSON of the node's answer.
@@ -22,6 +25,10 @@ type NodeHello struct {
 	Executor       string `json:"executor"` // name of the process, as in status and history
 	MaxObjectBytes int64  `json:"max_object_bytes"`
 	MaxBodyBytes   uint32 `json:"max_body_bytes"`
+	// InputMemory and OutputMemory are the sizes of what is behind InputFD and
+	// OutputFD; 0 if objects are to travel inline.
+	InputMemory  int64 `json:"input_memory,omitempty"`
+	OutputMemory int64 `json:"output_memory,omitempty"`
 }
 
 // Failure is the JSON of an ERROR frame and of a GET_REPLY without an object.

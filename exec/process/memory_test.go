@@ -1,0 +1,374 @@
+package process_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/pheromone-run/pheromone/client/fn"
+	"github.com/pheromone-run/pheromone/client/fn/protocol"
+	"github.com/pheromone-run/pheromone/exec"
+	"github.com/pheromone-run/pheromone/exec/process"
+)
+
+func init() {
+	programs["memory"] = memoryFunctions
+	for name, wrong := range map[string]func(conn net.Conn, inputs, outputs []byte){
+		"output-outside": func(c net.Conn, _, outputs []byte) {
+			putAt(c, 1, protocol.Descriptor{Kind: protocol.KindOutput, Offset: uint64(len(outputs)) - 10, Length: 11})
+		},
+		"output-overflow": func(c net.Conn, _, _ []byte) {
+			putAt(c, 1, protocol.Descriptor{Kind: protocol.KindOutput, Offset: 1<<64 - 1, Length: 2})
+		},
+		"output-in-inputs": func(c net.Conn, _, _ []byte) {
+			putAt(c, 1, protocol.Descriptor{Kind: protocol.KindInput, Length: 100})
+		},
+		"dies-after-put": func(c net.Conn, _, outputs []byte) {
+			putAt(c, 1, protocol.Descriptor{Kind: protocol.KindOutput, Length: 1 << 20})
+			os.Exit(9)
+		},
+	} {
+		programs[name] = func() {
+			conn := hello(`{"versions":[1],"sdk":"x","functions":["f"],"concurrency":8,"memory":true}`)
+			inputs, outputs := mapInherited(protocol.InputFD, unix.PROT_READ), mapInherited(protocol.OutputFD, unix.PROT_READ|unix.PROT_WRITE)
+			r := protocol.NewReader(conn, 1<<20)
+			for range 2 {
+				if _, err := r.Next(); err != nil {
+					panic(err)
+				}
+			}
+			wrong(conn, inputs, outputs)
+			select {}
+		}
+	}
+	programs["old-sdk"] = func() { // of before there was memory
+		conn := hello(`{"versions":[1],"sdk":"old/1","functions":["f"],"concurrency":8}`)
+		r := protocol.NewReader(conn, 64<<20)
+		for {
+			f, err := r.Next()
+			if err != nil {
+				os.Exit(0)
+			}
+			if f.Type != protocol.Invoke {
+				continue
+			}
+			var b protocol.Batch
+			fields := protocol.AppendObject(nil, protocol.Descriptor{Length: uint64(len(f.Payload))})
+			b.Add(protocol.Header{Type: protocol.Put, ID: f.ID}, protocol.AppendField(fields, protocol.TagBucket, "out"), bytes.Clone(f.Payload))
+			b.Add(protocol.Header{Type: protocol.Result, ID: f.ID}, nil)
+			for _, part := range b.Parts() {
+				_, _ = conn.Write(part)
+			}
+		}
+	}
+}
+
+func mapInherited(fd, protection int) []byte {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		panic(err)
+	}
+	b, err := unix.Mmap(fd, 0, int(stat.Size), protection, unix.MAP_SHARED)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func putAt(c net.Conn, id uint64, d protocol.Descriptor) {
+	var b protocol.Batch
+	b.Add(protocol.Header{Type: protocol.Put, ID: id}, protocol.AppendField(protocol.AppendObject(nil, d), protocol.TagBucket, "out"))
+	_, _ = c.Write(b.Parts()[0])
+}
+
+// tampers are what a function tries on the memory it shares with the node. Each one
+// returns an error if it is let.
+var tampers = map[string]func() error{
+	"maps the inputs for writing": func() error {
+		return letThrough(func(fd int) error {
+			_, err := unix.Mmap(fd, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			return err
+		}, "inputs")
+	},
+	"writes to the inputs": func() error {
+		return letThrough(func(fd int) error { _, err := unix.Pwrite(fd, []byte("x"), 0); return err }, "inputs")
+	},
+	"shortens the inputs":  func() error { return letThrough(func(fd int) error { return unix.Ftruncate(fd, 0) }, "inputs") },
+	"shortens the outputs": func() error { return letThrough(func(fd int) error { return unix.Ftruncate(fd, 0) }, "outputs") },
+	"lengthens the outputs": func() error {
+		return letThrough(func(fd int) error { return unix.Ftruncate(fd, 1<<40) }, "outputs")
+	},
+	"frees the inputs": func() error {
+		return letThrough(func(fd int) error {
+			return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 1<<20)
+		}, "inputs")
+	},
+}
+
+// letThrough opens memory again, for reading and writing, and tries f on it.
+func letThrough(f func(fd int) error, which string) error {
+	maps, err := os.ReadDir("/proc/self/map_files")
+	if err != nil {
+		return err
+	}
+	for _, m := range maps {
+		path := "/proc/self/map_files/" + m.Name()
+		target, err := os.Readlink(path)
+		if err != nil || !strings.HasPrefix(target, "/memfd:pheromone-"+which) {
+			continue
+		}
+		fd, err := unix.Open(path, unix.O_RDWR, 0)
+		if err != nil {
+			return nil // not even that
+		}
+		if f(fd) == nil {
+			return errors.New("it was let")
+		}
+		return nil
+	}
+	return errors.New("no such memory is mapped")
+}
+
+func memoryFunctions() {
+	fn.Handle("scribbles", func(ctx *fn.Context, in []fn.Object) error {
+		in[0].Bytes()[0]++
+		return nil
+	})
+	fn.Handle("tampers", func(ctx *fn.Context, in []fn.Object) error {
+		return tampers[in[0].Key]()
+	})
+	fn.Handle("holds", func(ctx *fn.Context, in []fn.Object) error {
+		if err := ctx.Put("out", "holding", nil); err != nil {
+			return err
+		}
+		<-ctx.Context().Done()
+		return ctx.Put("out", "too late", in[0].Bytes())
+	})
+	fn.Handle("sum", func(ctx *fn.Context, in []fn.Object) error {
+		return ctx.Output(fmt.Append(nil, sum(in[0].Bytes())))
+	})
+	fn.Handle("writes", func(ctx *fn.Context, in []fn.Object) error {
+		forgotten, err := ctx.Create("out", "forgotten", 3<<20)
+		if err != nil {
+			return err
+		}
+		clear(forgotten.Bytes())
+		b, err := ctx.Create("out", in[0].Key, 1<<20)
+		if err != nil {
+			return err
+		}
+		for _, byte := range b.Bytes() {
+			if byte != 0 {
+				return errors.New("the buffer is not empty")
+			}
+		}
+		copy(b.Bytes(), bytes.Repeat([]byte(in[0].Key), 1<<20))
+		return b.Commit()
+	})
+	fn.Main()
+}
+
+func sum(b []byte) (n uint64) {
+	for i, c := range b {
+		n += uint64(c) * uint64(i+1)
+	}
+	return n
+}
+
+func noise(size, seed int) []byte {
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte((i + seed) * 2654435761 >> 13)
+	}
+	return b
+}
+
+func TestLargeObjectsTravelThroughMemoryWithEverySDK(t *testing.T) {
+	for sdk, command := range map[string][]string{"go": goProgram(t, "functions"), "python": {"python3", "functions.py"}} {
+		t.Run(sdk, func(t *testing.T) {
+			b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: 16 << 20})
+			for round := range 5 { // more than there is room for at once
+				var in []exec.Input
+				for i := range 3 {
+					in = append(in, object(fmt.Sprint("k", i), noise(1<<20+i, round)))
+				}
+				out := b.submit(b.task(command, "echo", in...)).succeed()
+				for i := range in {
+					if !bytes.Equal(out[i].Data, in[i].Data) {
+						t.Fatalf("round %d: object %d came back changed", round, i)
+					}
+				}
+			}
+			r := b.task(command, "read", object("name", []byte("there")))
+			r.objects["there"] = exec.Input{Bucket: "in", Key: "there", Session: "s1", Data: noise(2<<20, 7)}
+			if out := b.submit(r).succeed(); !bytes.Equal(out[1].Data, r.objects["there"].Data) {
+				t.Fatal("what was read came back changed")
+			}
+			if s := b.Shared(); s.Inputs != 16 || s.Outputs != 16 || s.Inline != 0 {
+				t.Fatalf("%+v: not all went through memory", s)
+			}
+		})
+	}
+}
+
+func TestWhatFindsNoRoomInMemoryTravelsInline(t *testing.T) {
+	for _, shared := range []int64{-1, 4 << 20} {
+		b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: shared})
+		in := object("k", noise(5<<20, 1))
+		out := b.submit(b.task(goProgram(t, "functions"), "echo", in)).succeed()
+		if !bytes.Equal(out[0].Data, in.Data) {
+			t.Fatal("it came back changed")
+		}
+		if s := b.Shared(); s.Inputs+s.Outputs != 0 || s.Inline != 2 || s.Bytes != 0 {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+func TestAProgramThatKnowsNothingOfMemoryWorksAsBefore(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	in := object("k", noise(1<<20, 1))
+	if out := b.submit(b.task(goProgram(t, "old-sdk"), "f", in)).succeed(); !bytes.Equal(out[0].Data, in.Data) {
+		t.Fatal("it came back changed")
+	}
+	if s := b.Shared(); s.Inputs+s.Outputs != 0 || s.Inline != 2 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestAFunctionThatWritesToItsInputsFailsAlone(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1})
+	command := goProgram(t, "memory")
+	in := object("k", noise(1<<20, 3))
+	held := b.submit(b.task(command, "holds", in))
+	held.emission()
+	if f := b.submit(b.task(command, "scribbles", in)).fail(exec.Failed); !strings.Contains(f.Message, "write to the bytes of an input") {
+		t.Fatalf("failure %+v", f)
+	}
+	out := b.submit(b.task(command, "sum", in)).succeed()
+	if string(out[0].Data) != fmt.Sprint(sum(in.Data)) {
+		t.Fatal("what others read has changed")
+	}
+	b.Cancel(held.task.Ref())
+	held.fail(exec.Cancelled)
+}
+
+func TestSharedMemoryCanNotBeTamperedWith(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1})
+	command := goProgram(t, "memory")
+	for name := range tampers {
+		t.Run(name, func(t *testing.T) {
+			b.t = t
+			in := object(name, noise(1<<20, 3))
+			b.submit(b.task(command, "tampers", in)).succeed()
+			if out := b.submit(b.task(command, "sum", in)).succeed(); string(out[0].Data) != fmt.Sprint(sum(in.Data)) {
+				t.Fatal("what others read has changed")
+			}
+		})
+	}
+}
+
+func TestAProgramThatLiesAboutItsOutputsIsRefused(t *testing.T) {
+	for program, says := range map[string]string{
+		"output-outside":   "in shared memory of",
+		"output-overflow":  "in shared memory of",
+		"output-in-inputs": "kind 1 is not supported",
+	} {
+		t.Run(program, func(t *testing.T) {
+			b := newBench(t, process.Settings{})
+			if f := b.submit(b.task(goProgram(t, program), "f", object("k", nil))).fail(exec.Refused); !strings.Contains(f.Message, says) {
+				t.Fatalf("failure %+v does not say %q", f, says)
+			}
+		})
+	}
+}
+
+func TestMemoryOfAProgramThatDiesIsGivenBack(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) }) // after the runtime has been closed
+	b := newBench(t, process.Settings{})
+	r := b.submit(b.task(goProgram(t, "dies-after-put"), "f", object("k", noise(1<<20, 1))))
+	r.fail(exec.Crashed)
+	if len(r.emitted) != 1 || len(r.emitted[0].Data) != 1<<20 {
+		t.Fatalf("%d emissions", len(r.emitted))
+	}
+	b.await("the memory to be given back", func() bool { return b.Shared().Bytes == 0 })
+}
+
+func TestAnAttemptThatEndsLateKeepsItsInputsUntilItHasEnded(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: 4 << 20, CancelGrace: wait})
+	command := goProgram(t, "memory")
+	in := object("k", noise(3<<20, 1))
+	held := b.submit(b.task(command, "holds", in))
+	held.emission()
+	b.submit(b.task(command, "sum", in)).succeed()
+	if s := b.Shared(); s.Inputs != 1 || s.Inline != 1 {
+		t.Fatalf("%+v: the place of inputs was used twice", s)
+	}
+	b.Cancel(held.task.Ref())
+	held.fail(exec.Cancelled)
+	b.await("the inputs' place to be free", func() bool {
+		before := b.Shared().Inputs
+		b.submit(b.task(command, "sum", in)).succeed()
+		return b.Shared().Inputs == before+1
+	})
+}
+
+func TestBuffersAreEmptyAndThoseThatAreForgottenAreGivenBack(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: 8 << 20})
+	for i := range 6 {
+		key := fmt.Sprint(i)
+		out := b.submit(b.task(goProgram(t, "memory"), "writes", object(key, nil))).succeed()
+		if !bytes.Equal(out[0].Data, bytes.Repeat([]byte(key), 1<<20)) {
+			t.Fatalf("round %d: the object is another one", i)
+		}
+	}
+	if s := b.Shared(); s.Outputs != 6 {
+		t.Fatalf("%+v: not all were written in place", s)
+	}
+}
+
+func TestMemoryOfIdleProcessesIsGivenBack(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: 8 << 20, IdleTimeout: 20 * time.Millisecond, GroupIdleTimeout: time.Hour})
+	first, second := goProgram(t, "functions"), append(goProgram(t, "functions"), "another group")
+	in := object("k", noise(6<<20, 1))
+	b.submit(b.task(first, "echo", in)).succeed()
+	pid := b.Processes()[0].PID
+	b.await("the outputs to be given back", func() bool { return outputPages(t, pid) == 0 })
+	if out := b.submit(b.task(first, "echo", in)).succeed(); !bytes.Equal(out[0].Data, in.Data) {
+		t.Fatal("after that it came back changed")
+	}
+	// Another group's inputs find no room, until the first process has gone for that.
+	b.await("room for another group's inputs", func() bool {
+		before := b.Shared().Inputs
+		b.submit(b.task(second, "echo", in)).succeed()
+		return b.Shared().Inputs > before
+	})
+}
+
+// outputPages counts the memory, in kB, that a process's outputs take up.
+func outputPages(t *testing.T, pid int) (blocks int64) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		path := "/proc/self/fd/" + e.Name()
+		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, "/memfd:pheromone-outputs") {
+			continue
+		}
+		var stat unix.Stat_t
+		if err := unix.Stat(path, &stat); err == nil {
+			blocks += stat.Blocks
+		}
+	}
+	return blocks
+}
