@@ -232,12 +232,12 @@ func TestAFailpointThatIsNoneIsRefusedWithTheListOfThem(t *testing.T) {
 func TestServeTakesSettingsFromFlagsThenEnvironmentThenFile(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "node.yaml")
-	write(t, file, "# a node\nname: from-file\ndata: "+dir+"/file\nlisten: 127.0.0.1:0\nshards: 4\nlog-level: error\ninput-memory: 64MiB\n")
+	write(t, file, "# a node\nname: from-file\ndata: "+dir+"/file\nlisten: 127.0.0.1:0\nshards: 4\nlog-level: error\ninput-memory: 64MiB\nshared-memory: off\n")
 	s := newShell(t, nil)
 	s.env["PHEROMONE_NAME"], s.env["PHEROMONE_SHARDS"] = "from-env", "6"
 	ready := func(w http.ResponseWriter, r *http.Request) {}
 	config, lines, stop := runNode(t, s, ready, true, "serve", "--config", file, "--shards", "8", "-o", "json")
-	if config.Name != "from-env" || config.Shards != 8 || config.DataDir != dir+"/file" || config.Listen != "127.0.0.1:0" || config.InputBytes != 64<<20 {
+	if config.Name != "from-env" || config.Shards != 8 || config.DataDir != dir+"/file" || config.Listen != "127.0.0.1:0" || config.InputBytes != 64<<20 || config.SharedBytes >= 0 {
 		t.Errorf("the node got %+v", config)
 	}
 	until(t, lines, `"ready":true`)
