@@ -129,7 +129,8 @@ func (db *DB) StageBlob(ctx context.Context, shard spec.ShardID, app spec.AppNam
 }
 
 func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r io.Reader, max int64, blob *Blob) error {
-	chunks := chunkWriter{db: db, shard: shard, name: BlobName{app, blob.ID}}
+	chunks := chunkWriter{db: db, shard: shard, name: BlobName{app, blob.ID}, large: sizeOf(r) >= tableLeast}
+	defer chunks.dropTable()
 	// The mark comes first: by it a sweep finds what a crash in the middle leaves.
 	chunks.mark(db.identity.Node)
 	if err := chunks.begin(); err != nil {
@@ -166,6 +167,14 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 			return chunks.finish()
 		}
 	}
+}
+
+// sizeOf is how much a reader has if it says so, else 0.
+func sizeOf(r io.Reader) int {
+	if sized, ok := r.(interface{ Len() int }); ok {
+		return sized.Len()
+	}
+	return 0
 }
 
 // fillChunk is io.ReadFull for a last chunk that may be short. io.ReadFull calls
@@ -226,6 +235,8 @@ type chunkWriter struct {
 	shard spec.ShardID
 	name  BlobName
 	batch Batch
+	large bool // the chunks go to tables of their own
+	table *chunkTable
 }
 
 // mark adds to what is written next that the blob is staged, by a node.
@@ -240,6 +251,9 @@ func (w *chunkWriter) begin() error {
 }
 
 func (w *chunkWriter) put(chunk uint32, stored []byte) error {
+	if w.large {
+		return w.add(chunk, stored)
+	}
 	w.batch.Set(AppendBlobChunkKey(nil, w.shard, w.name.App, w.name.ID, chunk), stored)
 	return w.commit()
 }
@@ -252,6 +266,9 @@ func (w *chunkWriter) commit() error {
 // finish notes that all chunks are here and syncs. Chunks that an entry has
 // deleted meanwhile, with their app, took along that they were arriving.
 func (w *chunkWriter) finish() error {
+	if err := w.endTable(); err != nil {
+		return err
+	}
 	w.db.blobs.Lock()
 	there, err := w.db.Has(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID))
 	if err == nil && !there {

@@ -136,7 +136,8 @@ func (db *DB) receive(ctx context.Context, shard spec.ShardID, app spec.AppName,
 }
 
 func (db *DB) receiveNew(ctx context.Context, shard spec.ShardID, name BlobName, blob *Blob, r io.Reader, stagedBy string) error {
-	w := &chunkWriter{db: db, shard: shard, name: name}
+	w := &chunkWriter{db: db, shard: shard, name: name, large: blob.Size >= tableLeast}
+	defer w.dropTable()
 	if err := w.begin(); err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type DB struct {
 	dir      string
 	log      *slog.Logger
 	pebble   *pebble.DB
+	fs       vfs.FS
+	tables   string // the folder of tables, and of those in the making
 	lock     interface{ Close() error }
 	identity Identity
 	fatal    func(error)
@@ -144,6 +146,11 @@ func (db *DB) open(o Options) (err error) {
 			return err
 		}
 	}
+	db.fs, db.tables = o.FS, folder.pebbleDir()
+	if err := sweepTables(db.fs, db.tables); err != nil {
+		_ = opened.Close()
+		return err
+	}
 	db.pebble, db.lock, db.identity = opened, folder.lock, folder.identity
 	db.opened.Store(true)
 	return db.Err()
@@ -166,7 +173,7 @@ func openPebble(dir string, o *pebble.Options) (db *pebble.DB, err error) {
 
 func (db *DB) pebbleOptions(o Options, mustExist bool) *pebble.Options {
 	p := &pebble.Options{
-		FS:                          logFS{o.FS, db.fail, func() { db.synced.Store(time.Now().UnixNano()) }},
+		FS:                          &logFS{o.FS, db.fail, func() { db.synced.Store(time.Now().UnixNano()) }}, // pebble compares it
 		CacheSize:                   cacheBytes,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: memTablesAtMost,

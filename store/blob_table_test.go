@@ -1,0 +1,110 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store"
+)
+
+// once is a reader that says how much it has, and calls at when half of it is read.
+type once struct {
+	*bytes.Reader
+	at func()
+}
+
+func (r *once) Read(p []byte) (int, error) {
+	if r.at != nil && int64(r.Len()) <= r.Size()/2 {
+		r.at()
+		r.at = nil
+	}
+	return r.Reader.Read(p)
+}
+
+func TestTheBytesOfALargeBlobAreWrittenOnce(t *testing.T) {
+	db := open(t, t.TempDir(), store.Options{})
+	defer closeDB(t, db)
+	data := noise(9 * mib)
+	before := db.Metrics().WAL.BytesWritten
+	blob := stage(t, db, data)
+	m := db.Metrics()
+	total := m.Total()
+	if ingested := total.TableBytesIngested; ingested < 9*mib || ingested > 10*mib {
+		t.Errorf("%d bytes of tables were taken in, of %d", ingested, len(data))
+	}
+	if logged := m.WAL.BytesWritten - before; logged > mib {
+		t.Errorf("%d bytes went to the log", logged)
+	}
+	if got, err := db.ReadBlob(1, "a", blob); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+}
+
+func TestALargeBlobSurvivesAPowerCutAndAHalfWrittenOneLeavesNothing(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	db := open(t, "data", store.Options{FS: fs})
+	data := noise(9 * mib)
+	blob := stage(t, db, data)
+	var cut *vfs.MemFS
+	half := &once{bytes.NewReader(data), func() {
+		cut = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	}}
+	if _, err := db.StageBlob(context.Background(), 1, "a", half, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	closeDB(t, db)
+	if making(t, cut) == 0 {
+		t.Fatal("the power cut came too late: no table was in the making")
+	}
+	db = open(t, "data", store.Options{FS: cut})
+	defer closeDB(t, db)
+	if got, err := db.ReadBlob(1, "a", blob); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("of the blob that was there %d bytes are left, %v", len(got), err)
+	}
+	if n := making(t, cut); n != 0 {
+		t.Errorf("%d half written tables are left", n)
+	}
+}
+
+// making counts the tables in the making.
+func making(t *testing.T, fs vfs.FS) (n int) {
+	t.Helper()
+	names, err := fs.List("data/pebble")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".making") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestALargeBlobThatCanNotBeWrittenIsRefusedAndTheStoreGoesOn(t *testing.T) {
+	fault := &failAt{suffix: ".making"}
+	mem := vfs.NewMem()
+	db := open(t, "data", store.Options{FS: errorfs.Wrap(mem, fault), ReserveBytes: -1})
+	defer closeDB(t, db)
+	for k := range int64(4) {
+		fault.left.Store(k + 1)
+		_, err := db.StageBlob(context.Background(), 1, "a", bytes.NewReader(noise(9*mib)), 1<<30)
+		if spec.CodeOf(err) != spec.CodeUnavailable || !fault.hit.Swap(false) {
+			t.Fatalf("fault %d: %v", k, err)
+		}
+		if n := making(t, mem); n != 0 {
+			t.Fatalf("fault %d: %d half written tables are left", k, n)
+		}
+	}
+	data := noise(9 * mib)
+	if got, err := db.ReadBlob(1, "a", stage(t, db, data)); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("afterwards %d bytes are read, %v", len(got), err)
+	}
+}
