@@ -104,6 +104,13 @@ func TestALargeBlobThatCanNotBeWrittenIsRefusedAndTheStoreGoesOn(t *testing.T) {
 		}
 	}
 	data := noise(9 * mib)
+	ctx, cancel := context.WithCancel(context.Background())
+	if _, err := db.StageBlob(ctx, 1, "a", &once{bytes.NewReader(data), cancel}, 1<<30); err == nil {
+		t.Fatal("a blob was staged that was given up")
+	}
+	if n := making(t, mem); n != 0 {
+		t.Fatalf("%d tables are left that were given up", n)
+	}
 	if got, err := db.ReadBlob(1, "a", stage(t, db, data)); err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("afterwards %d bytes are read, %v", len(got), err)
 	}
