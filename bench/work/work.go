@@ -66,19 +66,23 @@ func makeLarge(ctx *fn.Context, in []fn.Object) error {
 	if err != nil {
 		return err
 	}
-	data := make([]byte, size)
+	b, err := ctx.Create("large", "x", size)
+	if err != nil {
+		return err
+	}
+	data := b.Bytes()
 	for i := range data { // bytes that don't compress
 		data[i] = byte(uint32(i) * 2654435761 >> 13)
 	}
-	return ctx.Put("large", "x", data)
+	return b.Commit()
 }
 
 func take(ctx *fn.Context, in []fn.Object) error {
 	var sum byte
-	for _, b := range in[0].Bytes() {
+	for _, b := range in[0].View() {
 		sum += b
 	}
-	return ctx.Output([]byte(fmt.Sprint(len(in[0].Bytes()), " ", sum)))
+	return ctx.Output([]byte(fmt.Sprint(in[0].Size(), " ", sum)))
 }
 
 // hop goes through one bucket as often as its input says.

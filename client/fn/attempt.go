@@ -23,6 +23,7 @@ type attempt struct {
 	cancel context.CancelCauseFunc
 	stop   context.CancelFunc
 
+	inputs  stay
 	mu      sync.Mutex
 	created map[*place]bool // and not committed; guarded by mu
 }
@@ -33,6 +34,7 @@ func (a *attempt) run(h Handler, in []Object) error {
 	err := a.c.memory.explain(Run(NewContext(a.ctx, a.inv, a), h, in))
 	a.stop()
 	a.cancel(ErrEnded)
+	a.inputs.end()
 	a.discard()
 	a.c.finish(a, err)
 	return err
@@ -206,6 +208,7 @@ func (a *attempt) Get(ctx context.Context, bucket, key string) (Object, error) {
 	case r := <-reply:
 		if r.err == nil {
 			r.object.Bucket, r.object.Key = bucket, key
+			a.lends(&r.object)
 			if r.object.Session == "" {
 				r.object.Session = a.inv.Session
 			}
@@ -243,6 +246,13 @@ func (c *connection) getReply(f protocol.Frame) error {
 	return nil
 }
 
+// lends has an object's bytes stay as long as the attempt.
+func (a *attempt) lends(o *Object) {
+	if o.lent != nil {
+		o.lent.until = &a.inputs
+	}
+}
+
 func getError(e protocol.Failure) error {
 	if e.Kind == "not_found" {
 		return fmt.Errorf("%s: %w", e.Message, ErrNotFound)
@@ -264,6 +274,7 @@ func (c *connection) parseInvoke(f protocol.Frame) (*attempt, []Object, error) {
 		a.inv.MaxObjectBytes = c.limits.MaxObjectBytes
 	}
 	for i := range in {
+		a.lends(&in[i])
 		if in[i].Bucket == "" {
 			in[i].Bucket = a.inv.Bucket
 		}
@@ -350,11 +361,11 @@ func parseFields(f protocol.Frame, m *memory) (attemptFields, []Object, error) {
 		case protocol.TagMaxObject:
 			a.inv.MaxObjectBytes = int64(n)
 		case protocol.TagObject:
-			data, err := m.object(value, f.Payload)
+			o, err := m.object(value, f.Payload)
 			if err != nil {
 				return a, nil, err
 			}
-			objects = append(objects, Object{data: data})
+			objects = append(objects, o)
 		}
 	}
 	return a, objects, nil

@@ -12,9 +12,7 @@ import (
 )
 
 // Object is an object passed to a function or read by it. Its bytes must not be
-// changed: those of large objects are in memory that can't be written to, and an
-// attempt that tries fails. They are there until the handler returns: what is kept
-// for longer has to be copied.
+// changed.
 type Object struct {
 	Bucket      string
 	Key         string
@@ -23,6 +21,7 @@ type Object struct {
 	Meta        map[string]string
 	Deleted     bool // it stands for the deletion of a key-value object, with the bytes that this had
 	data        []byte
+	lent        *lent // what data is lent with; nil: it stays
 }
 
 // The names and bounds of package spec that functions meet. They stand here once
@@ -45,9 +44,22 @@ func NewObject(bucket, key, session string, data []byte) Object {
 	return Object{Bucket: bucket, Key: key, Session: session, data: data}
 }
 
-// Bytes returns the object's data, without a copy. It is valid until the handler
-// returns.
-func (o Object) Bytes() []byte { return o.data }
+// Bytes returns the object's data. It stays as long as anything refers to it: of a
+// large object the first call makes a copy, which the next ones return as well.
+//
+// The first call has to come before the handler returns; after that it panics for a
+// large object.
+func (o Object) Bytes() []byte {
+	if o.lent == nil {
+		return o.data
+	}
+	return o.lent.kept(o.data)
+}
+
+// View returns the object's data where it is, without a copy. It is valid until the
+// handler returns: then the memory of a large object is used for another one. That
+// memory can't be written to, and an attempt that tries fails.
+func (o Object) View() []byte { return o.data }
 
 // Size is the length of the object's data.
 func (o Object) Size() int64 { return int64(len(o.data)) }

@@ -65,14 +65,14 @@ func HandleTyped[In, Out any](name string, h func(ctx *Context, in In) (Out, err
 
 func asJSON(objects []Object) []byte {
 	if len(objects) == 1 {
-		return objects[0].Bytes()
+		return objects[0].View()
 	}
 	array := []byte{'['}
 	for i, o := range objects {
 		if i > 0 {
 			array = append(array, ',')
 		}
-		array = append(array, o.Bytes()...)
+		array = append(array, o.View()...)
 	}
 	return append(array, ']')
 }

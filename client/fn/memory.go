@@ -1,6 +1,7 @@
 package fn
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -115,17 +116,54 @@ func (m *memory) release(fields []byte) error {
 	return nil
 }
 
-// object returns the bytes of an object of the node, from an Object field.
-func (m *memory) object(value, payload []byte) ([]byte, error) {
+// object returns an object of the node with its bytes, from an Object field.
+func (m *memory) object(value, payload []byte) (o Object, err error) {
 	d, err := protocol.ParseDescriptor(value)
 	switch {
 	case err != nil:
-		return nil, err
 	case d.Kind == protocol.KindInline:
-		return d.Within(payload)
+		o.data, err = d.Within(payload)
 	case d.Kind == protocol.KindInput && m != nil:
-		return d.Within(m.inputs)
+		o.lent = new(lent)
+		o.data, err = d.Within(m.inputs)
 	default:
-		return nil, d.Unsupported()
+		err = d.Unsupported()
 	}
+	return o, err
+}
+
+// lent is what objects have whose bytes are in the inputs: the node uses the memory
+// anew when their attempt has ended.
+type lent struct {
+	until *stay // set before the function sees the object
+	once  sync.Once
+	copy  []byte
+}
+
+// kept returns a copy of data that stays.
+func (l *lent) kept(data []byte) []byte {
+	l.once.Do(func() {
+		l.until.mu.RLock()
+		defer l.until.mu.RUnlock()
+		if !l.until.over {
+			l.copy = bytes.Clone(data)
+		}
+	})
+	if l.copy == nil {
+		panic("fn: Bytes of a large object was called for the first time after the handler had returned: the bytes are gone")
+	}
+	return l.copy
+}
+
+// stay is how long the inputs of an attempt are there.
+type stay struct {
+	mu   sync.RWMutex
+	over bool // guarded by mu
+}
+
+// end waits for those who copy.
+func (s *stay) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
 }

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -193,6 +194,9 @@ func (r *run) take(e []exec.Emission) {
 	for _, one := range e {
 		if want := uint64(len(r.emitted) + 1); one.Seq != want {
 			r.t.Errorf("emission %d has Seq %d", want, one.Seq)
+		}
+		if one.Lent {
+			one.Data = bytes.Clone(one.Data)
 		}
 		r.emitted = append(r.emitted, one)
 	}

@@ -49,6 +49,13 @@ func functions() {
 		}
 		return nil
 	})
+	var kept fn.Object
+	fn.Handle("keeps", func(ctx *fn.Context, in []fn.Object) error {
+		kept = in[0]
+		kept.Bytes()
+		return nil
+	})
+	fn.Handle("recalls", func(ctx *fn.Context, _ []fn.Object) error { return ctx.Output(kept.Bytes()) })
 	fn.Handle("options", func(ctx *fn.Context, in []fn.Object) error {
 		err := errors.Join(
 			ctx.Put("out", "all", []byte("1"), fn.ContentType("text/plain"), fn.Meta("region", "eu"), fn.Meta("empty", ""), fn.AsOutput(), fn.DeliverAfter(1500*time.Millisecond)),

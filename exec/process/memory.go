@@ -266,8 +266,19 @@ type sharedBudget struct {
 	left    atomic.Int64
 	wanting atomic.Bool // somebody was refused since a sweep looked
 
-	inputs, outputs, inline atomic.Uint64 // as in Shared
+	inputs, outputs, inline passed // as in Shared
+	refused                 atomic.Uint64
 }
+
+// passed counts objects, and their bytes.
+type passed struct{ objects, bytes atomic.Uint64 }
+
+func (p *passed) add(bytes int) {
+	p.objects.Add(1)
+	p.bytes.Add(uint64(bytes))
+}
+
+func (p *passed) count() Passed { return Passed{p.objects.Load(), p.bytes.Load()} }
 
 func (b *sharedBudget) take(bytes int64) bool {
 	for {
@@ -284,19 +295,35 @@ func (b *sharedBudget) take(bytes int64) bool {
 
 func (b *sharedBudget) give(bytes int64) { b.left.Add(bytes) }
 
-// Shared tells how large objects have travelled, and what they take up.
+// wentInline counts a large object that travelled on a socket; shares tells whether
+// its process shares memory.
+func (b *sharedBudget) wentInline(bytes int, shares bool) {
+	b.inline.add(bytes)
+	if shares {
+		b.refused.Add(1)
+	}
+}
+
+// Shared tells how large objects, those of 64 KiB and more, have travelled, and what
+// they take up.
 type Shared struct {
 	Bytes   int64  // in memory, of the inputs of all processes
-	Inputs  uint64 // objects that a process has read in place
-	Outputs uint64 // objects that were read where a process wrote them
-	Inline  uint64 // large objects that travelled on a socket
+	Inputs  Passed // that a process has read in place
+	Outputs Passed // that were read where a process wrote them
+	Inline  Passed // that travelled on a socket
+	// Refused is how many of Inline would have gone through memory, had there been room.
+	Refused uint64
 }
+
+// Passed counts objects, and their bytes.
+type Passed struct{ Objects, Bytes uint64 }
 
 // Shared tells how large objects have travelled so far.
 func (rt *Runtime) Shared() Shared {
 	s := &rt.shared
 	return Shared{
-		Bytes: max(rt.s.SharedBytes, 0) - s.left.Load(), Inputs: s.inputs.Load(), Outputs: s.outputs.Load(), Inline: s.inline.Load(),
+		Bytes: max(rt.s.SharedBytes, 0) - s.left.Load(), Inputs: s.inputs.count(), Outputs: s.outputs.count(), Inline: s.inline.count(),
+		Refused: s.refused.Load(),
 	}
 }
 
@@ -374,10 +401,10 @@ func (c *call) describe(data []byte, offset int64) (d protocol.Descriptor, rest 
 	size := int64(len(data))
 	if size >= protocol.SharedBytes {
 		if span, ok := c.lease.spanOf(data); ok {
-			c.rt.shared.inputs.Add(1)
+			c.rt.shared.inputs.add(len(data))
 			return protocol.Descriptor{Kind: protocol.KindInput, Offset: uint64(span.Offset), Length: uint64(size)}, nil
 		}
-		c.rt.shared.inline.Add(1)
+		c.rt.shared.wentInline(len(data), c.lease.m != nil)
 	}
 	return protocol.Descriptor{Offset: uint64(offset), Length: uint64(size)}, data
 }

@@ -139,21 +139,29 @@ func letThrough(f func(fd int) error, which string) error {
 
 func memoryFunctions() {
 	fn.Handle("scribbles", func(ctx *fn.Context, in []fn.Object) error {
-		in[0].Bytes()[0]++
+		in[0].View()[0]++
 		return nil
 	})
 	fn.Handle("tampers", func(ctx *fn.Context, in []fn.Object) error {
 		return tampers[in[0].Key]()
+	})
+	var neverRead fn.Object
+	fn.Handle("keeps unread", func(ctx *fn.Context, in []fn.Object) error {
+		neverRead = in[0]
+		return nil
+	})
+	fn.Handle("reads late", func(ctx *fn.Context, in []fn.Object) error {
+		return ctx.Output(neverRead.Bytes())
 	})
 	fn.Handle("holds", func(ctx *fn.Context, in []fn.Object) error {
 		if err := ctx.Put("out", "holding", nil); err != nil {
 			return err
 		}
 		<-ctx.Context().Done()
-		return ctx.Put("out", "too late", in[0].Bytes())
+		return ctx.Put("out", "too late", in[0].View())
 	})
 	fn.Handle("sum", func(ctx *fn.Context, in []fn.Object) error {
-		return ctx.Output(fmt.Append(nil, sum(in[0].Bytes())))
+		return ctx.Output(fmt.Append(nil, sum(in[0].View())))
 	})
 	fn.Handle("writes", func(ctx *fn.Context, in []fn.Object) error {
 		forgotten, err := ctx.Create("out", "forgotten", 1<<20)
@@ -212,22 +220,49 @@ func TestLargeObjectsTravelThroughMemoryWithEverySDK(t *testing.T) {
 			if out := b.submit(r).succeed(); !bytes.Equal(out[1].Data, r.objects["there"].Data) {
 				t.Fatal("what was read came back changed")
 			}
-			if s := b.Shared(); s.Inputs != 16 || s.Outputs != 16 || s.Inline != 0 {
+			if s := b.Shared(); s.Inputs.Objects != 16 || s.Outputs.Objects != 16 || s.Inline.Objects != 0 || s.Refused != 0 {
 				t.Fatalf("%+v: not all went through memory", s)
 			}
 		})
 	}
 }
 
+func TestBytesThatAFunctionKeepsStayWhenTheirMemoryIsUsedAnew(t *testing.T) {
+	for sdk, command := range map[string][]string{"go": goProgram(t, "functions"), "python": {"python3", "functions.py"}} {
+		t.Run(sdk, func(t *testing.T) {
+			b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: 4 << 20})
+			in, other := object("k", noise(3<<20, 1)), object("k", noise(3<<20, 2))
+			b.submit(b.task(command, "keeps", in)).succeed()
+			b.submit(b.task(command, "echo", other)).succeed() // there is room for one
+			if out := b.submit(b.task(command, "recalls", object("k", nil))).succeed(); !bytes.Equal(out[0].Data, in.Data) {
+				t.Fatal("what was kept has changed")
+			}
+			if s := b.Shared(); s.Inputs.Objects != 2 {
+				t.Fatalf("%+v: not both were in memory", s)
+			}
+		})
+	}
+}
+
+func TestBytesThatAreAskedForTooLateAreNotThoseOfAnother(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1})
+	command := goProgram(t, "memory")
+	b.submit(b.task(command, "keeps unread", object("k", noise(1<<20, 1)))).succeed()
+	f := b.submit(b.task(command, "reads late", object("k", noise(1<<20, 2)))).fail(exec.Failed)
+	if !strings.Contains(f.Message, "after the handler had returned") {
+		t.Fatalf("failure %+v", f)
+	}
+}
+
 func TestWhatFindsNoRoomInMemoryTravelsInline(t *testing.T) {
-	for _, shared := range []int64{-1, 4 << 20} {
+	for shared, refused := range map[int64]uint64{-1: 0, 4 << 20: 2} {
 		b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: shared})
 		in := object("k", noise(5<<20, 1))
 		out := b.submit(b.task(goProgram(t, "functions"), "echo", in)).succeed()
 		if !bytes.Equal(out[0].Data, in.Data) {
 			t.Fatal("it came back changed")
 		}
-		if s := b.Shared(); s.Inputs+s.Outputs != 0 || s.Inline != 2 || s.Bytes != 0 {
+		if s := b.Shared(); s.Inputs.Objects+s.Outputs.Objects != 0 || s.Inline != (process.Passed{Objects: 2, Bytes: 10 << 20}) || s.Bytes != 0 || s.Refused != refused {
 			t.Fatalf("%+v", s)
 		}
 	}
@@ -239,7 +274,7 @@ func TestAProgramThatKnowsNothingOfMemoryWorksAsBefore(t *testing.T) {
 	if out := b.submit(b.task(goProgram(t, "old-sdk"), "f", in)).succeed(); !bytes.Equal(out[0].Data, in.Data) {
 		t.Fatal("it came back changed")
 	}
-	if s := b.Shared(); s.Inputs+s.Outputs != 0 || s.Inline != 2 {
+	if s := b.Shared(); s.Inputs.Objects+s.Outputs.Objects != 0 || s.Inline.Objects != 2 || s.Refused != 0 {
 		t.Fatalf("%+v", s)
 	}
 }
@@ -309,15 +344,15 @@ func TestAnAttemptThatEndsLateKeepsItsInputsUntilItHasEnded(t *testing.T) {
 	held := b.submit(b.task(command, "holds", in))
 	held.emission()
 	b.submit(b.task(command, "sum", in)).succeed()
-	if s := b.Shared(); s.Inputs != 1 || s.Inline != 1 {
+	if s := b.Shared(); s.Inputs.Objects != 1 || s.Inline.Objects != 1 {
 		t.Fatalf("%+v: the place of inputs was used twice", s)
 	}
 	b.Cancel(held.task.Ref())
 	held.fail(exec.Cancelled)
 	b.await("the inputs' place to be free", func() bool {
-		before := b.Shared().Inputs
+		before := b.Shared().Inputs.Objects
 		b.submit(b.task(command, "sum", in)).succeed()
-		return b.Shared().Inputs == before+1
+		return b.Shared().Inputs.Objects == before+1
 	})
 }
 
@@ -331,7 +366,7 @@ func TestBuffersAreEmptyAndThoseThatAreForgottenAreGivenBack(t *testing.T) {
 			t.Fatalf("round %d: the object is another one", i)
 		}
 	}
-	if s := b.Shared(); s.Outputs != rounds {
+	if s := b.Shared(); s.Outputs.Objects != rounds {
 		t.Fatalf("%+v: not all were written in place", s)
 	}
 }
@@ -348,9 +383,9 @@ func TestMemoryOfIdleProcessesIsGivenBack(t *testing.T) {
 	}
 	// Another group's inputs find no room, until the first process has gone for that.
 	b.await("room for another group's inputs", func() bool {
-		before := b.Shared().Inputs
+		before := b.Shared().Inputs.Objects
 		b.submit(b.task(second, "echo", in)).succeed()
-		return b.Shared().Inputs > before
+		return b.Shared().Inputs.Objects > before
 	})
 }
 

@@ -301,9 +301,9 @@ func (p *process) takeFor(c *call, f protocol.Frame) error {
 		}
 		switch {
 		case e.Lent:
-			p.g.rt.shared.outputs.Add(1)
+			p.g.rt.shared.outputs.add(len(e.Data))
 		case len(e.Data) >= protocol.SharedBytes:
-			p.g.rt.shared.inline.Add(1)
+			p.g.rt.shared.wentInline(len(e.Data), p.memory != nil)
 		}
 		if e.Lent && len(e.Data) < leastLent {
 			e.Data, e.Lent = bytes.Clone(e.Data), false

@@ -61,6 +61,20 @@ def read(ctx, objects):
         ctx.put("out", "missing", b"")
 
 
+kept = []
+
+
+@function
+def keeps(ctx, objects):
+    kept.append(objects[0])
+
+
+@function
+def recalls(ctx, objects):
+    assert kept[0].view == kept[0].data
+    ctx.output(kept[0].data)
+
+
 @function
 def info(ctx, objects):
     o = objects[0]
