@@ -52,6 +52,7 @@ func New(s Settings) (*Runtime, error) {
 	if s.Process.HelloTimeout == 0 {
 		s.Process.HelloTimeout = helloTimeout
 	}
+	s.Process.SharedBytes = -1 // a host copies objects to its instances
 	s.Process.Program = func(f *spec.Function) process.Program {
 		return process.Program{
 			Command: slices.Concat(s.Host, host.Args(f.File, f.Memory, cache)),
