@@ -43,7 +43,8 @@ type Node struct {
 	artifacts *artifact.Store
 	logs      *logs.Logs
 	pool      *exec.Pool
-	spread    *spread.Runtime // before the pool in a cluster; nil for a node that is alone
+	processes *process.Runtime // behind the pool
+	spread    *spread.Runtime  // before the pool in a cluster; nil for a node that is alone
 	server    *api.Server
 	listener  net.Listener
 	disk      *watchdog.Watchdog // nil if the disk is not watched
@@ -208,6 +209,7 @@ func (n *Node) startExecutors() error {
 	if err != nil {
 		return fmt.Errorf("start the executors: %w", err)
 	}
+	n.processes = processes
 	runtimes := map[spec.Runtime]exec.Runtime{spec.RuntimeProcess: processes}
 	if len(n.cfg.ModuleHost) > 0 {
 		modules, err := wasm.New(wasm.Settings{

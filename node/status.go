@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pheromone-run/pheromone/exec/process"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -66,6 +67,9 @@ var (
 	queuedDesc      = prometheus.NewDesc("pheromone_function_queued_attempts", "Attempts that wait for an executor.", functionLabels, nil)
 	runningDesc     = prometheus.NewDesc("pheromone_function_running_attempts", "Attempts that executors run.", functionLabels, nil)
 	processDesc     = prometheus.NewDesc("pheromone_executor_processes", "Executor processes.", nil, nil)
+	sharedDesc      = prometheus.NewDesc("pheromone_shared_memory_bytes", "Memory that the inputs of functions' processes take up.", nil, nil)
+	passedDesc      = prometheus.NewDesc("pheromone_shared_memory_passed_bytes_total", "Bytes of large objects that passed between the node and functions' processes, by way: inputs and outputs in memory, or inline on a socket.", []string{"way"}, nil)
+	refusedDesc     = prometheus.NewDesc("pheromone_shared_memory_refused_total", "Large objects that went inline because there was no room in memory.", nil, nil)
 	diskDesc        = prometheus.NewDesc("pheromone_store_disk_bytes", "Bytes that the store takes on disk.", nil, nil)
 	stalledDesc     = prometheus.NewDesc("pheromone_stalled_triggers", "Triggers of scope bucket that can't go on; what comes for them is kept.", shardLabels, nil)
 	ranDesc         = prometheus.NewDesc("pheromone_attempts_total", "Attempts of this node's shards that an executor took, by where: on this node, on one with a replica of the shard, on any other.", []string{"on"}, nil)
@@ -84,7 +88,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{leadingDesc, pendingDesc, outboxDesc, appliedDesc, queuedDesc, runningDesc, processDesc, diskDesc, stalledDesc, writableDesc, ranDesc, inputsLocalDesc, lostDesc, returnedDesc, awayDesc, guestsDesc,
-		lackingDesc, lackedBytesDesc, repairedDesc, unrepairedDesc} {
+		lackingDesc, lackedBytesDesc, repairedDesc, unrepairedDesc, sharedDesc, passedDesc, refusedDesc} {
 		to <- d
 	}
 }
@@ -109,10 +113,21 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(runningDesc, float64(f.Running), string(f.App), string(f.Function))
 	}
 	gauge(processDesc, float64(len(stats.Processes)))
+	c.collectShared(to)
 	c.collectSpread(to)
 	c.collectLacking(to)
 	gauge(diskDesc, float64(c.node.db.Metrics().DiskSpaceUsage()))
 	gauge(writableDesc, truth(c.node.db.Writable() == nil))
+}
+
+// collectShared reports how large objects pass between the node and processes.
+func (c *collector) collectShared(to chan<- prometheus.Metric) {
+	s := c.node.processes.Shared()
+	to <- prometheus.MustNewConstMetric(sharedDesc, prometheus.GaugeValue, float64(s.Bytes))
+	to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(s.Refused))
+	for way, passed := range map[string]process.Passed{"inputs": s.Inputs, "outputs": s.Outputs, "inline": s.Inline} {
+		to <- prometheus.MustNewConstMetric(passedDesc, prometheus.CounterValue, float64(passed.Bytes), way)
+	}
 }
 
 // collectSpread reports where this node's leaders have attempts run.
