@@ -139,6 +139,7 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 	chunk := make([]byte, min(blobChunkBytes-1, max)+1) // with room to see that there is more than max
 	digest := sha256.New()
 	var packer packer
+	var hashing sync.WaitGroup
 	for {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("store: stage a blob: %w", context.Cause(ctx))
@@ -152,14 +153,20 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 			return spec.Errorf(spec.CodeTooLarge, "the object has more than %d bytes, the app's max_object_bytes", max)
 		}
 		if n > 0 {
+			hashing.Go(func() { // which takes as long as all the rest
+				blob.CRC = crc32.Update(blob.CRC, castagnoli, chunk[:n])
+				digest.Write(chunk[:n])
+			})
+			pack := packer.pack
 			if blob.Chunks == 0 {
-				blob.Codec = packer.choose(chunk[:n])
+				pack = packer.first
 			}
-			blob.CRC = crc32.Update(blob.CRC, castagnoli, chunk[:n])
-			digest.Write(chunk[:n])
-			if err := chunks.put(blob.Chunks, packer.pack(chunk[:n])); err != nil {
+			err := chunks.put(blob.Chunks, pack(chunk[:n]))
+			hashing.Wait()
+			if err != nil {
 				return err
 			}
+			blob.Codec = packer.codec
 			blob.Chunks++
 		}
 		if readErr != nil {

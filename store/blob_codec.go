@@ -19,16 +19,19 @@ type packer struct {
 	buf   []byte
 }
 
-// choose decides by the first chunk.
-func (p *packer) choose(chunk []byte) Codec {
-	p.codec = CodecNone
-	if saved := len(chunk) - len(p.encode(chunk)); saved > 0 && saved >= len(chunk)/packWorth {
-		p.codec = CodecS2
+// first decides by the first chunk, and returns it as it is stored, valid until the
+// next call.
+func (p *packer) first(chunk []byte) []byte {
+	packed := p.encode(chunk)
+	if saved := len(chunk) - len(packed); saved == 0 || saved < len(chunk)/packWorth {
+		p.codec = CodecNone
+		return chunk
 	}
-	return p.codec
+	p.codec = CodecS2
+	return packed
 }
 
-// pack returns the chunk as it is stored, valid until the next call.
+// pack returns a later chunk as it is stored, valid until the next call.
 func (p *packer) pack(chunk []byte) []byte {
 	if p.codec == CodecNone {
 		return chunk
