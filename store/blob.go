@@ -277,10 +277,7 @@ func (w *chunkWriter) finish() error {
 		return err
 	}
 	w.db.blobs.Lock()
-	there, err := w.db.Has(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID))
-	if err == nil && !there {
-		err = spec.Errorf(spec.CodeConflict, "app %q was deleted while the object's bytes came in: put it again", w.name.App)
-	}
+	err := w.arriving()
 	if err == nil {
 		w.batch.Set(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID), []byte{hereWhole})
 		err = w.commit()
@@ -290,4 +287,13 @@ func (w *chunkWriter) finish() error {
 		return err
 	}
 	return w.db.Sync()
+}
+
+// arriving returns an error if the chunks are not wanted any more.
+func (w *chunkWriter) arriving() error {
+	there, err := w.db.Has(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID))
+	if err == nil && !there {
+		err = spec.Errorf(spec.CodeConflict, "app %q was deleted while the object's bytes came in: put it again", w.name.App)
+	}
+	return err
 }

@@ -72,7 +72,9 @@ func (w *chunkWriter) beginTable(chunk uint32) error {
 }
 
 // endTable makes the table a part of the store, durably. What was written before
-// is made durable first: the mark by which a sweep finds what a crash leaves.
+// is made durable first: that chunks are arriving, and whose they are. By it a sweep
+// finds what a crash leaves between here and the entry that adopts the blob. Chunks
+// of an app that was deleted meanwhile have no such mark, and stay outside.
 func (w *chunkWriter) endTable() (err error) {
 	t := w.table
 	if t == nil {
@@ -82,6 +84,9 @@ func (w *chunkWriter) endTable() (err error) {
 	defer func() { _ = w.db.fs.Remove(t.path) }()
 	if err := t.writer.Close(); err != nil {
 		return w.db.tableFault(err)
+	}
+	if err := w.arriving(); err != nil {
+		return err
 	}
 	if err := w.db.Sync(); err != nil {
 		return err

@@ -3,8 +3,10 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -70,6 +72,112 @@ func TestALargeBlobSurvivesAPowerCutAndAHalfWrittenOneLeavesNothing(t *testing.T
 	}
 	if n := making(t, cut); n != 0 {
 		t.Errorf("%d half written tables are left", n)
+	}
+}
+
+// cuts takes copies of the disk as power cuts leave it, before each step after which
+// something may be on it that was not there before.
+type cuts struct {
+	disk *vfs.MemFS
+	mu   sync.Mutex
+	from bool // steps count
+	all  []*vfs.MemFS
+}
+
+func (c *cuts) String() string { return "cuts" }
+
+func (c *cuts) MaybeError(op errorfs.Op) error {
+	switch op.Kind {
+	case errorfs.OpCreate, errorfs.OpLink, errorfs.OpRename, errorfs.OpRemove, errorfs.OpFileSync, errorfs.OpFileSyncData:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.from {
+			c.all = append(c.all, c.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(uint64(len(c.all)), 7))}))
+		}
+	}
+	return nil
+}
+
+func (c *cuts) count(from bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.from = from
+}
+
+func TestASweepFindsWhatAPowerCutLeavesOfALargeBlobAtAnyStep(t *testing.T) {
+	origin := open(t, "origin", store.Options{FS: vfs.NewMem()})
+	defer closeDB(t, origin)
+	data := noise(9 * mib)
+	blob := stage(t, origin, data)
+	for name, bring := range map[string]func(db *store.DB) error{
+		"staged": func(db *store.DB) error {
+			_, err := db.StageBlob(context.Background(), 1, "a", bytes.NewReader(data), 1<<30)
+			return err
+		},
+		"copied": func(db *store.DB) error {
+			r, err := origin.ExportBlob(1, "a", blob)
+			if err != nil {
+				return err
+			}
+			return errors.Join(db.StageCopy(context.Background(), 1, "a", blob, "n2", r), r.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			steps := &cuts{disk: vfs.NewCrashableMem()}
+			db := open(t, "data", store.Options{FS: errorfs.Wrap(steps.disk, steps)})
+			steps.count(true)
+			if err := bring(db); err != nil {
+				t.Fatal(err)
+			}
+			steps.count(false)
+			closeDB(t, db)
+			if n := len(steps.all); n < 6 { // the table, the log, the link, the folder and the manifest, and the log again
+				t.Errorf("only %d steps", n)
+			}
+			for i, disk := range steps.all {
+				sweepAll(t, disk, i)
+			}
+		})
+	}
+}
+
+// sweepAll does what leaders and the sweeps of a node do after a power cut, and
+// wants nothing to be left.
+func sweepAll(t *testing.T, disk *vfs.MemFS, step int) {
+	t.Helper()
+	db := open(t, "data", store.Options{FS: disk})
+	defer closeDB(t, db)
+	if n := making(t, disk); n != 0 {
+		t.Errorf("step %d: %d half written tables are left", step, n)
+	}
+	staged, err := db.Staged(1)
+	if err = errors.Join(err, db.DropStaged(1, staged), db.SweepLoose(1)); err != nil {
+		t.Fatal(err)
+	}
+	if n := keysOf(t, db, 1); n != 0 {
+		t.Errorf("step %d: %d keys are left that no sweep finds", step, n)
+	}
+}
+
+func TestALargeBlobOfAnAppThatIsDeletedMeanwhileLeavesNothing(t *testing.T) {
+	mem := vfs.NewMem()
+	db := open(t, "data", store.Options{FS: mem})
+	defer closeDB(t, db)
+	data := &once{bytes.NewReader(noise(9 * mib)), func() {
+		var b store.Batch
+		b.DeleteRange(store.ShardRange(1))
+		if err := db.Commit(&b, false); err != nil {
+			t.Error(err)
+		}
+	}}
+	if _, err := db.StageBlob(context.Background(), 1, "a", data, 1<<30); spec.CodeOf(err) != spec.CodeConflict {
+		t.Errorf("it is staged, %v", err)
+	}
+	if m := db.Metrics(); m.Total().TableBytesIngested != 0 {
+		t.Error("its bytes were taken in")
+	}
+	if n := making(t, mem) + keysOf(t, db, 1); n != 0 {
+		t.Errorf("%d tables and keys are left", n)
 	}
 }
 
