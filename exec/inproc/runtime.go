@@ -197,10 +197,11 @@ func (rt *Runtime) Close() error {
 	}
 	rt.mu.waiting = nil
 	rt.mu.Unlock()
-	rt.cancel()
+	// Each is over before its function is told: what that returns then counts no more.
 	for _, a := range left {
 		a.stop(closedFailure(), errCancelled)
 	}
+	rt.cancel()
 	rt.reads.Wait() // the store is closed next
 	return nil
 }
