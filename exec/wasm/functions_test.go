@@ -160,3 +160,17 @@ func TestAModuleSeesNothingOfTheMachine(t *testing.T) {
 		t.Errorf("it saw %s", out[0].Data)
 	}
 }
+
+// A program that goes over a map registers in another order in each instance.
+func TestFunctionsMayBeRegisteredInAnyOrder(t *testing.T) {
+	b := newFunctions(t)
+	for range 10 {
+		for n := range 8 {
+			name := fmt.Sprintf("unordered-%d", n)
+			if got, want := string(b.function(name).succeed()[0].Data), name+" as "+name; got != want {
+				t.Fatalf("%s was run for %s", got, want)
+			}
+		}
+		b.function("panic").fail(exec.Failed, "panic: on purpose") // the next attempt gets another instance
+	}
+}

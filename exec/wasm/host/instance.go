@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,9 @@ import (
 // maxGets bounds the objects that an attempt asks for before it takes an answer.
 const maxGets = 64
 
+// argAt is where a frame has its argument, which is a function's number in INVOKE.
+const argAt = protocol.HeaderBytes - 4
+
 // instance is one instance of the module: a goroutine that is in its _start, with
 // at most one attempt.
 type instance struct {
@@ -23,8 +27,10 @@ type instance struct {
 	wake           chan struct{} // capacity 1: there is something to read
 	stdout, stderr lines
 
-	greeted bool // its own goroutine's: it has said HELLO
-	gets    int  // its own goroutine's: answers that it has not taken
+	// Its own goroutine's.
+	greeted bool     // it has said HELLO
+	numbers []uint32 // what it calls the functions of the first instance; nil: the same
+	gets    int      // answers that it has not taken
 
 	// Guarded by the host's mutex.
 	attempt uint64 // 0: none
@@ -91,6 +97,9 @@ func (i *instance) recv(m api.Memory, address, room uint32) uint32 {
 	switch protocol.Type(frame[4]) {
 	case protocol.Invoke:
 		i.invoked = true
+		if arg := binary.LittleEndian.Uint32(frame[argAt:]); uint64(arg) < uint64(len(i.numbers)) {
+			m.WriteUint32Le(address+argAt, i.numbers[arg])
+		}
 	case protocol.GetReply:
 		i.gets--
 	}
@@ -175,7 +184,7 @@ func (i *instance) checkFrame(header protocol.Header, attempt uint64) (ends bool
 	return header.Type == protocol.Result || header.Type == protocol.Error
 }
 
-// hello takes the HELLO of the module. Each instance says the same.
+// hello takes the HELLO of the module. Each instance names the same functions.
 func (i *instance) hello(text []byte) {
 	var said protocol.ProcessHello
 	if err := json.Unmarshal(text, &said); err != nil {
@@ -191,8 +200,12 @@ func (i *instance) hello(text []byte) {
 	if h.mu.names == nil {
 		h.mu.names = append([]string{}, said.Functions...)
 		h.greets <- greeting{names: h.mu.names, sdk: said.SDK}
-	} else if !slices.Equal(said.Functions, h.mu.names) {
-		panic(fault(fmt.Sprintf("it registers the functions %q, and registered %q before", said.Functions, h.mu.names)))
+	} else {
+		numbers, err := translate(h.mu.names, said.Functions)
+		if err != nil {
+			panic(err)
+		}
+		i.numbers = numbers
 	}
 	if h.mu.welcome != nil {
 		i.queue = slices.Insert(i.queue, 0, h.mu.welcome)
