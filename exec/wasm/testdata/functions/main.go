@@ -60,7 +60,9 @@ func main() {
 	handlers := make(map[string]fn.Handler)
 	for n := range 8 {
 		name := fmt.Sprintf("unordered-%d", n)
-		handlers[name] = func(ctx *fn.Context, _ []fn.Object) error { return ctx.Output([]byte(name + " as " + ctx.Info().Function)) }
+		handlers[name] = func(ctx *fn.Context, _ []fn.Object) error {
+			return ctx.Output([]byte(name + " as " + ctx.Info().Function))
+		}
 	}
 	for name, handler := range handlers {
 		fn.Handle(name, handler)
