@@ -66,6 +66,7 @@ func New(s Settings) (*Runtime, error) {
 	rt.mu.groups = make(map[string]*group)
 	rt.mu.known = make(map[groupRef]*group)
 	rt.mu.calls = make(map[exec.TaskRef]*call)
+	keepDescriptors()
 	rt.spawner = newSpawner()
 	rt.wg.Go(rt.sweep)
 	return rt, nil

@@ -40,6 +40,20 @@ func newSpawner() *spawner {
 	return s
 }
 
+// keepDescriptors sees to it that programs inherit none of what this process has
+// inherited itself: what Go opens is closed on exec, other descriptors may not be.
+func keepDescriptors() {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
 func (s *spawner) start(cmd *osexec.Cmd) (err error) {
 	started := make(chan struct{})
 	s.requests <- func() {
