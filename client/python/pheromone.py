@@ -41,6 +41,7 @@ _OBJECT = struct.Struct("<BBHB3xQQ")
 _U64 = struct.Struct("<Q")
 
 _HELLO, _INVOKE, _PUT, _JOIN, _GET, _GET_REPLY, _LOG, _RESULT, _ERROR, _CANCEL, _PING, _PONG, _GOODBYE, _START, _RELEASE = range(1, 16)
+_FORK, _REAP = 16, 17  # between the node and the process that executors are forked from
 
 _SESSION, _NUMBER_TAG, _ATTEMPT, _TIMEOUT, _BUCKET, _TRIGGER, _GROUP, _WINDOW, _TRACEPARENT = range(1, 10)
 _OBJECT_TAG, _KEY, _CONTENT_TYPE, _META, _DELIVER_AFTER, _MAX_OBJECT, _FUNCTION, _DELETED = range(10, 18)
@@ -623,18 +624,8 @@ class _Connection:
 
     # Reading.
 
-    def hello(self):
-        text = json.dumps(
-            {
-                "versions": [1],
-                "sdk": "python/1",
-                "functions": self.names,
-                "concurrency": self.concurrency,
-                "parallel": 1,
-                "memory": self.inputs is not None,
-            }
-        ).encode()
-        self.add(_HEADER.pack(len(text), _HELLO, 0, 0, 0, 0, 0) + text)
+    def hello(self, told):
+        self.add(_hello(self.concurrency, memory=self.inputs is not None, **told))
         kind, _, _, _, _, body = self.next()
         if kind == _GOODBYE:
             raise ProtocolError("the node refused this program: " + str(body, "utf-8", "replace"))
@@ -1012,8 +1003,140 @@ class _Stream(io.TextIOBase):
         return self._original.buffer
 
 
-def main(concurrency=64):
-    """Runs the registered functions for the node that started the program, until it lets the program go."""
+def _hello(concurrency, **told):
+    text = json.dumps(
+        {"versions": [1], "sdk": "python/1", "functions": list(_functions), "concurrency": concurrency, "parallel": 1, **told}
+    ).encode()
+    return _HEADER.pack(len(text), _HELLO, 0, 0, 0, 0, 0) + text
+
+
+# Forking executors. The process that forks them has loaded the program, and runs
+# nothing of it from then on: it only answers the node.
+
+
+def _unfit_to_fork():
+    """Why the process, as the program has left it, can't be forked without harm; empty if it can."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return "prctl can't be called"
+    try:
+        threads = max(threading.active_count(), len(os.listdir("/proc/self/task")))
+        own = 5 if "PHEROMONE_MEMORY" in os.environ else 3
+        opened = [int(fd) for fd in os.listdir("/proc/self/fd") if int(fd) > own]
+    except OSError:
+        return "/proc can't be read"
+    if threads > 1:
+        return "it has %d threads, of which a fork would have one" % threads
+    for fd in opened:
+        try:
+            return "it has %s open, which forks would share" % os.readlink("/proc/self/fd/%d" % fd)
+        except OSError:
+            pass  # the folder that was just read
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return "it has started a program, which is no child of a fork"
+    except ChildProcessError:
+        return ""
+
+
+def _fork_executors(concurrency):
+    """Forks an executor whenever the node asks for one. Returns in an executor; in this process it never does."""
+    import array
+    import ctypes
+    import fcntl
+    import gc
+    import signal
+
+    prctl = ctypes.CDLL(None).prctl
+    die_with_parent = [1] + [ctypes.c_ulong(n) for n in (signal.SIGKILL, 0, 0, 0)]  # 1 is PR_SET_PDEATHSIG
+    control = socket.socket(fileno=3)
+    received = array.array("i")  # descriptors for the executor
+
+    def read(n):
+        data = b""
+        while len(data) < n:
+            part, more, _, _ = control.recvmsg(n - len(data), socket.CMSG_SPACE(16 * received.itemsize), socket.MSG_CMSG_CLOEXEC)
+            for level, kind, content in more:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    received.frombytes(content[: len(content) // received.itemsize * received.itemsize])
+            if not part:
+                os._exit(0)
+            data += part
+        return data
+
+    def become_executor(request):
+        prctl(*die_with_parent)
+        if os.getppid() != here:
+            os._exit(1)
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGCHLD, on_child)
+        control.detach()
+        for fd, number in zip([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in received], request["descriptors"]):
+            os.dup2(fd, number, inheritable=number < 3)
+            os.close(fd)
+        for fd in received:
+            if fd not in request["descriptors"]:
+                os.close(fd)
+        for name, value in request["env"].items():
+            if value:
+                os.environ[name] = value
+            else:
+                os.environ.pop(name, None)
+        if "tempfile" in sys.modules:
+            sys.modules["tempfile"].tempdir = None  # the folder of this executor, from now on
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed()  # random itself does so at a fork
+
+    if "PHEROMONE_MEMORY" in os.environ:
+        os.closerange(4, 6)  # each executor gets its own
+    here = os.getpid()
+    # A child that has ended keeps its number until the node has killed what it left.
+    on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL) or signal.SIG_DFL
+    control.sendall(_hello(concurrency, forks=True))
+    gc.freeze()  # a collection in a fork leaves alone, and shared, what is there now
+    while True:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        size, kind, _, _, _, _, arg = _HEADER.unpack(read(24))
+        body = read(size)
+        if kind == _FORK:
+            try:
+                pid = os.fork()
+            except OSError as e:
+                pid, body = 0, str(e).encode()
+            else:
+                if pid == 0:
+                    become_executor(json.loads(body))
+                    return
+                body = b""
+                try:
+                    os.setpgid(pid, pid)
+                except OSError:
+                    pass  # it has done so itself, and perhaps ended
+            for fd in received:
+                os.close(fd)
+            del received[:]
+            control.sendall(_HEADER.pack(len(body), _FORK, 0, 0, 0, 0, pid) + body)
+        elif kind == _REAP:
+            try:
+                _, status = os.waitpid(arg, 0)
+                control.sendall(_HEADER.pack(0, _REAP, 1, 0, 0, 0, status))
+            except ChildProcessError:
+                control.sendall(_HEADER.pack(0, _REAP, 0, 0, 0, 0, 0))
+        elif kind == _GOODBYE:
+            os._exit(0)
+
+
+def main(concurrency=64, fork=True):
+    """Runs the registered functions for the node that started the program, until it lets the program go.
+
+    The node may load the program once and fork executors from that process. They
+    share what the program has loaded and computed by now (docs/howto/python-functions.md).
+    With fork=False each executor loads the program itself.
+    """
     if "PHEROMONE_EXECUTOR" not in os.environ:
         print(
             "this program holds pheromone functions (%s): name it as the command of a function in a manifest "
@@ -1024,8 +1147,15 @@ def main(concurrency=64):
         )
         sys.exit(2)
     os.set_inheritable(3, False)  # programs that a function starts must not keep the connection open
+    told = {}
+    if os.environ.pop("PHEROMONE_FORK", "") and fork:
+        why = _unfit_to_fork()
+        if not why:
+            _fork_executors(concurrency)  # returns in an executor
+        else:
+            told["no_fork"] = why
     connection = _Connection(socket.socket(fileno=3), concurrency)
-    connection.hello()
+    connection.hello(told)
     sys.stdout = _Stream(connection, 1, sys.stdout)
     sys.stderr = _Stream(connection, 2, sys.stderr)
     threading.Thread(target=connection.watcher, daemon=True).start()

@@ -9,6 +9,9 @@
 // ends or another process has started. Processes stay warm, and end when they
 // have been idle for a while.
 //
+// A program may be forked instead of started again: then a group has a parent, a
+// process that has loaded the program and runs no attempts.
+//
 // A process belongs to us until we have reaped it: it leads a process group that
 // is killed with it, it dies with the node (the thread that starts processes never
 // ends before), and it inherits nothing but /dev/null, two pipes and its socket.

@@ -25,6 +25,8 @@ type group struct {
 		closed   bool
 		procs    []*process
 		starting bool
+		parent   *parent   // what executors are forked from; nil if there is none
+		alone    bool      // the program can't be forked: each executor is started
 		failures int       // starts failed in a row
 		retryAt  time.Time // no start before
 		queues   map[spec.FunctionName]*queue
@@ -277,6 +279,7 @@ func (g *group) close() {
 	g.mu.closed = true
 	waiting := g.takeAll()
 	procs := append([]*process(nil), g.mu.procs...)
+	g.dropParent()
 	g.mu.Unlock()
 	g.signal()
 	for _, p := range procs {

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 var programs = map[string]func(){
 	"functions": functions,
 	"parent":    parent,
+
+	"forking-parent": forkingParent,
+	"forks-badly":    forksBadly,
 }
 
 func init() {

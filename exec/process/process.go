@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,12 @@ import (
 
 // maxGets bounds the objects that a process reads at once.
 const maxGets = 64
+
+// status is how a process ended.
+type status interface {
+	String() string
+	Success() bool
+}
 
 // process is a running executor. Fields below the line are guarded by the
 // mutex of its group.
@@ -35,7 +40,7 @@ type process struct {
 	memory    *memory // nil if it shares none
 	scratch   string
 	exited    chan struct{} // closed once the process is reaped
-	status    *os.ProcessState
+	status    status        // set when exited is closed
 	gets      chan struct{}
 	dirty     []*call     // calls with pending emissions; the reader's own
 	spoke     atomic.Bool // since the last sweep

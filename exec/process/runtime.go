@@ -24,6 +24,7 @@ type Runtime struct {
 	cancel   context.CancelFunc
 	spawner  *spawner
 	places   chan struct{} // one token for each process of the node
+	parents  chan struct{} // one token for each process that executors are forked from
 	wanting  atomic.Int64  // starts that wait for a place
 	shared   sharedBudget
 	lastName atomic.Uint64
@@ -60,7 +61,7 @@ func New(s Settings) (*Runtime, error) {
 	if err := prepareScratch(s.Scratch); err != nil {
 		return nil, err
 	}
-	rt := &Runtime{s: s, places: make(chan struct{}, s.Processes)}
+	rt := &Runtime{s: s, places: make(chan struct{}, s.Processes), parents: make(chan struct{}, s.Processes)}
 	rt.shared.left.Store(max(s.SharedBytes, 0))
 	rt.ctx, rt.cancel = context.WithCancel(context.Background())
 	rt.mu.groups = make(map[string]*group)

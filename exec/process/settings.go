@@ -35,7 +35,9 @@ type Settings struct {
 	// GroupProcesses bounds the processes of one group; default: the number of CPUs.
 	GroupProcesses int
 	// Processes bounds the processes of the node; default 128. A group that needs
-	// one more than there are gets the place of one that is idle.
+	// one more than there are gets the place of one that is idle. Parents, from which
+	// executors are forked and of which a group has at most one, are not counted; there
+	// may be as many.
 	Processes int
 	// MaxObjectBytes bounds an object that a function emits; default 256 MiB.
 	MaxObjectBytes int64

@@ -124,6 +124,28 @@ func (s *socket) sendSome(parts [][]byte) [][]byte {
 	return nil
 }
 
+// pass sends a short message with descriptors. There must be room for it: nothing
+// else may wait to be sent.
+func (s *socket) pass(message []byte, files []*os.File) error {
+	numbers := make([]int, len(files))
+	for i, file := range files {
+		numbers[i] = int(file.Fd())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return os.ErrClosed
+	}
+	n, err := unix.SendmsgN(s.fd, message, unix.UnixRights(numbers...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	if err != nil {
+		return os.NewSyscallError("sendmsg", err)
+	}
+	if n < len(message) {
+		return io.ErrShortWrite
+	}
+	return nil
+}
+
 // read reads at least one byte. With wait false it returns EAGAIN when there is
 // nothing.
 func (s *socket) read(b []byte, wait bool) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -80,24 +81,28 @@ func (rt *Runtime) start(g *group) (*process, error) {
 	if err := rt.takePlace(); err != nil {
 		return nil, err
 	}
-	p, err := rt.launch(g)
+	p, err := rt.executor(g)
 	if err != nil {
 		<-rt.places
 		return nil, err
 	}
+	return p, nil
+}
+
+// greet waits for the HELLO of a process that was started; without one, it is gone
+// when greet returns.
+func (rt *Runtime) greet(p *process) error {
 	deadline := time.AfterFunc(rt.s.HelloTimeout, func() { p.kill(helloLate) })
 	stop := context.AfterFunc(rt.ctx, func() { p.kill("the node is stopping") })
-	err = p.awaitHello()
+	err := p.awaitHello()
 	stop()
 	if !deadline.Stop() && err == nil {
 		err = errors.New(helloLate) // it was killed just now
 	}
 	if err == nil {
-		return p, nil
+		return nil
 	}
-	failure := p.startFailure(err)
-	<-rt.places
-	return nil, failure
+	return p.startFailure(err)
 }
 
 const helloLate = "it did not say HELLO in time"
@@ -156,18 +161,30 @@ func (p *process) startFailure(err error) error {
 	return out
 }
 
-// launch starts the program with its descriptors, environment and folders.
-func (rt *Runtime) launch(g *group) (*process, error) {
+// launch starts the program with its descriptors, environment and folders; asked to
+// fork executors if fork is set.
+func (rt *Runtime) launch(g *group, fork bool) (*process, error) {
 	dir, err := rt.s.Artifacts.Dir(rt.ctx, g.artifact)
 	if err != nil {
 		return nil, &startError{message: "the app's files: " + err.Error()}
 	}
+	return rt.prepared(g, func(p *process, theirs descriptors) error {
+		return rt.launchIn(p, dir, theirs, fork)
+	})
+}
+
+// descriptors are a process's ends of what connects it with the node.
+type descriptors struct{ socket, stdout, stderr *os.File }
+
+// prepared makes all that a process needs and has begin start it; begin sets its
+// pid and has somebody reap it.
+func (rt *Runtime) prepared(g *group, begin func(*process, descriptors) error) (*process, error) {
 	name := fmt.Sprintf("%s-%d", g.app, rt.lastName.Add(1))
 	scratch := filepath.Join(rt.s.Scratch, name)
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return nil, &startError{message: "the scratch folder: " + err.Error()}
 	}
-	p, err := rt.launchIn(g, name, dir, scratch)
+	p, err := rt.connected(g, name, scratch, begin)
 	if err != nil {
 		_ = os.RemoveAll(scratch)
 		return nil, err
@@ -175,55 +192,70 @@ func (rt *Runtime) launch(g *group) (*process, error) {
 	return p, nil
 }
 
-func (rt *Runtime) launchIn(g *group, name, dir, scratch string) (*process, error) {
-	env := rt.environment(g, name, scratch)
-	path, err := rt.resolve(g.program.Command, dir, env)
-	if err != nil {
-		return nil, &startError{message: err.Error()}
-	}
+func (rt *Runtime) connected(g *group, name, scratch string, begin func(*process, descriptors) error) (*process, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a socket pair: %w", err)
 	}
+	theirs := descriptors{socket: os.NewFile(uintptr(pair[1]), "executor")}
+	defer theirs.socket.Close()
 	if err := unix.SetNonblock(pair[0], true); err != nil { // ours alone: theirs may block
+		_ = unix.Close(pair[0])
 		return nil, fmt.Errorf("make a socket pair: %w", err)
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "executor")
-	defer theirs.Close()
-	out, stdout, stderr, err := newOutput(rt, g)
-	if err != nil {
+	var out *output
+	if out, theirs.stdout, theirs.stderr, err = newOutput(rt, g); err != nil {
 		_ = unix.Close(pair[0])
 		return nil, fmt.Errorf("make pipes: %w", err)
 	}
-	defer stdout.Close()
-	defer stderr.Close()
-	memory := rt.memoryFor(&env)
-	cmd := &osexec.Cmd{
-		Path: path, Args: g.program.Command, Env: env, Dir: dir,
-		Stdout: stdout, Stderr: stderr, ExtraFiles: append([]*os.File{theirs}, memory.files()...),
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
-	}
-	if err := rt.spawner.start(cmd); err != nil {
-		_ = unix.Close(pair[0])
-		out.close()
-		memory.close()
-		return nil, &startError{message: fmt.Sprintf("start %q: %v", g.program.Name, err)}
-	}
+	defer theirs.stdout.Close()
+	defer theirs.stderr.Close()
 	p := &process{
-		g: g, name: name, pid: cmd.Process.Pid, socket: newSocket(pair[0]), output: out, scratch: scratch, memory: memory,
+		g: g, name: name, socket: newSocket(pair[0]), output: out, scratch: scratch, memory: rt.memoryFor(),
 		exited: make(chan struct{}), gets: make(chan struct{}, maxGets), calls: make(map[uint64]*call), idleSince: time.Now(),
 	}
 	p.frames = protocol.NewReader(p, rt.s.maxBody())
-	noCore := unix.Rlimit{}
-	_ = unix.Prlimit(p.pid, unix.RLIMIT_CORE, &noCore, nil) // fails only if it has ended already
-	rt.wg.Go(func() { p.reap(cmd) })
+	if err := begin(p, theirs); err != nil {
+		p.socket.close()
+		out.close()
+		p.memory.close()
+		return nil, err
+	}
 	out.begin(p)
 	return p, nil
 }
 
-// memoryFor makes the memory that a program shares with the node, and tells it so.
-// Where there is none to be had, objects travel inline.
-func (rt *Runtime) memoryFor(env *[]string) *memory {
+func (rt *Runtime) launchIn(p *process, dir string, theirs descriptors, fork bool) error {
+	g := p.g
+	env := rt.environment(g, p.name, p.scratch)
+	path, err := rt.resolve(g.program.Command, dir, env)
+	if err != nil {
+		return &startError{message: err.Error()}
+	}
+	if fork {
+		env = append(env, protocol.ForkVariable+"=1")
+	}
+	if p.memory != nil {
+		env = append(env, protocol.MemoryVariable+"=1")
+	}
+	cmd := &osexec.Cmd{
+		Path: path, Args: g.program.Command, Env: env, Dir: dir,
+		Stdout: theirs.stdout, Stderr: theirs.stderr, ExtraFiles: append([]*os.File{theirs.socket}, p.memory.files()...),
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+	}
+	if err := rt.spawner.start(cmd); err != nil {
+		return &startError{message: fmt.Sprintf("start %q: %v", g.program.Name, err)}
+	}
+	p.pid = cmd.Process.Pid
+	noCore := unix.Rlimit{}
+	_ = unix.Prlimit(p.pid, unix.RLIMIT_CORE, &noCore, nil) // fails only if it has ended already
+	rt.wg.Go(func() { p.reap(cmd) })
+	return nil
+}
+
+// memoryFor makes the memory that a program shares with the node. Where there is
+// none to be had, objects travel inline.
+func (rt *Runtime) memoryFor() *memory {
 	if rt.s.SharedBytes <= 0 {
 		return nil
 	}
@@ -232,7 +264,6 @@ func (rt *Runtime) memoryFor(env *[]string) *memory {
 		rt.s.Logger.Warn("an executor starts without shared memory", "error", err)
 		return nil
 	}
-	*env = append(*env, protocol.MemoryVariable+"=1")
 	return m
 }
 
@@ -273,15 +304,18 @@ func (rt *Runtime) environment(g *group, name, scratch string) []string {
 	if more := g.program.Env["PYTHONPATH"]; more != "" {
 		values["PYTHONPATH"] += ":" + more
 	}
-	values["HOME"], values["TMPDIR"] = scratch, scratch
 	values["PHEROMONE_APP"] = string(g.app)
-	values["PHEROMONE_EXECUTOR"] = name
-	values[scratchVariable] = scratch
+	maps.Copy(values, ownEnvironment(name, scratch))
 	env := make([]string, 0, len(values))
 	for key, value := range values {
 		env = append(env, key+"="+value)
 	}
 	return env
+}
+
+// ownEnvironment is what differs between the processes of a group.
+func ownEnvironment(name, scratch string) map[string]string {
+	return map[string]string{"HOME": scratch, "TMPDIR": scratch, "PHEROMONE_EXECUTOR": name, scratchVariable: scratch}
 }
 
 const scratchVariable = "PHEROMONE_SCRATCH"
@@ -354,8 +388,12 @@ func (rt *Runtime) interpreter(name, path, dir string, env []string) string {
 // killLeftOver kills what has its scratch folder in dir and is not ours any more:
 // processes that left the process group of the executor that started them, or
 // that outlived a node which was killed.
-func killLeftOver(dir string) {
-	marker := "\x00" + scratchVariable + "=" + dir + "/"
+func killLeftOver(dir string) { killMarked(dir + "/") }
+
+// killMarked kills what has a scratch folder whose path, followed by a zero byte,
+// begins with start.
+func killMarked(start string) {
+	marker := "\x00" + scratchVariable + "=" + start
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return

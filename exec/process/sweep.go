@@ -117,6 +117,7 @@ func (g *group) retire() bool {
 		return false
 	}
 	g.mu.closed = true
+	g.dropParent()
 	g.signal()
 	return true
 }

@@ -52,11 +52,15 @@ const (
 	Goodbye  Type = 13 // both ways: no further attempts on this connection
 	Start    Type = 14 // P→N: an attempt starts a child session
 	Release  Type = 15 // N→P: parts of the output memory are the process's again
+	Fork     Type = 16 // N→P, and the answer: fork an executor
+	Reap     Type = 17 // N→P, and the answer: how an executor ended
 
-	lastType = Release
+	lastType = Reap
 )
 
-var typeNames = [...]string{"", "HELLO", "INVOKE", "PUT", "JOIN", "GET", "GET_REPLY", "LOG", "RESULT", "ERROR", "CANCEL", "PING", "PONG", "GOODBYE", "START", "RELEASE"}
+var typeNames = [...]string{
+	"", "HELLO", "INVOKE", "PUT", "JOIN", "GET", "GET_REPLY", "LOG", "RESULT", "ERROR", "CANCEL", "PING", "PONG", "GOODBYE", "START", "RELEASE", "FORK", "REAP",
+}
 
 func (t Type) String() string {
 	if t >= 1 && t <= lastType {
@@ -65,11 +69,17 @@ func (t Type) String() string {
 	return fmt.Sprintf("type %d", uint8(t))
 }
 
+// ForkVariable is set for a program that may fork executors. It says in its HELLO
+// whether it will.
+const ForkVariable = "PHEROMONE_FORK"
+
 const (
 	// FlagOutput marks a Put as an output of the session.
 	FlagOutput uint8 = 1
 	// FlagFound marks a GetReply that carries the object.
 	FlagFound uint8 = 1
+	// FlagKnown marks the answer to a Reap that carries the wait status.
+	FlagKnown uint8 = 1
 )
 
 // Streams of a Log frame, in its Arg.
@@ -93,7 +103,7 @@ type Header struct {
 	Flags      uint8
 	ID         uint64 // of the attempt on this connection; 0 for none
 	FieldBytes uint32 // length of the fields; the payload is the rest of the body
-	Arg        uint32 // function index, request number, stream or reason, by type
+	Arg        uint32 // function index, request number, stream, reason or process, by type
 }
 
 // Append appends the encoded header to b.
@@ -132,7 +142,7 @@ func ParseHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-func isText(t Type) bool { return t == Hello || t == Error || t == Goodbye }
+func isText(t Type) bool { return t == Hello || t == Error || t == Goodbye || t == Fork || t == Reap }
 
 // Frame is a header and its body. Fields and Payload are valid until the next
 // call of Reader.Next, unless Owned says that they belong to the frame alone.

@@ -16,6 +16,18 @@ type ProcessHello struct {
 	// Memory says that the executor has mapped InputFD and OutputFD, and takes and
 	// sends objects that are there.
 	Memory bool `json:"memory,omitempty"`
+	// Forks says that the process runs no attempts and forks executors instead. It
+	// was asked to by ForkVariable.
+	Forks bool `json:"forks,omitempty"`
+	// NoFork says why a process that was asked to does not fork executors.
+	NoFork string `json:"no_fork,omitempty"`
+}
+
+// ForkRequest is the JSON of a FORK frame of the node. The descriptors come along
+// with its first byte.
+type ForkRequest struct {
+	Env         map[string]string `json:"env"`         // what differs from the parent's; what is empty is taken out
+	Descriptors []int             `json:"descriptors"` // the numbers that those which come along get
 }
 
 // NodeHello is the JSON of the node's answer.
