@@ -285,7 +285,7 @@ func (c *connection) parseInvoke(f protocol.Frame) (*attempt, []Object, error) {
 	a.ctx, a.cancel = context.WithCancelCause(c.ctx)
 	a.stop = func() {}
 	if fields.timeout > 0 {
-		a.ctx, a.stop = context.WithTimeoutCause(a.ctx, fields.timeout, errDeadline)
+		a.ctx, a.stop = withDeadline(a.ctx, fields.timeout)
 	}
 	return a, in, nil
 }
