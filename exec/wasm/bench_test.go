@@ -103,6 +103,17 @@ func BenchmarkColdStart(b *testing.B) {
 	})
 }
 
+// BenchmarkColdCompile is BenchmarkColdStart for a module that no node has compiled
+// yet.
+func BenchmarkColdCompile(b *testing.B) {
+	each(b, func(b *testing.B, dir, file, name string) {
+		for b.Loop() {
+			rt := newBench(b, native(b), dir, b.TempDir(), process.Settings{GroupProcesses: 1})
+			rt.submit(rt.task(file, name, object("k", nil))).succeed()
+		}
+	})
+}
+
 // BenchmarkFreshInstance measures an attempt in an instance of its own, after one
 // that has ended the last.
 func BenchmarkFreshInstance(b *testing.B) {
