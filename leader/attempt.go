@@ -26,11 +26,13 @@ var _ exec.Sink = (*sink)(nil)
 const startDelay = 50 * time.Millisecond
 
 // starts collects attempts that executors have taken. They are written with the
-// next entry and not waited for.
+// next entry and not waited for. Only what no entry has taken along for startDelay
+// gets one of its own: short attempts, of which there are many, end before that.
 type starts struct {
 	sync.Mutex
 	list  []start
-	armed bool
+	since time.Time // when the first of the list came
+	armed bool      // a timer runs, for the list as it was or for a later one
 }
 
 type start struct {
@@ -46,17 +48,41 @@ func (k *sink) Started(task *exec.Task, executor string) {
 	r := (*reign)(k)
 	r.starts.Lock()
 	defer r.starts.Unlock()
+	if len(r.starts.list) == 0 {
+		r.starts.since = time.Now()
+	}
 	r.starts.list = append(r.starts.list, start{task.App, task.Invocation, task.Attempt, executor, r.now()})
-	r.starts.arm(r)
+	r.starts.arm(r, startDelay)
 }
 
-// arm sees to it that there will be a round. The lock must be held.
-func (s *starts) arm(r *reign) {
+// arm sees to it that what is in the list is looked at after a time. The lock must
+// be held.
+func (s *starts) arm(r *reign, wait time.Duration) {
 	if s.armed {
 		return
 	}
 	s.armed = true
-	time.AfterFunc(startDelay, func() { _ = r.intake.offer(r.ctx, &request{command: wake{}}) })
+	time.AfterFunc(wait, func() {
+		if s.overdue(r) {
+			_ = r.intake.offer(r.ctx, &request{command: wake{}})
+		}
+	})
+}
+
+// overdue tells whether the list has waited for long enough. If it has not, because an
+// entry has taken along what was in it before, it is looked at again.
+func (s *starts) overdue(r *reign) bool {
+	s.Lock()
+	defer s.Unlock()
+	s.armed = false
+	if len(s.list) == 0 {
+		return false
+	}
+	if left := startDelay - time.Since(s.since); left > 0 {
+		s.arm(r, left)
+		return false
+	}
+	return true
 }
 
 // wake has the loop do a round.
@@ -68,13 +94,13 @@ func (wake) evaluate(*tx) error { return nil }
 func (r *reign) takeStarts(t *tx) {
 	r.starts.Lock()
 	list := r.starts.list
-	r.starts.list, r.starts.armed = nil, false
+	r.starts.list = nil
 	r.starts.Unlock()
 	for i, st := range list {
 		if t.full() { // records with many inputs: the others are taken by a later round
 			r.starts.Lock()
 			r.starts.list = append(list[i:], r.starts.list...)
-			r.starts.arm(r)
+			r.starts.arm(r, startDelay)
 			r.starts.Unlock()
 			return
 		}

@@ -21,3 +21,6 @@ type Term = term
 
 // Wrap has the leader work with f of each term that begins from now on.
 func (l *Leader) Wrap(f func(*shard.Term) Term) { l.own = f }
+
+// StartDelay is how long the start of an attempt waits for an entry to be written with.
+const StartDelay = startDelay
