@@ -3,7 +3,10 @@ package leader
 import (
 	"bytes"
 	"crypto/sha256"
+	"math/bits"
 	"slices"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
@@ -69,7 +72,7 @@ type incoming struct {
 // place tells what putting o would do: nothing because it is there already
 // (existing), a conflict (err), or store it.
 func (t *tx) place(s *session, o *incoming) (existing *store.Object, err error) {
-	if s.fresh && s.rec.Objects == 0 {
+	if s.lacks(o.bucket, o.key) {
 		return nil, nil
 	}
 	key := store.AppendSessionObjectKey(nil, t.shard(), s.name.app, o.bucket, s.name.session, o.key)
@@ -94,6 +97,32 @@ func (t *tx) place(s *session, o *incoming) (existing *store.Object, err error) 
 	return nil, spec.Errorf(spec.CodeConflict,
 		"object %q in bucket %q of session %s has other bytes already, put by %s (revision %d): objects of a session are immutable",
 		o.key, o.bucket, s.name.session, holder, rec.Revision).WithField("key")
+}
+
+// objectsNoted is up to how many objects a session is asked for from memory.
+const objectsNoted = 1024
+
+// lacks tells whether an object is known not to be in the session. Asking the store for
+// what is not there, which is what almost every put would do, costs as much as all else
+// that the loop does for it: a filter in each of its tables says no.
+func (s *session) lacks(bucket spec.BucketName, key spec.Key) bool {
+	return s.notesAll() && !slices.Contains(s.objects, noted(bucket, key))
+}
+
+func (s *session) notesAll() bool { return s.fresh && uint64(len(s.objects)) == s.rec.Objects }
+
+// note takes the name of an object that is about to be counted in the session's record.
+func (s *session) note(bucket spec.BucketName, key spec.Key) {
+	if s.notesAll() && len(s.objects) < objectsNoted {
+		s.objects = append(s.objects, noted(bucket, key))
+		return
+	}
+	s.objects = nil
+}
+
+// noted hashes the name of an object. Names that have one hash only cost a look into the store.
+func noted(bucket spec.BucketName, key spec.Key) uint64 {
+	return bits.RotateLeft64(xxhash.Sum64String(string(bucket)), 1) ^ xxhash.Sum64String(string(key))
 }
 
 // store writes an object that place has let through, and counts it.
@@ -125,6 +154,7 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
 	t.put(store.AppendSessionObjectKey(nil, t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
 	t.putInto(s, bucket, rec)
+	s.note(bucket, key)
 	s.rec.Objects++
 	if rec.Producer == 0 {
 		t.steps.Pass(failpoint.Accepted, s.name.app)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/leader"
 	"github.com/pheromone-run/pheromone/spec"
@@ -241,4 +243,46 @@ func TestAnObjectOverTheLimitIsRefusedAndStoresNothing(t *testing.T) {
 	_, err = w.tryPut(leader.Put{Bucket: "nowhere", Key: "k", Body: strings.NewReader(noise(100<<10, 1))})
 	wantCode(t, err, spec.CodeNotFound, "nowhere")
 	w.nothingLeft()
+}
+
+// More objects than the leader asks its memory for, and fewer.
+func TestAnObjectOfASessionIsFoundHoweverManyThereAre(t *testing.T) {
+	for _, objects := range []int{2, 1024, 1500} {
+		t.Run(fmt.Sprint(objects), func(t *testing.T) {
+			w := newWorld(t, 1, manifest("buckets: {kept: {}, other: {}, later: {}}\n"), nil)
+			const id = "many"
+			into := func(bucket, key, value string, wait time.Duration) (leader.PutResult, error) {
+				return w.tryPut(leader.Put{Session: id, Bucket: spec.BucketName(bucket), Key: spec.Key(key), Body: strings.NewReader(value), DeliverAfter: wait})
+			}
+			// What is to be counted later keeps the session running, and in memory.
+			if _, err := into("later", "x", "x", time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			var puts errgroup.Group
+			puts.SetLimit(64)
+			for i := range objects {
+				puts.Go(func() error {
+					_, err := into("kept", fmt.Sprint("k", i), fmt.Sprint("v", i), 0)
+					return err
+				})
+			}
+			if err := puts.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range []int{0, objects / 2, objects - 1} {
+				key := fmt.Sprint("k", i)
+				if res, err := into("kept", key, fmt.Sprint("v", i), 0); err != nil || !res.Existed {
+					t.Errorf("the bytes of %s put again: %+v, %v, want that they were there", key, res, err)
+				}
+				if _, err := into("kept", key, "others", 0); spec.CodeOf(err) != spec.CodeConflict {
+					t.Errorf("other bytes put under %s: %v, want a conflict", key, err)
+				}
+			}
+			for _, name := range [][2]string{{"kept", fmt.Sprint("k", objects)}, {"other", "k0"}} {
+				if res, err := into(name[0], name[1], "y", 0); err != nil || res.Existed {
+					t.Errorf("put of %s: %+v, %v, want that it was not there", name, res, err)
+				}
+			}
+		})
+	}
 }

@@ -19,12 +19,16 @@ type session struct {
 	pending  map[uint64]*invocation
 	machines map[machineName]*machine
 	fresh    bool // made in this term: the store has no state of its triggers
-	dirty    bool
-	moved    bool // touched since it was settled
-	purged   bool
-	failing  *store.Failure // why it is to fail at the end of the round
-	lastSeq  uint64         // the last entry that wrote it
-	results  *results       // of ephemeral buckets, while they are all that there are
+	// objects are the names of all objects of a fresh session, hashed: what is not
+	// among them is not in the store. There are fewer than rec.Objects once they are
+	// not kept any more.
+	objects []uint64
+	dirty   bool
+	moved   bool // touched since it was settled
+	purged  bool
+	failing *store.Failure // why it is to fail at the end of the round
+	lastSeq uint64         // the last entry that wrote it
+	results *results       // of ephemeral buckets, while they are all that there are
 }
 
 func micros(t time.Time) store.Micros { return store.Micros(t.UnixMicro()) }
