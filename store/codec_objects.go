@@ -9,7 +9,22 @@ import (
 
 // AppendObject appends the record of an object.
 func AppendObject(dst []byte, o *Object) []byte {
+	if dst == nil {
+		dst = make([]byte, 0, o.room())
+	}
 	return appendObjectFields(append(dst, recordVersion), o)
+}
+
+// room is what the record of an object takes at most, or nearly so.
+func (o *Object) room() int {
+	room := 64 + len(o.Session) + len(o.Key) + len(o.ContentType) + len(o.Inline)
+	for name, value := range o.Meta {
+		room += 4 + len(name) + len(value)
+	}
+	if o.Blob != nil {
+		room += 64
+	}
+	return room
 }
 
 // DecodeObject reads the record of an object. Inline is a part of src, not a copy.
@@ -97,6 +112,9 @@ func DecodeBlob(src []byte) (Blob, error) {
 
 // AppendEvent appends the record of a change.
 func AppendEvent(dst []byte, e *Event) []byte {
+	if dst == nil {
+		dst = make([]byte, 0, len(e.App)+len(e.Bucket)+len(e.Key)+e.Object.room())
+	}
 	dst = append(dst, recordVersion, byte(e.Kind))
 	dst = appendString(dst, e.App)
 	dst = appendString(dst, e.Bucket)

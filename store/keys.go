@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -72,6 +73,9 @@ func appendPart[S ~string](dst []byte, s S) []byte {
 // appendPartPrefix writes s without the end of the part: the prefix of all parts
 // that begin with s.
 func appendPartPrefix[S ~string](dst []byte, s S) []byte {
+	if strings.IndexByte(string(s), 0) < 0 {
+		return append(dst, s...)
+	}
 	for i := range len(s) {
 		if s[i] == 0 {
 			dst = append(dst, 0, escapedZero)
@@ -91,11 +95,18 @@ func appendMicros(dst []byte, t Micros) []byte { return appendUint64(dst, uint64
 // out, so that every shard's range has an upper bound.
 const MaxShard spec.ShardID = math.MaxUint32 - 1
 
+// keyRoom is what a key gets that is made from nothing: more than most take, so that
+// it does not grow part by part.
+const keyRoom = 112
+
 // AppendShardPrefix appends the prefix of all keys of shard. A number above
 // MaxShard has no keys and is a fault of the program.
 func AppendShardPrefix(dst []byte, shard spec.ShardID) []byte {
 	if shard > MaxShard {
 		panic(fmt.Sprintf("store: shard %d is above %d", shard, MaxShard))
+	}
+	if dst == nil {
+		dst = make([]byte, 0, keyRoom)
 	}
 	return binary.BigEndian.AppendUint32(dst, uint32(shard))
 }
