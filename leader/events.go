@@ -22,7 +22,7 @@ func (t *tx) event(kind store.EventKind, app spec.AppName, bucket spec.BucketNam
 
 func (t *tx) logEvent(e *store.Event) {
 	revision := e.Object.Revision
-	key, value := store.AppendEventKey(nil, t.shard(), revision), store.AppendEvent(nil, e)
+	key, value := store.AppendEventKey(t.scratch.key(), t.shard(), revision), store.AppendEvent(t.scratch.record(), e)
 	t.write(key, value)
 	t.changes.add(revision, len(key)+len(value))
 	if to := t.changes.cut(); to != 0 {

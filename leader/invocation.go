@@ -106,16 +106,16 @@ func (t *tx) writeInvocation(inv *invocation) {
 		return
 	}
 	name := inv.session.name
-	value := store.AppendInvocation(nil, &inv.rec)
+	value := store.AppendInvocation(t.scratch.record(), &inv.rec)
 	inv.bytes = len(value)
 	if inv.rec.State == store.InvocationQueued || inv.rec.State == store.InvocationRetrying {
-		t.write(store.AppendPendingKey(nil, t.shard(), name.app, name.session, inv.number), value)
+		t.write(store.AppendPendingKey(t.scratch.key(), t.shard(), name.app, name.session, inv.number), value)
 		return
 	}
-	t.erase(store.AppendPendingKey(nil, t.shard(), name.app, name.session, inv.number))
-	history := store.AppendHistoryKey(nil, t.shard(), name.app, name.session, inv.number)
+	t.erase(store.AppendPendingKey(t.scratch.key(), t.shard(), name.app, name.session, inv.number))
+	history := store.AppendHistoryKey(t.scratch.key(), t.shard(), name.app, name.session, inv.number)
 	if inv.session.plan.readsHistory() { // cancelRest reads it back
-		t.put(history, value)
+		t.put(history, slices.Clone(value))
 		return
 	}
 	t.write(history, value)

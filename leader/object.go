@@ -75,7 +75,7 @@ func (t *tx) place(s *session, o *incoming) (existing *store.Object, err error) 
 	if s.lacks(o.bucket, o.key) {
 		return nil, nil
 	}
-	key := store.AppendSessionObjectKey(nil, t.shard(), s.name.app, o.bucket, s.name.session, o.key)
+	key := store.AppendSessionObjectKey(t.scratch.key(), t.shard(), s.name.app, o.bucket, s.name.session, o.key)
 	value, ok := t.get(key)
 	if !ok {
 		return nil, nil
@@ -152,7 +152,7 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 // insert writes an object's record into the session and counts it, now or when
 // it is due.
 func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
-	t.put(store.AppendSessionObjectKey(nil, t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
+	t.put(store.AppendSessionObjectKey(t.scratch.key(), t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
 	t.putInto(s, bucket, rec)
 	s.note(bucket, key)
 	s.rec.Objects++

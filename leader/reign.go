@@ -58,6 +58,8 @@ type reign struct {
 	lingering  *tx // the entry that is not proposed yet, nil if there is none
 	lull       lull
 	overlay    overlay
+	writes     store.Batch // of the entry in the making
+	scratch    scratch
 	outbox     *outbox
 
 	// slots and extra have one token for each entry in flight, freed by its completion:

@@ -80,7 +80,7 @@ func (t *tx) newSession(name sessionName, p *plan, origin store.Origin) *session
 		},
 	}
 	t.sessions[name] = s
-	t.write(store.AppendSessionIndexKey(nil, t.shard(), name.app, s.rec.Created, name.session), nil)
+	t.write(store.AppendSessionIndexKey(t.scratch.key(), t.shard(), name.app, s.rec.Created, name.session), nil)
 	if limit := p.app.SessionTimeout; limit > 0 {
 		t.setDeadline(s, t.at+store.Micros(limit.Microseconds()))
 	}
@@ -187,7 +187,7 @@ func (t *tx) writeSession(s *session) {
 	if s.purged {
 		return
 	}
-	t.write(store.AppendSessionKey(nil, t.shard(), s.name.app, s.name.session), store.AppendSession(nil, &s.rec))
+	t.write(store.AppendSessionKey(t.scratch.key(), t.shard(), s.name.app, s.name.session), store.AppendSession(t.scratch.record(), &s.rec))
 	if s.rec.State != store.SessionRunning {
 		t.resting = append(t.resting, s)
 	}

@@ -69,7 +69,7 @@ func (r *reign) remind() {
 
 // arm sets a timer, in the store and in memory.
 func (t *tx) arm(due store.Micros, subject store.Timer) {
-	t.write(store.AppendTimerKey(nil, t.shard(), due, &subject), nil)
+	t.write(store.AppendTimerKey(t.scratch.key(), t.shard(), due, &subject), nil)
 	if due <= t.timers.horizon+store.Micros(horizonSlack.Microseconds()) {
 		heap.Push(&t.timers.queue, reminder{due, subject})
 	}
@@ -84,7 +84,7 @@ const restPause = 10 * time.Millisecond
 
 // disarm takes a timer back. Its reminder finds that it does not count any more.
 func (t *tx) disarm(due store.Micros, subject store.Timer) {
-	t.erase(store.AppendTimerKey(nil, t.shard(), due, &subject))
+	t.erase(store.AppendTimerKey(t.scratch.key(), t.shard(), due, &subject))
 }
 
 // fireTimers handles what is due.

@@ -51,15 +51,15 @@ func (t *tx) keep(s *session, name machineName, m *machine, out *triggers.Outcom
 	session := name.session
 	for i := range out.Keep {
 		it := &out.Keep[i]
-		t.write(store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, it.Position),
-			store.AppendItem(nil, &store.Item{Key: it.Key, Group: it.Group, Time: micros(it.Time)}))
+		t.write(store.AppendTriggerItemKey(t.scratch.key(), t.shard(), name.app, session, name.bucket, name.trigger, it.Position),
+			store.AppendItem(t.scratch.record(), &store.Item{Key: it.Key, Group: it.Group, Time: micros(it.Time)}))
 	}
 	if n := len(out.Drop); out.DropsFirst && n > pointDeletes {
 		t.batch.DeleteRange(store.AppendTriggerItemsPrefix(nil, t.shard(), name.app, session, name.bucket, name.trigger),
 			store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, out.Drop[n-1]+1))
 	} else {
 		for _, position := range out.Drop {
-			t.erase(store.AppendTriggerItemKey(nil, t.shard(), name.app, session, name.bucket, name.trigger, position))
+			t.erase(store.AppendTriggerItemKey(t.scratch.key(), t.shard(), name.app, session, name.bucket, name.trigger, position))
 		}
 	}
 	var want store.Micros
@@ -112,8 +112,8 @@ func (t *tx) writeMachine(m *machine) {
 	}
 	header := m.headerOf()
 	m.headerBytes = len(header)
-	t.write(store.AppendTriggerStateKey(nil, t.shard(), n.app, n.session, n.bucket, n.trigger),
-		store.AppendTriggerState(nil, &store.TriggerState{Timer: m.timer, Header: header, Primitive: m.spec.Primitive, Stalled: m.backlog}))
+	t.write(store.AppendTriggerStateKey(t.scratch.key(), t.shard(), n.app, n.session, n.bucket, n.trigger),
+		store.AppendTriggerState(t.scratch.record(), &store.TriggerState{Timer: m.timer, Header: header, Primitive: m.spec.Primitive, Stalled: m.backlog}))
 }
 
 // machine returns the state machine of a trigger in a session, or of scope bucket

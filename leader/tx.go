@@ -40,11 +40,12 @@ type tx struct {
 }
 
 func (r *reign) begin(slot chan struct{}) *tx {
+	r.writes.Reset() // raft has copied what the last round made of it
 	return &tx{
 		slot:     slot,
 		reign:    r,
 		counters: r.counters,
-		batch:    r.leader.cfg.DB.NewBatch(),
+		batch:    &r.writes,
 		seq:      r.proposed + 1,
 		at:       micros(r.now()),
 	}
@@ -167,7 +168,7 @@ func (t *tx) flush() {
 		t.writeSession(s)
 	}
 	if t.counters != t.reign.counters {
-		t.write(store.AppendCountersKey(nil, t.shard()), store.AppendCounters(nil, &t.counters))
+		t.write(store.AppendCountersKey(t.scratch.key(), t.shard()), store.AppendCounters(t.scratch.record(), &t.counters))
 	}
 	t.overlay.seal(t.seq, t.keys)
 }
