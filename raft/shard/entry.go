@@ -3,6 +3,7 @@ package shard
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // An entry is kind, epoch, seq and, of a batch, the batch's bytes. The numbers
@@ -21,12 +22,13 @@ type entry struct {
 	body  []byte
 }
 
-func (e entry) encode() []byte {
-	out := make([]byte, headerBytes, headerBytes+len(e.body))
-	out[0] = e.kind
-	binary.BigEndian.PutUint64(out[1:], e.epoch)
-	binary.BigEndian.PutUint64(out[9:], e.seq)
-	return append(out, e.body...)
+func (e entry) encode() []byte { return e.append(nil) }
+
+func (e entry) append(dst []byte) []byte {
+	dst = append(slices.Grow(dst, headerBytes+len(e.body)), e.kind)
+	dst = binary.BigEndian.AppendUint64(dst, e.epoch)
+	dst = binary.BigEndian.AppendUint64(dst, e.seq)
+	return append(dst, e.body...)
 }
 
 // decodeEntry reads any bytes; body aliases them. What it can't read is an entry

@@ -21,6 +21,10 @@ var ErrTermOver = errors.New("the term is over")
 // Dragonboat's own queue holds 2048; leaders keep far fewer in flight.
 const maxInFlight = 1024
 
+// commandKept is up to how many bytes of an entry are kept for the next one. Few are
+// larger than what a leader gathers for one.
+const commandKept = 256 << 10
+
 // Term is the time in which this replica leads its shard under one epoch. It
 // ends with the first batch that is not applied, or when the lead is lost.
 type Term struct {
@@ -38,8 +42,9 @@ type Term struct {
 
 	mu struct {
 		sync.Mutex
-		seq    uint64 // of the last batch proposed
-		closed bool   // no more batches are taken
+		seq     uint64 // of the last batch proposed
+		closed  bool   // no more batches are taken
+		command []byte // the last entry, whose bytes the next one takes: dragonboat copies it
 	}
 	end struct {
 		sync.Mutex
@@ -106,7 +111,10 @@ func (t *Term) Propose(body []byte, done func(error)) error {
 		return t.Err()
 	}
 	p := &proposal{seq: t.mu.seq + 1, done: done}
-	command := entry{kind: kindBatch, epoch: t.epoch, seq: p.seq, body: body}.encode()
+	command := entry{kind: kindBatch, epoch: t.epoch, seq: p.seq, body: body}.append(t.mu.command[:0])
+	if cap(command) <= commandKept {
+		t.mu.command = command
+	}
 	if err := t.enqueue(p, command); err != nil {
 		t.fail(fmt.Errorf("propose batch %d: %w", p.seq, err))
 		<-t.slots
