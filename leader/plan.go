@@ -20,6 +20,14 @@ type plan struct {
 	reruns map[spec.FunctionName][]expectation
 	// hastens says that a bucket of the app is pipelined or ephemeral.
 	hastens bool
+	// stateless are machines that serve all sessions on this version.
+	stateless map[triggerName]*machine
+}
+
+// triggerName names a trigger of an app.
+type triggerName struct {
+	bucket  spec.BucketName
+	trigger spec.TriggerName
 }
 
 // readsHistory tells whether evaluation reads invocations back that have ended.
@@ -63,7 +71,7 @@ func (r *reign) plan(app spec.AppName, version uint64) (*plan, bool) {
 	if p, ok := r.plans[planName{app, have}]; ok {
 		return p, true
 	}
-	p := &plan{app: a, version: have, hastens: a.Durability != spec.Durable}
+	p := &plan{app: a, version: have, hastens: a.Durability != spec.Durable, stateless: make(map[triggerName]*machine)}
 	for name, b := range a.Buckets {
 		p.hastens = p.hastens || b.Durability != spec.Durable
 		for _, tr := range b.Triggers {

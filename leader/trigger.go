@@ -120,6 +120,9 @@ func (t *tx) writeMachine(m *machine) {
 // if s is nil, loading it if it is not in memory.
 func (t *tx) machine(s *session, name machineName, tr *spec.Trigger) *machine {
 	in := t.machines
+	if s != nil && triggers.Stateless(tr.Primitive) && !tr.Primitive.Custom() {
+		return t.stateless(s.plan, name, tr)
+	}
 	if s != nil {
 		if s.machines == nil {
 			s.machines = make(map[machineName]*machine)
@@ -135,6 +138,19 @@ func (t *tx) machine(s *session, name machineName, tr *spec.Trigger) *machine {
 		return nil
 	}
 	in[name] = m
+	return m
+}
+
+// stateless returns the machine of a built-in trigger that keeps nothing from one step
+// to the next. Sessions do not have one each: most triggers are of that kind.
+func (t *tx) stateless(p *plan, name machineName, tr *spec.Trigger) *machine {
+	at := triggerName{name.bucket, name.trigger}
+	m := p.stateless[at]
+	if m == nil || m.stalled != "" { // what one session has made of it is not the next one's
+		m = t.newMachine(name, tr)
+		p.stateless[at] = m
+	}
+	m.name = name
 	return m
 }
 
