@@ -322,7 +322,8 @@ func (t *tx) emit(inv *invocation, emissions []emission) *exec.Failure {
 		case e.Child != nil && !existing:
 			t.startChild(inv, e)
 		case !existing:
-			t.store(inv.session, t.object(inv, e))
+			o := t.object(inv, e)
+			t.store(inv.session, &o)
 		}
 	}
 	return nil
@@ -353,8 +354,8 @@ func (e *emission) once(seen map[objectName]*payload) *exec.Failure {
 }
 
 // object is what an emission puts.
-func (t *tx) object(inv *invocation, e *emission) *incoming {
-	o := &incoming{
+func (t *tx) object(inv *invocation, e *emission) incoming {
+	o := incoming{
 		bucket:      e.Bucket,
 		key:         e.Key,
 		payload:     e.payload,
@@ -431,7 +432,8 @@ func (t *tx) check(inv *invocation, e *emission, before uint64) (existing bool, 
 	if limit := s.plan.app.Limits.MaxObjectBytes; limit > 0 && e.payload.size > limit {
 		return refuse("the object for bucket %q has %d bytes, the app's limit is %d (limits.max_object_size)", e.Bucket, e.payload.size, limit)
 	}
-	there, err := t.place(s, t.object(inv, e))
+	o := t.object(inv, e)
+	there, err := t.place(s, &o)
 	if err == nil && there == nil && !e.payload.stored {
 		err = t.staged(s.name.app, e.payload)
 	}

@@ -141,7 +141,7 @@ func (l *Leader) readResult(ctx context.Context, c *reported) error {
 		return fmt.Errorf("encode the result of session %s: %w", id, err)
 	}
 	c.object.ContentType = "application/json"
-	c.payload, err = l.stageBytes(ctx, app, body, InlineBytes)
+	c.payload, err = l.stageBytes(ctx, app, body)
 	if err == nil {
 		c.object.Inline, c.object.Blob, c.object.Size = c.payload.inline, c.payload.blob, c.payload.size
 	}

@@ -73,29 +73,45 @@ func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emiss
 // time: each one waits for the disks of other nodes. It returns how many bytes travel
 // in the entry.
 func (h *handed) stage(ctx context.Context, emissions []exec.Emission) (inline int64, err error) {
-	staging, ctx := errgroup.WithContext(ctx)
-	staging.SetLimit(handedStagedAtOnce)
+	payloads := make([]payload, len(emissions))
+	var staging *errgroup.Group // of what is large, if anything is
 	for i := range emissions {
 		put, data := &h.emissions[i], emissions[i].Data
 		put.Emission, put.Data = emissions[i], nil
-		most := InlineBytes
-		if inline > handedInline {
-			most = handedInlineEach
-		}
-		if len(data) <= most {
+		if len(data) <= inlineMost(inline) {
 			if emissions[i].Lent {
 				data = bytes.Clone(data)
 			}
-			put.payload = &payload{inline: data, size: int64(len(data))}
+			payloads[i] = payload{inline: data, size: int64(len(data))}
+			put.payload = &payloads[i]
 			inline += put.payload.size
 			continue
 		}
-		staging.Go(func() (err error) {
-			put.payload, err = h.leader.stageBytes(ctx, h.app, data, most)
-			return err
-		})
+		if staging == nil {
+			staging, ctx = errgroup.WithContext(ctx)
+			staging.SetLimit(handedStagedAtOnce)
+		}
+		h.stageLarge(ctx, staging, put, data)
+	}
+	if staging == nil {
+		return inline, nil
 	}
 	return inline, staging.Wait()
+}
+
+func (h *handed) stageLarge(ctx context.Context, staging *errgroup.Group, put *emission, data []byte) {
+	staging.Go(func() (err error) {
+		put.payload, err = h.leader.stageBlob(ctx, h.app, bytes.NewReader(data), int64(len(data)))
+		return err
+	})
+}
+
+// inlineMost is how large bytes may be to travel in an entry that others do already.
+func inlineMost(inline int64) int {
+	if inline > handedInline {
+		return handedInlineEach
+	}
+	return InlineBytes
 }
 
 // Bounds of what an attempt hands over at once, since it becomes part of one entry.

@@ -133,18 +133,17 @@ func (t *tx) dispatch(inv *invocation) {
 		in.flight = t.inFlight(in)
 	}
 	task := t.task(inv, in)
-	submit := func() { t.submit(task) }
-	// Submit reads the inputs if an executor is free. What takes long must not hold
-	// up the effects of the entries that come after.
-	if task.SizeAtMost == 0 {
-		submit = func() { t.loading.Go(func() { t.submit(task) }) }
-	}
+	r := t.reign
 	if early {
-		t.outgoing(submit)
+		t.outgoing(func() { r.submit(task) })
 		return
 	}
 	t.urgent = true
-	t.onApplied(submit)
+	t.after(func(lost error) {
+		if lost == nil {
+			r.submit(task)
+		}
+	})
 }
 
 // halt has an attempt stopped that counts no more, once that is recorded or its term
@@ -154,7 +153,17 @@ func (t *tx) halt(inv *invocation) {
 	t.after(func(error) { t.leader.cfg.Runtime.Cancel(ref) })
 }
 
+// submit hands an attempt to the executors. They read its inputs if one is free, and
+// what takes long must not hold up the effects of the entries that come after.
 func (r *reign) submit(task *exec.Task) {
+	if task.SizeAtMost == 0 {
+		r.loading.Go(func() { r.submitNow(task) })
+		return
+	}
+	r.submitNow(task)
+}
+
+func (r *reign) submitNow(task *exec.Task) {
 	failpoint.At(failpoint.Submitting, task.App)
 	r.leader.cfg.Runtime.Submit(task)
 	failpoint.At(failpoint.Submitted, task.App)

@@ -81,8 +81,8 @@ func errTooLarge(limit int64) error {
 
 // stageBytes is stage for bytes that are in memory; those of up to inlineMost stay
 // there.
-func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte, inlineMost int) (*payload, error) {
-	if len(data) <= inlineMost {
+func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte) (*payload, error) {
+	if len(data) <= InlineBytes {
 		return &payload{inline: data, size: int64(len(data))}, nil
 	}
 	return l.stageBlob(ctx, app, bytes.NewReader(data), int64(len(data)))
