@@ -184,5 +184,6 @@ func newRequestIDs() requestIDs {
 }
 
 func (ids requestIDs) make() string {
-	return ids.prefix + strconv.FormatUint(ids.next.Add(1), 36)
+	var room [48]byte
+	return string(strconv.AppendUint(append(room[:0], ids.prefix...), ids.next.Add(1), 36))
 }

@@ -231,26 +231,16 @@ func (l *Leader) current(ctx context.Context) (*reign, error) {
 // do has a command evaluated and waits until what it did is applied. The
 // command's own fields hold its answer then.
 func (l *Leader) do(ctx context.Context, c command, size int) error {
-	admission, cancel := context.WithTimeout(ctx, admissionWait)
-	defer cancel()
-	r, err := l.current(admission)
-	if err != nil {
-		return err
-	}
-	weight := int64(min(size, intakeBytes/4))
-	app := ownerOf(c)
-	if err := l.room.acquire(admission, app, weight); err != nil {
-		return spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
+	app, weight := ownerOf(c), int64(min(size, intakeBytes/4))
+	req := &request{command: c, answer: make(chan error, 1)}
+	r := l.admitNow(ctx, req, app, weight)
+	if r == nil {
+		var err error
+		if r, err = l.admit(ctx, req, app, weight); err != nil {
+			return err
+		}
 	}
 	defer l.room.release(app, weight)
-
-	req := &request{command: c, answer: make(chan error, 1)}
-	if !r.offer(admission, req) {
-		if r.ctx.Err() != nil {
-			return errNotTaken(l.cfg.Shard)
-		}
-		return spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
-	}
 	select {
 	case err := <-req.answer:
 		return err
@@ -265,6 +255,44 @@ func (l *Leader) do(ctx context.Context, c command, size int) error {
 			return errTermOver(l.cfg.Shard)
 		}
 	}
+}
+
+// admitNow queues a request if there is a reign with a place and room for it, as there
+// mostly is: then nothing has to be made to wait with. nil says that there is not.
+func (l *Leader) admitNow(ctx context.Context, req *request, app spec.AppName, weight int64) *reign {
+	l.mu.Lock()
+	r := l.mu.reign
+	l.mu.Unlock()
+	if r == nil || ctx.Err() != nil || !l.room.tryAcquire(app, weight) {
+		return nil
+	}
+	if !r.tryOffer(req) {
+		l.room.release(app, weight)
+		return nil
+	}
+	return r
+}
+
+// admit queues a request, with its bytes taken from the room, and waits for
+// admissionWait at most until that can be done.
+func (l *Leader) admit(ctx context.Context, req *request, app spec.AppName, weight int64) (*reign, error) {
+	admission, cancel := context.WithTimeout(ctx, admissionWait)
+	defer cancel()
+	r, err := l.current(admission)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.room.acquire(admission, app, weight); err != nil {
+		return nil, spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
+	}
+	if r.offer(admission, req) {
+		return r, nil
+	}
+	l.room.release(app, weight)
+	if r.ctx.Err() != nil {
+		return nil, errNotTaken(l.cfg.Shard)
+	}
+	return nil, spec.Errorf(spec.CodeOverloaded, "shard %d has more waiting than it takes", l.cfg.Shard)
 }
 
 func errNotTaken(id spec.ShardID) error {

@@ -79,8 +79,7 @@ func errTooLarge(limit int64) error {
 	return spec.Errorf(spec.CodeTooLarge, "the object is larger than the app allows: %s (limits.max_object_size)", spec.FormatSize(limit))
 }
 
-// stageBytes is stage for bytes that are in memory; those of up to inlineMost stay
-// there.
+// stageBytes is stage for bytes that are in memory; small ones stay there.
 func (l *Leader) stageBytes(ctx context.Context, app spec.AppName, data []byte) (*payload, error) {
 	if len(data) <= InlineBytes {
 		return &payload{inline: data, size: int64(len(data))}, nil

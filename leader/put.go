@@ -315,7 +315,7 @@ func (t *tx) repeated(app spec.AppName, request string, fingerprint uint64, resu
 	if request == "" {
 		return false, nil
 	}
-	value, ok := t.get(store.AppendRequestKey(nil, t.shard(), app, request))
+	value, ok := t.get(store.AppendRequestKey(t.scratch.key(), t.shard(), app, request))
 	if !ok {
 		return false, nil
 	}
@@ -339,7 +339,7 @@ func (t *tx) remember(app spec.AppName, request string, fingerprint uint64, buck
 		Session: result.Session, Bucket: bucket, Key: result.Key, Revision: result.Revision,
 		Expires: t.at + store.Micros(requestKept.Microseconds()), Fingerprint: fingerprint,
 	}
-	t.put(store.AppendRequestKey(nil, t.shard(), app, request), store.AppendRequest(nil, &rec))
+	t.put(store.AppendRequestKey(t.scratch.key(), t.shard(), app, request), store.AppendRequest(nil, &rec))
 	t.arm(rec.Expires, store.Timer{Kind: store.TimerRequest, App: app, Key: spec.Key(request)})
 }
 

@@ -425,6 +425,13 @@ func (r *reign) offer(ctx context.Context, req *request) bool {
 	return r.intake.offer(ctx, req) == nil
 }
 
+// tryOffer queues a request for the loop if there is room for it now.
+func (r *reign) tryOffer(req *request) bool {
+	r.gate.RLock()
+	defer r.gate.RUnlock()
+	return r.ctx.Err() == nil && r.intake.tryOffer(req)
+}
+
 // refuse answers a request that came too late.
 func (r *reign) refuse(req *request) {
 	if req == nil {

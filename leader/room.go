@@ -37,14 +37,7 @@ func (r *room) acquire(ctx context.Context, app spec.AppName, bytes int64) error
 	if bytes == 0 {
 		return nil
 	}
-	r.mu.Lock()
-	a := r.mu.apps[app]
-	if a == nil {
-		a = &appRoom{bytes: semaphore.NewWeighted(intakeBytes / 2)}
-		r.mu.apps[app] = a
-	}
-	a.users++
-	r.mu.Unlock()
+	a := r.enter(app)
 	err := a.bytes.Acquire(ctx, bytes)
 	if err == nil {
 		if err = r.all.Acquire(ctx, bytes); err == nil {
@@ -54,6 +47,35 @@ func (r *room) acquire(ctx context.Context, app spec.AppName, bytes int64) error
 	}
 	r.leave(app, a)
 	return err
+}
+
+// tryAcquire is acquire if there are as many bytes now.
+func (r *room) tryAcquire(app spec.AppName, bytes int64) bool {
+	if bytes == 0 {
+		return true
+	}
+	a := r.enter(app)
+	if a.bytes.TryAcquire(bytes) {
+		if r.all.TryAcquire(bytes) {
+			return true
+		}
+		a.bytes.Release(bytes)
+	}
+	r.leave(app, a)
+	return false
+}
+
+// enter finds or makes the room of an app for one more user.
+func (r *room) enter(app spec.AppName) *appRoom {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.mu.apps[app]
+	if a == nil {
+		a = &appRoom{bytes: semaphore.NewWeighted(intakeBytes / 2)}
+		r.mu.apps[app] = a
+	}
+	a.users++
+	return a
 }
 
 // release gives back what acquire took.

@@ -249,6 +249,9 @@ func DecodeIncarnation(src []byte) (uint64, error) {
 
 // AppendRequest appends the record of a request with an idempotency key.
 func AppendRequest(dst []byte, q *Request) []byte {
+	if dst == nil {
+		dst = make([]byte, 0, 48+len(q.Session)+len(q.Bucket)+len(q.Key))
+	}
 	dst = appendString(append(dst, recordVersion), q.Session)
 	dst = appendString(dst, q.Bucket)
 	dst = appendString(dst, q.Key)
