@@ -58,7 +58,7 @@ type Options struct {
 	FS   vfs.FS       // default: the disk
 	Log  *slog.Logger // default: nowhere
 
-	MemTableBytes uint64 // of one memtable, of which up to four exist under load; default 8 MiB
+	MemTableBytes uint64 // of one memtable, of which up to four exist under load; default 16 MiB
 	// ReserveBytes is how much of the disk has to be free for Writable to say yes;
 	// default 256 MiB, or a tenth of the disk if that is less. Negative: any.
 	ReserveBytes int64
@@ -74,9 +74,13 @@ type Options struct {
 	Now   func() time.Time // for Identity.Created and the marks of staged blobs; default time.Now
 }
 
+// What was measured to choose these is in docs/performance.md.
 const (
-	cacheBytes           = 16 << 20 // of blocks read
-	defaultMemTableBytes = 8 << 20
+	// blockBytes is the room for blocks that were read. Pebble takes the memory of
+	// memtables from its cache, of which two are there under any load, the one that is
+	// written and one that is used again: what they take comes on top.
+	blockBytes           = 32 << 20
+	defaultMemTableBytes = 16 << 20
 	defaultHoldReads     = 15 * time.Minute
 	memTablesAtMost      = 4
 
@@ -174,7 +178,7 @@ func openPebble(dir string, o *pebble.Options) (db *pebble.DB, err error) {
 func (db *DB) pebbleOptions(o Options, mustExist bool) *pebble.Options {
 	p := &pebble.Options{
 		FS:                          &logFS{o.FS, db.fail, func() { db.synced.Store(time.Now().UnixNano()) }}, // pebble compares it
-		CacheSize:                   cacheBytes,
+		CacheSize:                   blockBytes + 2*int64(o.MemTableBytes),
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: memTablesAtMost,
 		FormatMajorVersion:          pebbleFormat,
