@@ -102,9 +102,10 @@ func (r *reign) hasten() error {
 // partWait bounds how long a leader that stops waits for the commit of what lingers.
 const partWait = 5 * time.Second
 
-// part has what lingers committed when the leader stops, as far as it can.
+// part has what was answered committed when the leader stops, as far as it can: what
+// lingers, and what is on its way already.
 func (r *reign) part() {
-	if r.lingering == nil {
+	if r.lingering == nil && r.promised.Load() <= r.appliedSeq.Load() {
 		return
 	}
 	defer time.AfterFunc(partWait, r.term.Resign).Stop()

@@ -209,3 +209,15 @@ func TestWhatLingersIsKeptWhenTheLeaderStops(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatWasAnsweredAndIsOnItsWayIsKeptWhenTheLeaderStops(t *testing.T) {
+	w, g := newGated(t, volatile, volatileFunctions(&runs{}, "c"))
+	g.shut(0)
+	w.put("a", "k", "x")
+	eventually(t, "what lingered is proposed", func() bool { return g.waiting() > 0 })
+	time.AfterFunc(100*time.Millisecond, g.open)
+	w.restart()
+	if o, err := w.get("a", "k"); err != nil {
+		t.Fatalf("after a stop in order what was put is read as %+v, %v", o.Object, err)
+	}
+}
