@@ -91,7 +91,7 @@ func (w *wire) dial(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &wireConn{Conn: raw, wire: w, closed: make(chan struct{})}
+	conn := &wireConn{Conn: raw, wire: w, closed: make(chan struct{}), moved: make(chan struct{})}
 	w.Lock()
 	defer w.Unlock()
 	if w.cut {
@@ -114,6 +114,7 @@ type wireConn struct {
 
 	mu       sync.Mutex
 	deadline time.Time
+	moved    chan struct{} // closed and replaced when the deadline is set
 }
 
 func (c *wireConn) Close() error {
@@ -127,6 +128,8 @@ func (c *wireConn) Close() error {
 func (c *wireConn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	c.deadline = t
+	close(c.moved)
+	c.moved = make(chan struct{})
 	c.mu.Unlock()
 	return c.Conn.SetWriteDeadline(t)
 }
@@ -148,17 +151,16 @@ func (c *wireConn) Write(p []byte) (int, error) {
 
 // pass waits until the wire lets n bytes through.
 func (c *wireConn) pass(n int) error {
-	c.mu.Lock()
-	deadline := c.deadline
-	c.mu.Unlock()
-	var late <-chan time.Time
-	if !deadline.IsZero() {
-		timer := time.NewTimer(time.Until(deadline))
-		defer timer.Stop()
-		late = timer.C
-	}
+	late := time.NewTimer(0)
+	defer late.Stop()
 	var slow <-chan time.Time // set while bytes are on their way
 	for {
+		c.mu.Lock()
+		deadline, moved := c.deadline, c.moved
+		c.mu.Unlock()
+		if late.Stop(); !deadline.IsZero() {
+			late.Reset(time.Until(deadline))
+		}
 		c.wire.Lock()
 		changed, stalled, rate := c.wire.changed, c.wire.stalled, c.wire.bytesPerSec
 		if c.left > 0 && !stalled {
@@ -182,9 +184,10 @@ func (c *wireConn) pass(n int) error {
 			}
 			slow = nil
 		case <-changed:
+		case <-moved:
 		case <-c.closed:
 			return net.ErrClosed
-		case <-late:
+		case <-late.C:
 			return os.ErrDeadlineExceeded
 		}
 	}
