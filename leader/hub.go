@@ -13,7 +13,7 @@ import (
 type hub struct {
 	mu struct {
 		sync.Mutex
-		waiters map[sessionName]map[chan struct{}]bool
+		waiters map[sessionName]map[chan struct{}]bool // true: for an output, too
 		words   map[sessionName]*word
 		changes chan struct{} // closed and replaced by every change
 	}
@@ -29,14 +29,14 @@ func newHub() *hub {
 
 // wait returns a channel that gets a token whenever the session ends or has one
 // more output, and a function that ends the waiting.
-func (h *hub) wait(name sessionName) (<-chan struct{}, func()) {
+func (h *hub) wait(name sessionName, output bool) (<-chan struct{}, func()) {
 	c := make(chan struct{}, 1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mu.waiters[name] == nil {
 		h.mu.waiters[name] = make(map[chan struct{}]bool)
 	}
-	h.mu.waiters[name][c] = true
+	h.mu.waiters[name][c] = output
 	return c, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -45,6 +45,18 @@ func (h *hub) wait(name sessionName) (<-chan struct{}, func()) {
 			delete(h.mu.waiters, name)
 		}
 	}
+}
+
+// awaitsOutput tells whether somebody waits for a session's next output.
+func (h *hub) awaitsOutput(name sessionName) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, output := range h.mu.waiters[name] {
+		if output {
+			return true
+		}
+	}
+	return false
 }
 
 // word is what is known of a session that the store does not have yet: its result, or

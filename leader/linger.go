@@ -24,15 +24,22 @@ import (
 const lingerFor = 50 * time.Millisecond
 
 // lull is the clock of the entry that lingers.
-type lull struct{ clock *time.Timer }
+type lull struct {
+	clock *time.Timer
+	end   time.Time
+}
 
 func (l *lull) init() {
 	l.clock = time.NewTimer(lingerFor)
 	l.clock.Stop()
 }
-func (l *lull) begin()                 { l.clock.Reset(lingerFor) }
-func (l *lull) stop()                  { l.clock.Stop() }
-func (l *lull) over() <-chan time.Time { return l.clock.C }
+func (l *lull) begin(now time.Time) {
+	l.end = now.Add(lingerFor)
+	l.clock.Reset(lingerFor)
+}
+func (l *lull) stop()                      { l.clock.Stop() }
+func (l *lull) over() <-chan time.Time     { return l.clock.C }
+func (l *lull) wasOver(now time.Time) bool { return !now.Before(l.end) }
 
 // lingers tells whether a command's answer does not wait for the commit. An attempt's
 // has none: what it does decides.
@@ -71,7 +78,7 @@ func (t *tx) heardOf(inv *invocation) {
 func (r *reign) leave(tx *tx) {
 	if !tx.left {
 		tx.left = true
-		r.lull.begin()
+		r.lull.begin(r.now())
 	}
 	r.lingering = tx
 	r.promise(tx)
@@ -148,6 +155,15 @@ func (l *Leader) catchUp(ctx context.Context) error {
 	return l.do(ctx, hurry{}, 0)
 }
 
+// Leads is ErrNotTaken if something is to be asked of the leader, and that is on another
+// node.
+func (l *Leader) Leads(asked bool) error {
+	if here, known, _ := l.cfg.Replica.Led(); asked && known && !here {
+		return errNotTaken(l.cfg.Shard)
+	}
+	return nil
+}
+
 // results are the outputs of a session while all of them are in ephemeral buckets and
 // small: they are told without a look into the store.
 type results struct {
@@ -155,6 +171,9 @@ type results struct {
 	bytes   int
 	partial bool // there are others
 }
+
+// resultsMost is how many outputs are kept so.
+const resultsMost = 1000
 
 // addResult notes an output of a session that was just counted.
 func (s *session) addResult(bucket spec.BucketName, key spec.Key, rec *store.Object) {
@@ -166,17 +185,19 @@ func (s *session) addResult(bucket spec.BucketName, key spec.Key, rec *store.Obj
 	}
 	r := s.results
 	r.bytes += len(rec.Inline)
-	if r.partial = r.partial || rec.Blob != nil || !s.plan.ephemeral(bucket) || r.bytes > InlineBytes; r.partial {
+	if r.partial = r.partial || rec.Blob != nil || !s.plan.ephemeral(bucket) || r.bytes > InlineBytes || len(r.outputs) == resultsMost; r.partial {
 		r.outputs = nil
 		return
 	}
 	r.outputs = append(r.outputs, wire.Output{Bucket: bucket, Key: key, ContentType: rec.ContentType, Size: rec.Size, Data: bytes.Clone(rec.Inline)})
 }
 
-// tellEnd tells those who wait for a session that it has completed, if its results are
-// ephemeral. Others are told once that is committed.
+// tellEnd tells those who wait for a session that it has completed, if all that it has
+// is ephemeral. Others are told once that is committed.
 func (t *tx) tellEnd(s *session) {
-	if s.rec.State != store.SessionCompleted || s.results == nil || s.results.partial {
+	durable := func(b spec.BucketName) bool { return !s.plan.ephemeral(b) }
+	if s.rec.State != store.SessionCompleted || s.results == nil || s.results.partial ||
+		s.rec.Blobs > 0 || s.rec.Children > 0 || slices.ContainsFunc(s.rec.Buckets, durable) {
 		t.urgent = true
 		return
 	}

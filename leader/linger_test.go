@@ -18,6 +18,7 @@ buckets:
   a: {triggers: [{name: t, primitive: immediate, target: a}]}
   b: {triggers: [{name: t, primitive: immediate, target: b}]}
   c: {triggers: [{name: t, primitive: immediate, target: c}]}
+  plain: {durability: durable}
   solid: {durability: durable, triggers: [{name: t, primitive: immediate, target: c}]}
 `)
 
@@ -220,4 +221,59 @@ func TestWhatWasAnsweredAndIsOnItsWayIsKeptWhenTheLeaderStops(t *testing.T) {
 	if o, err := w.get("a", "k"); err != nil {
 		t.Fatalf("after a stop in order what was put is read as %+v, %v", o.Object, err)
 	}
+}
+
+// A session with anything durable is told as completed once that is committed.
+func TestTheEndOfASessionIsNotToldBeforeItsDurableObjectsAreCommitted(t *testing.T) {
+	w, g := newGated(t, volatile, map[string]function{"a": func(c *call) error {
+		c.put("plain", "k", "x")
+		c.output("out", "x")
+		return nil
+	}})
+	g.shut(0)
+	w.into("run", "a", "k", "x")
+	told := make(chan wire.Result, 1)
+	go func() { told <- w.result("run") }()
+	eventually(t, "its end is proposed", func() bool { return g.waiting() > 0 })
+	before := g.waiting()
+	other := w.putAside("other", "plain", "k", "x")
+	eventually(t, "another entry is proposed", func() bool { return g.waiting() > before })
+	select {
+	case res := <-told:
+		t.Errorf("it is told before that: %+v", res)
+	default:
+	}
+	g.open()
+	if res := <-told; res.Status != wire.SessionCompleted || len(res.Outputs) != 1 {
+		t.Errorf("the result is %+v", res)
+	}
+	if err := <-other; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestASessionThatRunsAgainIsNotToldAsCompleted(t *testing.T) {
+	more := make(chan struct{})
+	w, g := newGated(t, volatile, map[string]function{"a": func(c *call) error {
+		if string(c.in[0].Data) == "second" {
+			if err := c.waitFor(more); err != nil {
+				return err
+			}
+		}
+		c.output(string(c.in[0].Data), "x")
+		return nil
+	}})
+	g.shut(0)
+	w.into("run", "a", "k1", "first")
+	w.completed("run", "first=x")
+	w.into("run", "a", "k2", "second")
+	told := make(chan wire.Result, 1)
+	go func() { told <- w.result("run") }()
+	eventually(t, "its second function runs", func() bool { return w.run.count("a") == 2 })
+	close(more)
+	if res := <-told; len(res.Outputs) != 2 {
+		t.Errorf("the result is %+v", res)
+	}
+	g.open()
+	w.completed("run", "first=x", "second=x")
 }

@@ -173,6 +173,9 @@ func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store
 			s.rec.OutputBuckets = append(s.rec.OutputBuckets, bucket)
 		}
 		s.addResult(bucket, key, rec)
+		if t.leader.hub.awaitsOutput(s.name) {
+			t.urgent = true
+		}
 		t.onApplied(func() { t.leader.hub.progressed(s.name) })
 	}
 	if !slices.Contains(s.rec.Buckets, bucket) {

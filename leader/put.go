@@ -93,12 +93,15 @@ type put struct {
 // be in the entry.
 func (c *put) lingers(t *tx) bool {
 	p := t.newest[c.App]
+	if p == nil || !p.hastens {
+		return false
+	}
 	if c.Session != "" {
 		if s := t.session(sessionName{c.App, c.Session}); s != nil {
 			p = s.plan
 		}
 	}
-	return p != nil && p.ephemeral(c.Bucket) && c.payload.blob == nil
+	return p.ephemeral(c.Bucket) && c.payload.blob == nil
 }
 
 func (c *put) evaluate(t *tx) error {

@@ -303,7 +303,7 @@ func readCounters(from interface{ Get([]byte) ([]byte, error) }, shard spec.Shar
 // is led, so elsewhere it is ErrNotTaken.
 func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID, wait time.Duration, untilOutput bool) (wire.Result, error) {
 	name := sessionName{app, id}
-	woken, stop := l.hub.wait(name)
+	woken, stop := l.hub.wait(name, untilOutput)
 	defer stop()
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
@@ -312,7 +312,7 @@ func (l *Leader) Result(ctx context.Context, app spec.AppName, id spec.SessionID
 		l.mu.Lock()
 		reigned := l.mu.changed
 		l.mu.Unlock()
-		if known && !here && wait > 0 {
+		if known && !here {
 			return wire.Result{}, errNotTaken(l.cfg.Shard)
 		}
 		word := l.hub.wordOf(name)

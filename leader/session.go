@@ -111,6 +111,9 @@ func (t *tx) reopen(s *session) error {
 				WithHint("run it again with: pheromone session rerun")
 		}
 		t.disarmPurge(s)
+		if s.results != nil { // its end may have been told
+			t.announce(s, nil)
+		}
 		s.rec.State, s.rec.Ended = store.SessionRunning, 0
 		t.setDeadline(s, s.rec.Deadline)
 		t.touch(s)

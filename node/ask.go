@@ -32,15 +32,10 @@ type question[A, R any] struct {
 	on func(ctx context.Context, l *leader.Leader, args A, body io.Reader) (R, io.ReadCloser, error)
 }
 
-// prompt is a question that any replica may answer, of the leader alone if the others
-// may lack what was answered: without a bucket of that of any bucket of the app.
-func prompt[A, R any](n *Node, app spec.AppName, bucket spec.BucketName, q *question[A, R]) *question[A, R] {
-	if !n.lags(app, bucket) {
-		return q
-	}
-	of := *q
-	of.anywhere, of.reads, of.again = false, true, always[A]
-	return &of
+// prompt is a question that any replica may answer, asked of the leader alone.
+func prompt[A, R any](q question[A, R]) *question[A, R] {
+	q.anywhere, q.reads, q.again = false, true, always[A]
+	return &q
 }
 
 const (

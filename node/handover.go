@@ -36,7 +36,6 @@ func (n *Node) handOver() {
 // handOverShard tries the replicas that can lead one by one. Each has half the time:
 // the raft group has one that lags catch up first, and may decline it in the end.
 func (n *Node) handOverShard(ctx context.Context, l *local) {
-	defer l.leader.Firm(ctx)()
 	for _, number := range n.successors(ctx, l) {
 		moving, cancel := context.WithTimeout(ctx, handOverWait/2)
 		err := l.replica.TransferTo(moving, number)

@@ -44,11 +44,11 @@ func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
 	if g.Session != "" {
 		slot = spec.SessionSlot(g.App, g.Session)
 	}
-	q := &n.questions.get
-	if !g.Stale {
-		q = prompt(n, g.App, g.Bucket, q)
+	q, args := &n.questions.get, getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale, !g.Stale && n.lags(g.App, g.Bucket)}
+	if args.Prompt {
+		q = prompt(*q)
 	}
-	o, body, err := ask(ctx, n, q, n.ShardOf(slot), getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale}, nil)
+	o, body, err := ask(ctx, n, q, n.ShardOf(slot), args, nil)
 	if err != nil {
 		return api.Object{}, err
 	}
@@ -80,10 +80,13 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 	if l.Session != "" {
 		shards = []spec.ShardID{n.ShardOf(spec.SessionSlot(l.App, l.Session))}
 	}
-	q := prompt(n, l.App, l.Bucket, &n.questions.list)
+	q, args := &n.questions.list, listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1, n.lags(l.App, l.Bucket)}
+	if args.Prompt {
+		q = prompt(*q)
+	}
 	items := []wire.Object{}
 	for _, id := range shards {
-		page, _, err := ask(ctx, n, q, id, listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1}, nil)
+		page, _, err := ask(ctx, n, q, id, args, nil)
 		if err != nil {
 			return wire.ObjectList{}, err
 		}

@@ -21,6 +21,8 @@ type (
 		Bucket  spec.BucketName `json:"bucket"`
 		Key     spec.Key        `json:"key"`
 		Stale   bool            `json:"stale,omitempty"`
+		// Prompt has only the leader answer: it alone has what is not committed.
+		Prompt bool `json:"prompt,omitempty"`
 	}
 	listArgs struct {
 		App     spec.AppName    `json:"app"`
@@ -29,6 +31,8 @@ type (
 		Prefix  []byte          `json:"prefix,omitempty"`
 		After   []byte          `json:"after,omitempty"`
 		Limit   int             `json:"limit"`
+		// Prompt has only the leader answer: it alone has what is not committed.
+		Prompt bool `json:"prompt,omitempty"`
 	}
 	changesArgs struct {
 		App    spec.AppName    `json:"app"`
@@ -58,6 +62,8 @@ type (
 		sessionArgs
 		After string `json:"after,omitempty"`
 		Limit int    `json:"limit"`
+		// Prompt has only the leader answer: it alone has what is not committed.
+		Prompt bool `json:"prompt,omitempty"`
 	}
 	sessionsArgs struct {
 		App      spec.AppName       `json:"app"`
@@ -66,6 +72,8 @@ type (
 		Before   store.Micros       `json:"before,omitempty"`
 		BeforeID spec.SessionID     `json:"before_id,omitempty"`
 		Limit    int                `json:"limit"`
+		// Prompt has only the leader answer: it alone has what is not committed.
+		Prompt bool `json:"prompt,omitempty"`
 	}
 	appsArgs struct {
 		Index uint64 `json:"index"` // of the control group's state that has the change
@@ -121,6 +129,9 @@ func newQuestions(n *Node) *questions {
 	q.list = question[listArgs, []wire.Object]{
 		method: "shard.list", anywhere: true,
 		on: func(ctx context.Context, l *leader.Leader, a listArgs, _ io.Reader) (items []wire.Object, _ io.ReadCloser, err error) {
+			if err := l.Leads(a.Prompt); err != nil {
+				return nil, nil, err
+			}
 			if a.Session != "" {
 				items, err = l.ListSession(ctx, a.App, a.Session, a.Bucket, string(a.Prefix), string(a.After), a.Limit)
 			} else {
@@ -180,6 +191,9 @@ func (q *questions) aboutSessions() {
 	q.sessions = question[sessionsArgs, leader.SessionPage]{
 		method: "shard.sessions", anywhere: true,
 		on: func(ctx context.Context, l *leader.Leader, a sessionsArgs, _ io.Reader) (leader.SessionPage, io.ReadCloser, error) {
+			if err := l.Leads(a.Prompt); err != nil {
+				return leader.SessionPage{}, nil, err
+			}
 			p, err := l.Sessions(ctx, a.App, a.Status, a.Function, a.Before, a.BeforeID, a.Limit)
 			return p, nil, err
 		},
@@ -194,6 +208,9 @@ func (q *questions) aboutSessions() {
 	q.history = question[historyArgs, wire.History]{
 		method: "shard.history", anywhere: true,
 		on: func(ctx context.Context, l *leader.Leader, a historyArgs, _ io.Reader) (wire.History, io.ReadCloser, error) {
+			if err := l.Leads(a.Prompt); err != nil {
+				return wire.History{}, nil, err
+			}
 			h, err := l.History(ctx, a.App, a.Session, a.After, a.Limit)
 			return h, nil, err
 		},
@@ -238,6 +255,9 @@ func (q *questions) register(n *Node) {
 }
 
 func getFrom(ctx context.Context, l *leader.Leader, a getArgs, _ io.Reader) (wire.Object, io.ReadCloser, error) {
+	if err := l.Leads(a.Prompt); err != nil {
+		return wire.Object{}, nil, err
+	}
 	var o leader.Object
 	var err error
 	if a.Session != "" {

@@ -67,9 +67,12 @@ func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.Sessi
 	}
 	items := []wire.Session{}
 	var cut sessionPosition // the newest session that a shard's page ends at
-	q := prompt(n, l.App, "", &n.questions.sessions)
+	q, args := &n.questions.sessions, sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit, n.lags(l.App, "")}
+	if args.Prompt {
+		q = prompt(*q)
+	}
 	for _, id := range n.shardIDs() {
-		page, _, err := ask(ctx, n, q, id, sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit}, nil)
+		page, _, err := ask(ctx, n, q, id, args, nil)
 		if err != nil {
 			return wire.SessionList{}, err
 		}
@@ -164,7 +167,11 @@ func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, 
 
 // History implements api.Sessions.
 func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
-	h, _, err := ask(ctx, n, prompt(n, app, "", &n.questions.history), n.shardOfSession(app, id), historyArgs{sessionArgs{app, id}, after, limit}, nil)
+	q, args := &n.questions.history, historyArgs{sessionArgs{app, id}, after, limit, n.lags(app, "")}
+	if args.Prompt {
+		q = prompt(*q)
+	}
+	h, _, err := ask(ctx, n, q, n.shardOfSession(app, id), args, nil)
 	return h, n.orNoApp(ctx, app, err)
 }
 

@@ -202,13 +202,12 @@ func (n *Node) begin(id spec.ShardID, number uint64, placed control.Shard, state
 	if err != nil {
 		return err
 	}
-	n.replaceLocal(id, &local{
-		id: id, number: number, joining: joining, replica: s, ended: make(chan struct{}),
-		leader: leader.New(leader.Config{
-			Shard: id, DB: n.db, Replica: s, Apps: n, Router: n, Copies: n.copies(),
-			Runtime: n.executors(), Tell: n.logs.Append, Now: n.cfg.Now, Log: n.cfg.Log,
-		}),
+	leads := leader.New(leader.Config{
+		Shard: id, DB: n.db, Replica: s, Apps: n, Router: n, Copies: n.copies(),
+		Runtime: n.executors(), Tell: n.logs.Append, Now: n.cfg.Now, Log: n.cfg.Log,
 	})
+	s.BeforeTransfer(leads.Firm)
+	n.replaceLocal(id, &local{id: id, number: number, joining: joining, replica: s, leader: leads, ended: make(chan struct{})})
 	return nil
 }
 

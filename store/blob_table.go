@@ -85,10 +85,12 @@ func (w *chunkWriter) endTable() (err error) {
 	if err := t.writer.Close(); err != nil {
 		return w.db.tableFault(err)
 	}
-	if err := w.arriving(); err != nil {
+	if err := w.db.Sync(); err != nil {
 		return err
 	}
-	if err := w.db.Sync(); err != nil {
+	w.db.blobs.Lock() // nobody deletes the app between the look and the ingest
+	defer w.db.blobs.Unlock()
+	if err := w.arriving(); err != nil {
 		return err
 	}
 	defer w.db.recoverWrite(&err)

@@ -25,7 +25,8 @@ type attempt struct {
 
 	inputs  stay
 	mu      sync.Mutex
-	created map[*place]bool // and not committed; guarded by mu
+	created map[*place]bool // and not sent; guarded by mu, as over
+	over    bool            // what is created now has nobody who sends it
 }
 
 func (a *attempt) run(h Handler, in []Object) error {
@@ -47,6 +48,9 @@ func (a *attempt) Poll() { a.c.poll() }
 func (a *attempt) Emit(e Emission) error {
 	switch size := len(e.Data); {
 	case size >= protocol.SharedBytes && a.ctx.Err() == nil && a.c.memory.copyOf(&e):
+		if !a.own(e.place) {
+			return ErrEnded
+		}
 	case size < flushBytes:
 		e.Data = bytes.Clone(e.Data)
 	}
@@ -58,8 +62,12 @@ func (a *attempt) EmitOwned(e Emission) error {
 	a.c.poll()
 	if e.place != nil {
 		a.mu.Lock()
+		mine := a.created[e.place]
 		delete(a.created, e.place)
 		a.mu.Unlock()
+		if !mine { // it was freed with the attempt
+			return ErrEnded
+		}
 	}
 	if a.ctx.Err() != nil {
 		a.c.memory.free(e.place)
@@ -139,15 +147,26 @@ func (a *attempt) create(size int) ([]byte, *place) {
 		return nil, nil
 	}
 	data, at := a.c.memory.create(size)
-	if at != nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if a.created == nil {
-			a.created = make(map[*place]bool)
-		}
-		a.created[at] = true
+	if at != nil && !a.own(at) {
+		return nil, nil
 	}
 	return data, at
+}
+
+// own has a place freed with the attempt unless it is sent. It returns false, and has
+// freed it, if the attempt has ended.
+func (a *attempt) own(at *place) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		a.c.memory.free(at)
+		return false
+	}
+	if a.created == nil {
+		a.created = make(map[*place]bool)
+	}
+	a.created[at] = true
+	return true
 }
 
 // discard gives back what was created and not committed.
@@ -157,7 +176,7 @@ func (a *attempt) discard() {
 	for at := range a.created {
 		a.c.memory.free(at)
 	}
-	a.created = nil
+	a.created, a.over = nil, true
 }
 
 // Log implements Transport. A text over the bound is cut into several lines. They

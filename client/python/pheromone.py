@@ -349,9 +349,10 @@ class Context:
             where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _INLINE, 0, size), bytes(data)
         else:
             where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _OUTPUT, part.offset, size), b""
+        self._send(kind, flags, where + b"".join(fields), data)
+        if part is not None:  # before that it is freed with the attempt
             self._created.discard(part)
             part.sent()
-        self._send(kind, flags, where + b"".join(fields), data)
 
     def _send(self, kind, flags, fields, data):
         self._check()

@@ -3,6 +3,8 @@ package crash
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +44,12 @@ func (n *notes) cut() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.accepted = append(n.accepted, "")
+}
+
+func (n *notes) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.accepted)
 }
 
 func (n *notes) put(ctx context.Context, c *client.Client) {
@@ -92,4 +100,43 @@ func (n *notes) check(t *testing.T, c *client.Client, durable bool) {
 		t.Errorf("%d accepted notes are lost, of a durable bucket", lost)
 	}
 	t.Logf("%d notes, %d lost", len(n.accepted), lost)
+}
+
+// A node that stops hands its leads over, and so does one that is drained.
+func TestALeaderThatIsReplacedInOrderLosesNothingOfAnEphemeralBucket(t *testing.T) {
+	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1"}})
+	dir := t.TempDir()
+	file := filepath.Join(dir, "app.yaml")
+	if err := os.WriteFile(file, []byte("apiVersion: pheromone/v1\napp: early\nbuckets: {notes: {durability: ephemeral}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Nodes()[0].CLI(0, "apply", "-f", file)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	scribe, err := client.New(c.Nodes()[0].URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scribe.Close()
+	n := &notes{}
+	var clients sync.WaitGroup
+	clients.Go(func() { n.put(ctx, scribe) })
+	asker := c.Nodes()[0].Client()
+	defer asker.Close()
+	leader := leads(t, c)
+	for range 3 {
+		more := n.count() + 50
+		nodetest.Eventually(t, "notes are accepted", func() bool { return n.count() > more })
+		node := leader(asker)
+		node.Stop()
+		node.Restart()
+	}
+	more := n.count() + 50
+	nodetest.Eventually(t, "notes are accepted", func() bool { return n.count() > more })
+	drained := leader(asker)
+	c.Nodes()[0].CLI(0, "cluster", "drain", drained.Name())
+	nodetest.Eventually(t, "another node leads", func() bool { return leader(asker) != drained })
+	stop()
+	clients.Wait()
+	n.check(t, asker, true)
 }

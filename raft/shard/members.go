@@ -215,7 +215,14 @@ func (s *Shard) TransferTo(ctx context.Context, replica uint64) error {
 	return nil
 }
 
+// BeforeTransfer has f run before the lead is handed over, while batches are still
+// taken, and what it returns once that is done or has failed.
+func (s *Shard) BeforeTransfer(f func(context.Context) (after func())) { s.handing.Store(&f) }
+
 func (s *Shard) transfer(ctx context.Context, replica uint64) error {
+	if before := s.handing.Load(); before != nil {
+		defer (*before)(ctx)()
+	}
 	s.mu.Lock()
 	t := s.mu.term
 	s.mu.Unlock()

@@ -31,6 +31,7 @@ type Shard struct {
 
 	leading   sync.Mutex    // held by Lead
 	transfers chan struct{} // has room for one
+	handing   atomic.Pointer[func(context.Context) func()]
 	mu        struct {
 		sync.Mutex
 		leader   uint64 // 0 while none is known
