@@ -239,15 +239,16 @@ func (t *tx) drop(app spec.AppName) {
 		}
 		for _, inv := range s.pending {
 			t.letGoBuffered(inv)
-			t.countPending(inv, -1)
 			if inv.dispatched {
 				t.halt(inv)
 			}
 		}
 		s.purged, s.pending = true, nil
 		delete(t.sessions, name)
-		t.onApplied(func() { t.leader.hub.ended(name) })
 	}
+	t.forgetPending(app)
+	t.parking.drop(app)
+	t.onApplied(func() { t.leader.hub.dropped(app) })
 	for name := range t.machines {
 		if name.app == app {
 			delete(t.machines, name)

@@ -89,6 +89,7 @@ func (t *tx) attempt(app spec.AppName, id spec.InvocationID, attempt int) *invoc
 	if s == nil {
 		return nil
 	}
+	s.used = t.seq
 	inv := s.pending[id.Number]
 	if inv == nil || !inv.dispatched || int(inv.attempt) != attempt {
 		return nil
@@ -151,7 +152,7 @@ func (c *done) evaluate(t *tx) error {
 	if inv.session.pending[inv.number] != inv {
 		return nil // what it put has cancelled it
 	}
-	inv.dispatched = false
+	t.parking.giveBack(inv)
 	if f != nil {
 		t.tell(inv, f)
 		t.retryOrGiveUp(inv, f)

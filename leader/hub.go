@@ -108,6 +108,21 @@ func (h *hub) wake(name sessionName) {
 	}
 }
 
+// dropped wakes all who wait for sessions of an app.
+func (h *hub) dropped(app spec.AppName) {
+	h.mu.Lock()
+	var names []sessionName
+	for name := range h.mu.waiters {
+		if name.app == app {
+			names = append(names, name)
+		}
+	}
+	h.mu.Unlock()
+	for _, name := range names {
+		h.wake(name)
+	}
+}
+
 // changed wakes all watches of the shard.
 func (h *hub) changed(spec.Revision) {
 	h.mu.Lock()

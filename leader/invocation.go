@@ -29,6 +29,7 @@ type invocation struct {
 	rec        store.Invocation
 	attempt    uint32 // the one that counts; 0 before the first
 	dispatched bool   // the attempt is with the executors
+	parked     bool   // it waits in its function's lane
 	dirty      bool
 	bytes      int           // of its record, as it was last written
 	refusal    *exec.Failure // why an emission was refused: the attempt fails with it
@@ -79,7 +80,7 @@ func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName
 	}
 	s.pending[inv.number] = inv
 	s.rec.Pending++
-	t.countPending(inv, 1)
+	t.countPending(inv.functionName(), 1)
 	s.countStart(target, t.cause)
 	for i := range inputs {
 		inv.bytes += refBytes(inputs[i].Bucket) + len(inputs[i].Key)
@@ -102,6 +103,7 @@ func (t *tx) mark(inv *invocation) {
 // the history.
 func (t *tx) writeInvocation(inv *invocation) {
 	inv.dirty = false
+	t.rested(inv.session)
 	if inv.session.purged {
 		return
 	}
@@ -121,11 +123,11 @@ func (t *tx) writeInvocation(inv *invocation) {
 	t.write(history, value)
 }
 
-// dispatch hands the next attempt to the executors: once the round is applied, or
+// handOut gives the next attempt to the executors: once the round is applied, or
 // once it is proposed if the invocation may go out early.
-func (t *tx) dispatch(inv *invocation) {
+func (t *tx) handOut(inv *invocation) {
 	inv.attempt++
-	inv.dispatched = true
+	t.parking.take(inv)
 	t.steps.Pass(failpoint.Dispatched, inv.session.name.app)
 	in := &inputs{db: t.leader.cfg.DB, shard: t.shard(), app: inv.session.name.app, session: inv.session.name.session, number: inv.number, refs: inv.rec.Inputs}
 	early := t.early(inv)
@@ -215,9 +217,11 @@ func (t *tx) finish(inv *invocation, state store.InvocationState) {
 	inv.rec.State = state
 	inv.rec.Ended = t.at
 	t.letGoBuffered(inv)
+	t.parking.giveBack(inv)
+	t.parking.unwanted(inv)
 	delete(s.pending, inv.number)
 	s.rec.Pending--
-	t.countPending(inv, -1)
+	t.countPending(inv.functionName(), -1)
 	s.countEnd(inv.rec.Function)
 	t.touch(s)
 	t.mark(inv)
@@ -268,7 +272,7 @@ func retryTimer(inv *invocation) store.Timer {
 
 func (t *tx) retryAt(inv *invocation, wait time.Duration) {
 	t.steps.Pass(failpoint.Retried, inv.session.name.app)
-	inv.dispatched = false
+	t.parking.giveBack(inv)
 	inv.rec.State = store.InvocationRetrying
 	inv.rec.Next = t.at + store.Micros(wait.Microseconds())
 	t.arm(inv.rec.Next, retryTimer(inv))

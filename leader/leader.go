@@ -102,11 +102,32 @@ type Config struct {
 	// if it is 0.
 	ChangesKept     int
 	ChangeBytesKept int64
+	// Memory bounds what is kept in memory of what waits.
+	Memory MemoryBounds
 	// Mail bounds what is kept of messages to other shards.
 	Mail MailBounds
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	Log *slog.Logger
+}
+
+// MemoryBounds bounds what a leader keeps in memory of what waits; what is beyond them
+// is read from the store when its time comes. A bound of 0 is its default.
+type MemoryBounds struct {
+	// Dispatched is how many attempts of a function may be with the executors, running
+	// or waiting: 16,384.
+	Dispatched int
+	// Sessions is how many running sessions are kept of which nothing runs: 4,096.
+	Sessions int
+	// Timers is how many timers are loaded: 16,384.
+	Timers int
+}
+
+func (b MemoryBounds) withDefaults() MemoryBounds {
+	b.Dispatched = cmp.Or(b.Dispatched, 16<<10)
+	b.Sessions = cmp.Or(b.Sessions, 4<<10)
+	b.Timers = cmp.Or(b.Timers, 16<<10)
+	return b
 }
 
 // Leader runs the workflows of one shard while this node leads it. It is safe
@@ -138,6 +159,7 @@ func New(cfg Config) *Leader {
 	cfg.FiringBytes = cmp.Or(cfg.FiringBytes, defaultFiringBytes)
 	cfg.ChangesKept = cmp.Or(cfg.ChangesKept, defaultChangesKept)
 	cfg.ChangeBytesKept = cmp.Or(cfg.ChangeBytesKept, defaultChangeBytesKept)
+	cfg.Memory = cfg.Memory.withDefaults()
 	cfg.Mail = cfg.Mail.withDefaults()
 	if cfg.Tell == nil {
 		cfg.Tell = func(exec.LogRecord) {}

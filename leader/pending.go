@@ -11,11 +11,21 @@ type functionName struct {
 }
 
 // countPending counts an invocation that becomes pending (1) or has ended (-1).
-func (r *reign) countPending(inv *invocation, by int) {
-	app := inv.session.name.app
-	bump(r.pending, app, by)
-	bump(r.pendingOf, functionName{app, inv.rec.Function}, by)
+func (r *reign) countPending(of functionName, by int) {
+	bump(r.pending, of.app, by)
+	bump(r.pendingOf, of, by)
 	r.pendingN.Add(int64(by))
+}
+
+// forgetPending takes all of an app out of what is pending.
+func (r *reign) forgetPending(app spec.AppName) {
+	r.pendingN.Add(-int64(r.pending[app]))
+	delete(r.pending, app)
+	for f := range r.pendingOf {
+		if f.app == app {
+			delete(r.pendingOf, f)
+		}
+	}
 }
 
 func bump[K comparable](m map[K]int, key K, by int) {

@@ -1,12 +1,15 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/internal/failpoint"
+	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
 
@@ -41,6 +44,10 @@ func (r *reign) recover(ctx context.Context) error {
 			return err
 		}
 	}
+	lost, err := r.countStored()
+	if err != nil {
+		return fmt.Errorf("read the pending invocations: %w", err)
+	}
 	if err := r.alone(func(t *tx) { t.takeApps() }); err != nil {
 		return err
 	}
@@ -48,7 +55,7 @@ func (r *reign) recover(ctx context.Context) error {
 	if err := r.recoverOutbox(); err != nil {
 		return err
 	}
-	if err := r.recoverPending(); err != nil {
+	if err := r.recoverPending(lost); err != nil {
 		return err
 	}
 	// Before anything is evaluated: an exclusive round does not look ahead itself.
@@ -90,6 +97,7 @@ func (r *reign) alone(f func(*tx)) error {
 	r.slots <- struct{}{}
 	t := r.begin(r.slots)
 	f(t)
+	t.unpark()
 	t.settleMoved()
 	t.flush()
 	if r.failed != nil {
@@ -103,79 +111,89 @@ func (r *reign) alone(f func(*tx)) error {
 	return err
 }
 
+// lostAttempt names an invocation whose attempt ended with the reign before.
+type lostAttempt struct {
+	of functionName
+	id spec.InvocationID
+}
+
+// countStored counts the invocations that are pending in the store, and parks those that
+// wait for executors, in the order in which they were queued. It returns those whose
+// attempt was started and has not ended. No session is loaded for it: there may be
+// millions, and what comes first is what the executors have room for.
+func (r *reign) countStored() (lost []lostAttempt, err error) {
+	lower, upper := store.Bounds(store.AppendAllPendingPrefix(nil, r.leader.cfg.Shard))
+	var damaged error
+	err = r.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
+		app, id, keyErr := store.DecodePendingKey(k)
+		rec, err := store.DecodeInvocation(v)
+		if damaged = errors.Join(keyErr, err); damaged != nil {
+			return false
+		}
+		f := functionName{app, rec.Function}
+		r.countPending(f, 1)
+		switch n := len(rec.Attempts); {
+		case rec.State == store.InvocationRetrying: // its timer sees to it
+		case n > 0 && rec.Attempts[n-1].Ended == 0:
+			lost = append(lost, lostAttempt{f, id})
+		default:
+			r.parking.park(f, parked{session: id.Session, number: id.Number, queued: rec.Queued, skip: true})
+		}
+		return true
+	})
+	for _, l := range r.parking.lanes {
+		slices.SortStableFunc(l.queue, func(a, b parked) int { return cmp.Compare(a.queued, b.queued) })
+	}
+	return lost, errors.Join(err, damaged)
+}
+
 // recoverRound is how many invocations are recovered in one entry at most.
 const recoverRound = 1000
 
-func (r *reign) recoverPending() error {
-	lower, upper := store.Bounds(store.AppendAllPendingPrefix(nil, r.leader.cfg.Shard))
-	for lower != nil {
-		var next []byte
-		var failed error
+// recoverPending has attempts that were lost begin anew, and then what waits go to the
+// executors as far as they have room.
+func (r *reign) recoverPending(lost []lostAttempt) error {
+	r.parking.ahead = true
+	for len(lost) > 0 {
 		err := r.alone(func(t *tx) {
-			n := 0
-			failed = t.leader.cfg.DB.Scan(lower, upper, func(k, v []byte) bool {
-				if n++; n > recoverRound || n > 1 && t.full() {
-					next = append([]byte(nil), k...)
-					return false
-				}
-				if err := t.restore(k, v); err != nil {
-					t.broken(fmt.Errorf("load a pending invocation: %w", err))
-					return false
-				}
-				return true
-			})
+			for n := 0; n < recoverRound && len(lost) > 0 && (n == 0 || !t.full()); n++ {
+				t.restore(lost[0])
+				lost = lost[1:]
+			}
 		})
-		if err = errors.Join(err, failed); err != nil {
+		if err != nil {
 			return err
 		}
-		lower = next
+	}
+	r.parking.ahead, r.parking.freed = false, true
+	for r.parking.freed {
+		if err := r.alone(func(*tx) {}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// restore takes a pending invocation into memory. An attempt that was started and
-// has not ended ended with the reign before; one that waits for its retry goes on
-// waiting; all others are dispatched.
-func (t *tx) restore(key, value []byte) error {
-	app, id, err := store.DecodePendingKey(key)
-	if err != nil {
-		return err
+// restore notes that an attempt ended with the reign before, and has what follows follow.
+func (t *tx) restore(l lostAttempt) {
+	if t.newest[l.of.app] == nil {
+		return // it went with its app
 	}
-	rec, err := store.DecodeInvocation(value)
-	if err != nil {
-		return err
-	}
-	s := t.session(sessionName{app, id.Session})
+	s := t.session(sessionName{l.of.app, l.id.Session})
 	if s == nil {
-		t.leader.cfg.Log.Warn("pending invocation without a session", "app", app, "invocation", id.String())
-		t.erase(key)
-		return nil
+		t.orphan(l.of, l.id)
+		return
 	}
-	if s.pending[id.Number] != nil {
-		return nil // taking over the apps has just fired it
+	inv := s.pending[l.id.Number]
+	if inv == nil {
+		return // what was restored before has cancelled it
 	}
-	inv := &invocation{session: s, number: id.Number, rec: rec, bytes: len(value)}
-	if s.pending == nil {
-		s.pending = make(map[uint64]*invocation)
-	}
-	s.pending[id.Number] = inv
-	t.countPending(inv, 1)
-	if n := len(rec.Attempts); n > 0 {
-		inv.attempt = rec.Attempts[n-1].Number
-	}
-	switch {
-	case rec.State == store.InvocationRetrying:
-	case inv.attempt > 0 && rec.Attempts[len(rec.Attempts)-1].Ended == 0:
-		t.steps.Pass(failpoint.Lost, app)
-		lost := &exec.Failure{Kind: exec.Lost, Message: "the node stopped, or lost the leadership of the shard, while the attempt ran"}
-		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, lost)})
-		t.tell(inv, lost)
-		t.retryOrGiveUp(inv, lost)
-	default:
-		inv.attempt++ // one may have run whose start was not written
-		t.dispatch(inv)
-	}
-	return nil
+	inv.parked = false // it was not put into a lane
+	t.steps.Pass(failpoint.Lost, l.of.app)
+	failure := &exec.Failure{Kind: exec.Lost, Message: "the node stopped, or lost the leadership of the shard, while the attempt ran"}
+	t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, failure)})
+	t.tell(inv, failure)
+	t.retryOrGiveUp(inv, failure)
 }
 
 // recoverOutbox counts the messages that wait and has them sent.

@@ -51,7 +51,9 @@ type reign struct {
 	newest     map[spec.AppName]*plan   // of the deployed apps
 	born       map[spec.AppName]uint64  // the incarnations of apps that the shard's data are of
 	plans      map[planName]*plan
-	resting    []*session             // ended ones that leave memory once they are applied
+	resting    []*session // ended ones that leave memory once they are applied
+	idle       []idling   // running ones that the store has whole, by when they came to rest
+	parking    parking
 	sweeps     map[store.Timer]uint64 // the entries that the sweeps of held objects rest on
 	stash      *request               // an exclusive command that must have a round of its own
 	timers     timers
@@ -146,6 +148,7 @@ func assume(ctx context.Context, l *Leader, term term) (*reign, error) {
 		born:      make(map[spec.AppName]uint64),
 		plans:     make(map[planName]*plan),
 		sweeps:    make(map[store.Timer]uint64),
+		parking:   newParking(l.cfg.Memory.Dispatched),
 		overlay:   newOverlay(),
 		slots:     make(chan struct{}, window),
 		extra:     make(chan struct{}, beyond),
@@ -154,7 +157,7 @@ func assume(ctx context.Context, l *Leader, term term) (*reign, error) {
 	r.stalls.byName = make(map[machineName]wire.StalledTrigger)
 	r.ctx, r.end = context.WithCancel(context.Background())
 	r.outbox = newOutbox(r)
-	r.timers.init()
+	r.timers.init(l.cfg.Memory.Timers)
 	if err := r.recover(ctx); err != nil {
 		r.abandon()
 		return nil, err
@@ -293,6 +296,9 @@ func (r *reign) round(tx *tx, first *request) error {
 			r.stash, req = req, nil
 		}
 	}
+	if !exclusive {
+		tx.unpark()
+	}
 	tx.settleMoved()
 	r.remind()
 	if tx.lazy && !tx.urgent && !tx.full() && r.failed == nil && r.leader.firm.Load() == 0 {
@@ -380,6 +386,8 @@ func (r *reign) forgetApplied() {
 	applied := r.appliedSeq.Load()
 	r.overlay.forget(applied)
 	r.forgetResting(applied)
+	r.forgetIdle(applied)
+	r.timers.land(applied)
 }
 
 // exclusive commands read the store behind the overlay's back: they are evaluated

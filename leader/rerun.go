@@ -178,6 +178,7 @@ func (t *tx) runAgain(inv *invocation, why string) {
 	case inv.dispatched:
 		t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, &exec.Failure{Kind: exec.TimedOut, Message: why})})
 		t.halt(inv)
+		t.parking.giveBack(inv)
 		t.letGoBuffered(inv)
 		inv.refusal = nil
 	case inv.rec.Next != 0:
@@ -198,7 +199,7 @@ func (t *tx) revive(inv *invocation) {
 	}
 	s.pending[inv.number] = inv
 	s.rec.Pending++
-	t.countPending(inv, 1)
+	t.countPending(inv.functionName(), 1)
 	if len(s.plan.stages) > 0 {
 		s.functionCount(inv.rec.Function).Pending++
 	}

@@ -40,8 +40,11 @@ func (w *world) crash(unsyncedPercent int) {
 	w.start()
 }
 
+// tight has nearly all that waits leave memory.
+var tight = leader.MemoryBounds{Dispatched: 2, Sessions: 1, Timers: 2}
+
 func newCrashableWorld(t testing.TB, shards int, manifest string, functions map[string]function) *world {
-	w := &world{t: t, dir: t.TempDir(), shards: shards, apps: &deployed{}, run: newRunner(functions), fs: vfs.NewCrashableMem()}
+	w := &world{t: t, dir: t.TempDir(), shards: shards, apps: &deployed{}, run: newRunner(functions), fs: vfs.NewCrashableMem(), memory: tight}
 	w.apps.apply(t, manifest)
 	w.start()
 	t.Cleanup(w.close)

@@ -29,6 +29,9 @@ type session struct {
 	failing *store.Failure // why it is to fail at the end of the round
 	lastSeq uint64         // the last entry that wrote it
 	results *results       // of ephemeral buckets, while they are all that there are
+	used    uint64         // the last entry that came by it
+	rested  uint64         // the entry with which it last came to rest
+	running int            // of its attempts, those that are with the executors
 }
 
 func micros(t time.Time) store.Micros { return store.Micros(t.UnixMicro()) }
@@ -39,6 +42,7 @@ func (t *tx) session(name sessionName) *session {
 		if s.purged {
 			return nil
 		}
+		s.used = t.seq
 		return s
 	}
 	value, err := t.leader.cfg.DB.Get(store.AppendSessionKey(nil, t.shard(), name.app, name.session))
@@ -58,11 +62,15 @@ func (t *tx) session(name sessionName) *session {
 	if !ok {
 		return nil // the app is being deleted
 	}
-	s := &session{name: name, plan: p, rec: rec}
+	s := &session{name: name, plan: p, rec: rec, used: t.seq}
+	if !t.loadPending(s) {
+		return nil
+	}
 	t.sessions[name] = s
 	if rec.State != store.SessionRunning { // it leaves memory again unless it is reopened
 		t.resting = append(t.resting, s)
 	}
+	t.rested(s)
 	return s
 }
 
@@ -72,6 +80,7 @@ func (t *tx) newSession(name sessionName, p *plan, origin store.Origin) *session
 		name:  name,
 		plan:  p,
 		fresh: true,
+		used:  t.seq,
 		rec: store.Session{
 			AppVersion: p.version,
 			State:      store.SessionRunning,
@@ -194,6 +203,7 @@ func (t *tx) writeSession(s *session) {
 	if s.rec.State != store.SessionRunning {
 		t.resting = append(t.resting, s)
 	}
+	t.rested(s)
 }
 
 // forgetResting drops sessions from memory that have ended and that the store

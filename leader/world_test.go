@@ -37,6 +37,7 @@ type world struct {
 	bytes   int64        // bytes that those have at most; 0: the default
 	clock   func() time.Time
 	mail    leader.MailBounds
+	memory  leader.MemoryBounds
 	network leader.Router // nil: mail is delivered at once
 	copies  leader.Copies
 	own     func(*shard.Term) leader.Term // nil: as they are
@@ -90,7 +91,7 @@ func (w *world) start() {
 		w.raft[id] = s
 		w.leaders[id] = leader.New(leader.Config{
 			Shard: id, DB: w.db, Replica: s, Apps: w.apps, Router: network, Copies: w.copies, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
-			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Now: w.clock, Log: w.log,
+			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Memory: w.memory, Now: w.clock, Log: w.log,
 		})
 		if w.own != nil {
 			w.leaders[id].Wrap(w.own)

@@ -126,6 +126,11 @@ func AppendPendingKey(dst []byte, shard spec.ShardID, app spec.AppName, session 
 	return appendUint64(appendSession(dst, shard, tablePending, app, session), number)
 }
 
+// AppendPendingPrefix appends the prefix of a session's invocations that have not ended.
+func AppendPendingPrefix(dst []byte, shard spec.ShardID, app spec.AppName, session spec.SessionID) []byte {
+	return appendSession(dst, shard, tablePending, app, session)
+}
+
 // AppendAllPendingPrefix appends the prefix of all pending invocations of a
 // shard, by app and session: what a new leader dispatches again.
 func AppendAllPendingPrefix(dst []byte, shard spec.ShardID) []byte {
