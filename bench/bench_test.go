@@ -84,3 +84,31 @@ func TestAPulseKnowsItsLongestPause(t *testing.T) {
 		t.Errorf("after a reset: longest %v, %d beats", longest, beats)
 	}
 }
+
+func TestTheEndOfALongRunIsHeldAgainstItsFirstSteadyParts(t *testing.T) {
+	run := func(rates ...float64) []slice {
+		var all []slice
+		for i, rate := range rates {
+			all = append(all, slice{figure: figure{What: "sessions", Rate: rate, CPU: 300}, steady: i >= 2, disk: 100, memory: 200})
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		all  []slice
+		want string
+	}{
+		"as fast as before":           {run(9, 9, 100, 100, 100, 95, 100, 104), "×, within 10 %"},
+		"slower":                      {run(9, 9, 100, 100, 100, 80, 80, 80), "×, more than 10 % apart"},
+		"faster, for another reason":  {run(9, 9, 100, 100, 100, 120, 120, 120), "×, more than 10 % apart"},
+		"over before it was steady":   {run(9, 9, 100, 100), ""},
+		"the same three at both ends": {run(9, 9, 100, 100, 100), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r recorder
+			r.compare(c.all)
+			if got := r.figures[0]; got.Unit != c.want || (c.want == "") != (got.Refused != "") {
+				t.Errorf("told as %+v", got)
+			}
+		})
+	}
+}

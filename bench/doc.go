@@ -9,6 +9,8 @@
 //	go run ./bench -only G                a failing attempt: a rule against running the workflow again
 //	go run ./bench -only flood            a million puts: rate, memory, disk, refusals
 //	go run ./bench -only fair             one app at full speed beside a modest one
+//	go run ./bench -only scale            a million of all that can wait: memory, disk, restart
+//	go run ./bench -only retention        ten million sessions, deleted soon: does the node get slower
 //	go run ./bench -only primitives       a million objects counted by each trigger primitive
 //
 // What all systems have in common is measured in rounds, one system after the

@@ -19,7 +19,7 @@ import (
 
 func main() {
 	var o options
-	only := flag.String("only", "A,B,C,D,E,F,K", "workloads to run: A,B,C,D,E,F,K,L,G,flood,fair,primitives")
+	only := flag.String("only", "A,B,C,D,E,F,K", "workloads to run: A,B,C,D,E,F,K,L,G,flood,fair,primitives,scale,retention")
 	runtimes := flag.String("runtimes", "go,python,wasm,inproc", "runtimes to run the functions in")
 	durabilities := flag.String("durability", "durable,pipelined,ephemeral", "durability of the buckets")
 	peers := flag.String("peers", "etcd,nats,nats-default", "systems of bench/peers to run the same workloads on; empty: none")
@@ -31,6 +31,10 @@ func main() {
 	flag.IntVar(&o.sleepers, "sleepers", 4000, "functions that sleep at once in workload F, at most as many as the runtime has room for")
 	flag.StringVar(&o.shared, "shared-memory", "0", "memory that processes share with the node, as in 1GiB, or off")
 	flag.IntVar(&o.flood, "flood", 1_000_000, "puts of each variant of workload flood")
+	flag.IntVar(&o.scale, "scale", 1_000_000, "how many of each workload scale has waiting")
+	flag.StringVar(&o.waiting, "waiting", "", "of workload scale only what has this in its name")
+	flag.IntVar(&o.sessions, "sessions", 10_000_000, "sessions of workload retention")
+	flag.DurationVar(&o.retention, "retention", time.Minute, "how long workload retention keeps a session")
 	flag.StringVar(&o.dir, "dir", "", "folder for data, on the disk to measure; default: a temporary one")
 	flag.StringVar(&o.out, "out", "bin/bench", "folder for report.txt, report.json and report.html")
 	url := flag.String("greedy", "", "only be clients that put as fast as they can, for workload fair, at this URL")
@@ -75,6 +79,10 @@ type options struct {
 	kills        int
 	sleepers     int
 	flood        int
+	scale        int
+	waiting      string
+	sessions     int
+	retention    time.Duration
 	dir          string
 	out          string
 }

@@ -47,6 +47,8 @@ func measureAll(o options, r *recorder) error {
 		{"flood", flood},
 		{"fair", fair},
 		{"primitives", primitives},
+		{"scale", scale},
+		{"retention", retention},
 	} {
 		if o.wants(w.name) {
 			if err := w.run(ctx, o, r, binary); err != nil {

@@ -17,6 +17,7 @@ func main() {
 	}
 	fn.Handle("nothing", func(*fn.Context, []fn.Object) error { return nil })
 	fn.Handle("slow", func(ctx *fn.Context, _ []fn.Object) error { return work.Pause(ctx.Context(), slow) })
+	fn.Handle("held", func(ctx *fn.Context, _ []fn.Object) error { <-ctx.Context().Done(); return ctx.Context().Err() })
 	for i := range steps {
 		fn.Handle(fmt.Sprint("step", i), func(ctx *fn.Context, in []fn.Object) error {
 			if rand.Float64() < failing {

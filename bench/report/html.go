@@ -39,17 +39,19 @@ type plotted struct {
 }
 
 var about = map[string]string{
-	"A":    "One session at a time: ten functions that do nothing, 100 bytes, the client waits for the result.",
-	"B":    "The same chain with 64 sessions in flight.",
-	"C":    "One function fans out to 16, a join takes what all of them put, the client waits.",
-	"D":    "Two functions that pass a large object; the second reads it.",
-	"E":    "Starting, and memory. Peers run their server, functions and clients in one process, which is what is counted.",
-	"F":    "A long chain and a wide fan-out: what lies over the ideal.",
-	"K":    "Key-value objects; gets are linearizable.",
-	"L":    "Several nodes on this one machine, sharing its disk and cores: what replication costs, and how long a lost leader is missed.",
-	"G":    "A chain of four functions of 100 ms, of whose attempts one in a hundred hangs.",
-	"P":    "The state machines of the trigger primitives.",
-	"fair": "One app at full speed beside a modest one.",
+	"A":         "One session at a time: ten functions that do nothing, 100 bytes, the client waits for the result.",
+	"B":         "The same chain with 64 sessions in flight.",
+	"C":         "One function fans out to 16, a join takes what all of them put, the client waits.",
+	"D":         "Two functions that pass a large object; the second reads it.",
+	"E":         "Starting, and memory. Peers run their server, functions and clients in one process, which is what is counted.",
+	"F":         "A long chain and a wide fan-out: what lies over the ideal.",
+	"K":         "Key-value objects; gets are linearizable.",
+	"L":         "Several nodes on this one machine, sharing its disk and cores: what replication costs, and how long a lost leader is missed.",
+	"G":         "A chain of four functions of 100 ms, of whose attempts one in a hundred hangs.",
+	"P":         "The state machines of the trigger primitives.",
+	"scale":     "A million of each thing that can wait, in one node; which is killed and started again.",
+	"retention": "Sessions of one step that are deleted soon, until all that the node keeps has been replaced many times over.",
+	"fair":      "One app at full speed beside a modest one.",
 }
 
 // HTML writes the report as one page that needs nothing beside itself.

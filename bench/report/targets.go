@@ -27,6 +27,17 @@ const (
 	WhatReady  = "start to ready"
 )
 
+// What workload scale has a great many of, and what it tells of each.
+const (
+	WhatPending  = "pending invocations"
+	WhatDelayed  = "sessions that wait for a delayed object"
+	WhatWindows  = "sessions that wait for a window to close"
+	WhatSets     = "sets with one of two objects"
+	WhatFirstOf  = "redundant triggers with one of two objects"
+	WhatResident = "resident"
+	WhatReturned = "killed, until a session has finished"
+)
+
 // WhatPass is what workload D measures of a size.
 func WhatPass(bytes int) string { return fmt.Sprintf("two functions that pass %d MiB", bytes>>20) }
 
@@ -61,6 +72,18 @@ var targets = []target{
 	{workload: "E", what: WhatIdle, want: "≤ 80 MiB", limit: just(80)},
 	{workload: "E", what: WhatPeak, want: "≤ 200 MiB", limit: just(200)},
 	{workload: "E", what: WhatReady, want: "≤ 0.5 s", limit: just(500)},
+	waits(WhatPending, WhatResident, "≤ 1.5 GiB", 1536),
+	waits(WhatDelayed, WhatResident, "≤ 1.5 GiB", 1536),
+	waits(WhatWindows, WhatResident, "≤ 1.5 GiB", 1536),
+	waits(WhatSets, WhatResident, "≤ 1.5 GiB", 1536),
+	waits(WhatFirstOf, WhatResident, "≤ 1.5 GiB", 1536),
+	waits(WhatPending, WhatReturned, "≤ 5 s", 5),
+	waits(WhatDelayed, WhatReturned, "≤ 5 s", 5),
+}
+
+// waits is a target of workload scale.
+func waits(of, what, want string, limit float64) target {
+	return target{workload: "scale", what: of + ": " + what, want: want, limit: just(limit)}
 }
 
 func (t *target) of(f *Figure) bool {
