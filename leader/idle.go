@@ -36,14 +36,15 @@ func (r *reign) forgetIdle(applied uint64) {
 	n := max(0, len(r.idle)-r.leader.cfg.Memory.Sessions)
 	for i, s := range r.idle[:n] {
 		r.idle[i] = idling{}
-		if s.rested != s.session.rested || r.sessions[s.name] != s.session || !s.atRest() {
-			continue // it comes again, or has come again
-		}
-		if s.used > applied {
+		switch {
+		case s.rested != s.session.rested || r.sessions[s.name] != s.session: // it has come again, or is gone
+		case !s.atRest():
+			s.session.rested = 0 // it comes again, be it with an entry of the same number
+		case s.used > applied:
 			r.idle = append(r.idle, s)
-			continue
+		default:
+			delete(r.sessions, s.name)
 		}
-		delete(r.sessions, s.name)
 	}
 	r.idle = r.idle[n:]
 }
