@@ -88,6 +88,7 @@ func TestWhatExecutorsAreNotGivenYetRunsInOrderOfArrivalAlsoAfterARestart(t *tes
 	if kept := w.memoryKept(); kept.Dispatched != 1 || kept.Parked != 29 || kept.Sessions > 4 {
 		t.Errorf("of 30 that are pending memory has %+v", kept)
 	}
+	eventually(t, "its start is written", func() bool { return len(w.history(ids[0]).Invocations[0].Attempts) == 1 })
 	w.restart()
 	if n := w.pending(); n != 30 {
 		t.Errorf("%d are pending after the restart, want 30", n)
