@@ -81,7 +81,7 @@ func folder(ctx context.Context, o options, runtime, durability string) (string,
 func refusal(runtime, durability string) string {
 	_, faults, _ := spec.Parse("app.yaml", []byte(manifest(runtime, durability)), spec.FormatYAML)
 	for _, f := range faults {
-		if strings.HasSuffix(f.Path, ".runtime") || strings.HasSuffix(f.Path, ".durability") {
+		if strings.HasSuffix(f.Path, ".runtime") || f.Path == "durability" {
 			return f.Message
 		}
 	}
