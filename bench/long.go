@@ -29,7 +29,7 @@ func room(runtime string) int {
 	case "go":
 		return 1024 * goruntime.NumCPU()
 	case "wasm":
-		return 64 // instances, each with its memory
+		return 8 * goruntime.NumCPU() // instances of a host, hosts
 	}
 	return roomInproc
 }

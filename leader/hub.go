@@ -16,6 +16,7 @@ type hub struct {
 		waiters map[sessionName]map[chan struct{}]bool // true: for an output, too
 		words   map[sessionName]*word
 		changes chan struct{} // closed and replaced by every change
+		watched bool          // somebody has asked for changes since the last one
 	}
 }
 
@@ -129,11 +130,20 @@ func (h *hub) changed(spec.Revision) {
 	defer h.mu.Unlock()
 	close(h.mu.changes)
 	h.mu.changes = make(chan struct{})
+	h.mu.watched = false
+}
+
+// awaitsChange tells whether somebody waits for the next change.
+func (h *hub) awaitsChange() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.watched
 }
 
 // changes returns a channel that is closed by the next change.
 func (h *hub) changes() <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.mu.watched = true
 	return h.mu.changes
 }

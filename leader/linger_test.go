@@ -277,3 +277,20 @@ func TestASessionThatRunsAgainIsNotToldAsCompleted(t *testing.T) {
 	g.open()
 	w.completed("run", "first=x", "second=x")
 }
+
+func TestAWatchDoesNotWaitForWhatLingers(t *testing.T) {
+	w, g := newGated(t, volatile, volatileFunctions(&runs{}, "c"))
+	w.put("b", "before", "x") // an earlier change counts for nothing
+	changed := w.leaders[1].Changed()
+	g.shut(0)
+	w.put("a", "k", "x")
+	if g.waiting() == 0 {
+		t.Error("the put is answered and its entry lingers, though somebody waits for the change")
+	}
+	g.open()
+	select {
+	case <-changed:
+	case <-time.After(time.Minute):
+		t.Error("the watch is not woken")
+	}
+}

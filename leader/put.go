@@ -173,7 +173,7 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 		rec.Session = spec.NewSessionID(spec.KeySlot(c.App, c.Bucket, c.Key), timeOf(t.at))
 	}
 	t.put(at, store.AppendObject(nil, &rec))
-	if rec.Blob == nil && p.ephemeral(c.Bucket) {
+	if rec.Blob == nil && p.ephemeral(c.Bucket) && !t.leader.hub.awaitsChange() {
 		t.lazy = true
 	} else {
 		t.urgent = true
