@@ -105,6 +105,11 @@ func floodOne(ctx context.Context, o options, r *recorder, binary, name, what, m
 // putMany puts n objects from many clients. One that is told to come again does.
 func (s *server) putMany(n int, app string, refused *atomic.Int64) error {
 	value := bytes.Repeat([]byte("x"), 100)
+	return fromManyClients(n, func(i int64) error { return s.putOne(app, i, value, refused) })
+}
+
+// fromManyClients puts n objects, up to the first error.
+func fromManyClients(n int, put func(i int64) error) error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var running sync.WaitGroup
@@ -115,7 +120,7 @@ func (s *server) putMany(n int, app string, refused *atomic.Int64) error {
 				if i > int64(n) {
 					return
 				}
-				if err := s.putOne(app, i, value, refused); err != nil {
+				if err := put(i); err != nil {
 					failed.CompareAndSwap(nil, &err)
 				}
 			}

@@ -1,13 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -111,33 +110,15 @@ func scaleOne(ctx context.Context, o options, r *recorder, binary string, w wait
 
 // putWaiting puts n objects, each of which starts a session, from many clients.
 func (s *server) putWaiting(n int, w waiter) error {
-	value := []byte(strings.Repeat("x", 100))
-	var next atomic.Int64
-	var failed atomic.Pointer[error]
-	var running sync.WaitGroup
-	for range floodClients {
-		running.Go(func() {
-			for failed.Load() == nil {
-				i := next.Add(1)
-				if i > int64(n) {
-					return
-				}
-				path := "/v1/apps/scale/buckets/in/objects/k" + strconv.FormatInt(i, 10) + w.query
-				status, _, body, err := s.send("PUT", path, value)
-				if err == nil && status >= fasthttp.StatusMultipleChoices {
-					err = fmt.Errorf("put: status %d: %s", status, body)
-				}
-				if err != nil {
-					failed.CompareAndSwap(nil, &err)
-				}
-			}
-		})
-	}
-	running.Wait()
-	if err := failed.Load(); err != nil {
-		return *err
-	}
-	return nil
+	value := bytes.Repeat([]byte("x"), 100)
+	return fromManyClients(n, func(i int64) error {
+		path := "/v1/apps/scale/buckets/in/objects/k" + strconv.FormatInt(i, 10) + w.query
+		status, _, body, err := s.send("PUT", path, value)
+		if err == nil && status >= fasthttp.StatusMultipleChoices {
+			err = fmt.Errorf("put: status %d: %s", status, body)
+		}
+		return err
+	})
 }
 
 // first runs a session of a function that has room, and tells how long it took.

@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/pheromone-run/pheromone/client"
 	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
 // ephemeral has what is accepted in a durable bucket, all between in an ephemeral one.
@@ -53,22 +52,16 @@ func (n *notes) count() int {
 }
 
 func (n *notes) put(ctx context.Context, c *client.Client) {
-	for i := 0; ctx.Err() == nil; i++ {
-		key := spec.Key(fmt.Sprintf("note-%06d", i))
-		try, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		_, err := c.Put(try, early, "notes", key, strings.NewReader("x"), client.PutOptions{})
-		cancel()
-		if err == nil {
-			n.mu.Lock()
-			n.accepted = append(n.accepted, key)
-			n.mu.Unlock()
-			continue
-		}
-		select {
-		case <-time.After(5 * time.Millisecond): // the node is away: ask it less often
-		case <-ctx.Done():
-		}
+	i := 0
+	name := func() spec.Key {
+		i++
+		return spec.Key(fmt.Sprintf("note-%06d", i))
 	}
+	putEach(ctx, c, "notes", name, func(key spec.Key, _ wire.PutResult) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.accepted = append(n.accepted, key)
+	})
 }
 
 // check looks for what was accepted. A kill takes nothing of a durable bucket, and of

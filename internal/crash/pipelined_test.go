@@ -157,20 +157,29 @@ func work(t *testing.T, manifest string, nodes []*nodetest.Node, victim func(*cl
 	n.check(t, asker, !strings.Contains(manifest, string(spec.Ephemeral)))
 }
 
-// put puts one object after the other. What is not accepted is not asked for again.
 func (d *drafts) put(ctx context.Context, c *client.Client) {
-	for ctx.Err() == nil {
+	name := func() spec.Key {
 		d.mu.Lock()
+		defer d.mu.Unlock()
 		d.n++
-		key := spec.Key(fmt.Sprint("draft-", d.n))
-		d.mu.Unlock()
+		return spec.Key(fmt.Sprint("draft-", d.n))
+	}
+	putEach(ctx, c, "drafts", name, func(_ spec.Key, res wire.PutResult) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.accepted[res.Session] = true
+	})
+}
+
+// putEach puts one object after the other. What is not accepted is not asked for again.
+func putEach(ctx context.Context, c *client.Client, bucket spec.BucketName, name func() spec.Key, accepted func(spec.Key, wire.PutResult)) {
+	for ctx.Err() == nil {
+		key := name()
 		try, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		res, err := c.Put(try, early, "drafts", key, strings.NewReader("x"), client.PutOptions{})
+		res, err := c.Put(try, early, bucket, key, strings.NewReader("x"), client.PutOptions{})
 		cancel()
 		if err == nil {
-			d.mu.Lock()
-			d.accepted[res.Session] = true
-			d.mu.Unlock()
+			accepted(key, res)
 			continue
 		}
 		select {
