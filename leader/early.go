@@ -9,8 +9,8 @@ import (
 )
 
 // In a pipelined or ephemeral bucket a trigger fires before what it rests on is committed: its
-// invocations go to the executors when their entry is proposed, not when it is
-// applied. All that is told to the outside waits as ever, and so do invocations of
+// invocations go to the executors when their entry is proposed, or left to linger, not
+// when it is applied. All that is told to the outside waits as ever, and so do invocations of
 // durable buckets: entries are applied in order or not at all, so what an early
 // attempt hands over becomes part of a later entry, which is applied only after the
 // one that its invocation is in. If the term ends between the two, memory is thrown
@@ -27,7 +27,7 @@ func (t *tx) early(inv *invocation) bool {
 	return inv.session.plan.hastened(inv.rec.Bucket) && len(inv.rec.Inputs) <= earlyInputs && inv.firm <= t.appliedSeq.Load()
 }
 
-// outgoing has f run once the entry is proposed.
+// outgoing has f run once the entry is proposed, or the round leaves it to linger.
 func (t *tx) outgoing(f func()) { t.out = append(t.out, f) }
 
 func (t *tx) goOut() {

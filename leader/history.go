@@ -62,7 +62,7 @@ func wireSession(app spec.AppName, id spec.SessionID, rec *store.Session) wire.S
 
 // Session describes a session and what its armed triggers wait for.
 func (l *Leader) Session(ctx context.Context, app spec.AppName, id spec.SessionID) (wire.Session, error) {
-	if err := l.Leads(true); err != nil {
+	if err := l.LedHere(); err != nil {
 		return wire.Session{}, err
 	}
 	if err := l.linearizable(ctx); err != nil {

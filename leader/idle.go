@@ -67,10 +67,11 @@ func (t *tx) loadPending(s *session) bool {
 			return fmt.Errorf("load a pending invocation: %w", err)
 		}
 		inv := &invocation{session: s, number: id.Number, rec: rec, bytes: len(v)}
+		lost := false // with the reign before: it is in no lane
 		if n := len(rec.Attempts); n > 0 {
-			inv.attempt = rec.Attempts[n-1].Number
+			inv.attempt, lost = rec.Attempts[n-1].Number, rec.Attempts[n-1].Ended == 0
 		}
-		inv.parked = rec.State == store.InvocationQueued
+		inv.parked = rec.State == store.InvocationQueued && !lost
 		s.pending[id.Number] = inv
 		return nil
 	})

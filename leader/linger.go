@@ -155,10 +155,9 @@ func (l *Leader) catchUp(ctx context.Context) error {
 	return l.do(ctx, hurry{}, 0)
 }
 
-// Leads is ErrNotTaken if something is to be asked of the leader, and that is on another
-// node.
-func (l *Leader) Leads(asked bool) error {
-	if here, known, _ := l.cfg.Replica.Led(); asked && known && !here {
+// LedHere returns ErrNotTaken if another replica leads the shard.
+func (l *Leader) LedHere() error {
+	if here, known, _ := l.cfg.Replica.Led(); known && !here {
 		return errNotTaken(l.cfg.Shard)
 	}
 	return nil

@@ -188,7 +188,6 @@ func (t *tx) restore(l lostAttempt) {
 	if inv == nil {
 		return // what was restored before has cancelled it
 	}
-	inv.parked = false // it was not put into a lane
 	t.steps.Pass(failpoint.Lost, l.of.app)
 	failure := &exec.Failure{Kind: exec.Lost, Message: "the node stopped, or lost the leadership of the shard, while the attempt ran"}
 	t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Ended: t.at, Failure: t.failure(inv, failure)})

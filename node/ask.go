@@ -32,10 +32,14 @@ type question[A, R any] struct {
 	on func(ctx context.Context, l *leader.Leader, args A, body io.Reader) (R, io.ReadCloser, error)
 }
 
-// prompt is a question that any replica may answer, asked of the leader alone.
-func prompt[A, R any](q question[A, R]) *question[A, R] {
-	q.anywhere, q.reads, q.again = false, true, always[A]
-	return &q
+// asked is the question, which any replica may answer, or the same for the leader alone.
+func (q *question[A, R]) asked(ofLeader bool) *question[A, R] {
+	if !ofLeader {
+		return q
+	}
+	of := *q
+	of.anywhere, of.reads, of.again = false, true, always[A]
+	return &of
 }
 
 const (

@@ -44,11 +44,8 @@ func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
 	if g.Session != "" {
 		slot = spec.SessionSlot(g.App, g.Session)
 	}
-	q, args := &n.questions.get, getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale, !g.Stale && n.lags(g.App, g.Bucket)}
-	if args.Prompt {
-		q = prompt(*q)
-	}
-	o, body, err := ask(ctx, n, q, n.ShardOf(slot), args, nil)
+	args := getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale, !g.Stale && n.lags(g.App, g.Bucket)}
+	o, body, err := ask(ctx, n, n.questions.get.asked(args.Prompt), n.ShardOf(slot), args, nil)
 	if err != nil {
 		return api.Object{}, err
 	}
@@ -80,13 +77,10 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 	if l.Session != "" {
 		shards = []spec.ShardID{n.ShardOf(spec.SessionSlot(l.App, l.Session))}
 	}
-	q, args := &n.questions.list, listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1, n.lags(l.App, l.Bucket)}
-	if args.Prompt {
-		q = prompt(*q)
-	}
+	args := listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1, n.lags(l.App, l.Bucket)}
 	items := []wire.Object{}
 	for _, id := range shards {
-		page, _, err := ask(ctx, n, q, id, args, nil)
+		page, _, err := ask(ctx, n, n.questions.list.asked(args.Prompt), id, args, nil)
 		if err != nil {
 			return wire.ObjectList{}, err
 		}

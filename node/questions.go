@@ -129,7 +129,7 @@ func newQuestions(n *Node) *questions {
 	q.list = question[listArgs, []wire.Object]{
 		method: "shard.list", anywhere: true,
 		on: func(ctx context.Context, l *leader.Leader, a listArgs, _ io.Reader) (items []wire.Object, _ io.ReadCloser, err error) {
-			if err := l.Leads(a.Prompt); err != nil {
+			if err := promptly(l, a.Prompt); err != nil {
 				return nil, nil, err
 			}
 			if a.Session != "" {
@@ -191,7 +191,7 @@ func (q *questions) aboutSessions() {
 	q.sessions = question[sessionsArgs, leader.SessionPage]{
 		method: "shard.sessions", anywhere: true,
 		on: func(ctx context.Context, l *leader.Leader, a sessionsArgs, _ io.Reader) (leader.SessionPage, io.ReadCloser, error) {
-			if err := l.Leads(a.Prompt); err != nil {
+			if err := promptly(l, a.Prompt); err != nil {
 				return leader.SessionPage{}, nil, err
 			}
 			p, err := l.Sessions(ctx, a.App, a.Status, a.Function, a.Before, a.BeforeID, a.Limit)
@@ -208,7 +208,7 @@ func (q *questions) aboutSessions() {
 	q.history = question[historyArgs, wire.History]{
 		method: "shard.history", anywhere: true,
 		on: func(ctx context.Context, l *leader.Leader, a historyArgs, _ io.Reader) (wire.History, io.ReadCloser, error) {
-			if err := l.Leads(a.Prompt); err != nil {
+			if err := promptly(l, a.Prompt); err != nil {
 				return wire.History{}, nil, err
 			}
 			h, err := l.History(ctx, a.App, a.Session, a.After, a.Limit)
@@ -254,8 +254,16 @@ func (q *questions) register(n *Node) {
 	answers(n, &q.mail)
 }
 
+// promptly refuses what only the leader can answer where it is not.
+func promptly(l *leader.Leader, prompt bool) error {
+	if !prompt {
+		return nil
+	}
+	return l.LedHere()
+}
+
 func getFrom(ctx context.Context, l *leader.Leader, a getArgs, _ io.Reader) (wire.Object, io.ReadCloser, error) {
-	if err := l.Leads(a.Prompt); err != nil {
+	if err := promptly(l, a.Prompt); err != nil {
 		return wire.Object{}, nil, err
 	}
 	var o leader.Object

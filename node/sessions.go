@@ -67,12 +67,9 @@ func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.Sessi
 	}
 	items := []wire.Session{}
 	var cut sessionPosition // the newest session that a shard's page ends at
-	q, args := &n.questions.sessions, sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit, n.lags(l.App, "")}
-	if args.Prompt {
-		q = prompt(*q)
-	}
+	args := sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit, n.lags(l.App, "")}
 	for _, id := range n.shardIDs() {
-		page, _, err := ask(ctx, n, q, id, args, nil)
+		page, _, err := ask(ctx, n, n.questions.sessions.asked(args.Prompt), id, args, nil)
 		if err != nil {
 			return wire.SessionList{}, err
 		}
@@ -167,11 +164,8 @@ func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, 
 
 // History implements api.Sessions.
 func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
-	q, args := &n.questions.history, historyArgs{sessionArgs{app, id}, after, limit, n.lags(app, "")}
-	if args.Prompt {
-		q = prompt(*q)
-	}
-	h, _, err := ask(ctx, n, q, n.shardOfSession(app, id), args, nil)
+	args := historyArgs{sessionArgs{app, id}, after, limit, n.lags(app, "")}
+	h, _, err := ask(ctx, n, n.questions.history.asked(args.Prompt), n.shardOfSession(app, id), args, nil)
 	return h, n.orNoApp(ctx, app, err)
 }
 
