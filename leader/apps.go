@@ -91,6 +91,7 @@ func (appsChanged) exclusive() {}
 
 func (appsChanged) evaluate(t *tx) error {
 	t.takeApps()
+	t.parking.freed = true // for what waits because its app could not be read
 	return nil
 }
 

@@ -10,9 +10,7 @@ import (
 // InMemory tells how many messages to other shards, and bytes of them, are in the
 // leader's memory.
 func (l *Leader) InMemory() (messages, bytes int) {
-	l.mu.Lock()
-	r := l.mu.reign
-	l.mu.Unlock()
+	r := l.reigning()
 	if r == nil {
 		return 0, 0
 	}

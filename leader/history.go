@@ -338,21 +338,18 @@ func invocationState(rec *store.Invocation) string {
 
 // Status tells how the shard is led here.
 func (l *Leader) Status() (epoch uint64, pending int, leading bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.mu.reign == nil {
+	r := l.reigning()
+	if r == nil {
 		return 0, 0, false
 	}
-	return l.mu.reign.term.Epoch(), int(l.mu.reign.pendingN.Load()), true
+	return r.term.Epoch(), int(r.pendingN.Load()), true
 }
 
 // Outbox tells how many messages of the shard wait for other shards, 0 where it is
 // not led.
 func (l *Leader) Outbox() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.mu.reign == nil {
-		return 0
+	if r := l.reigning(); r != nil {
+		return int(r.mailN.Load())
 	}
-	return int(l.mu.reign.mailN.Load())
+	return 0
 }

@@ -27,6 +27,7 @@ func (t *tx) rested(s *session) {
 		return // forgetResting sees to sessions that have ended
 	}
 	s.rested = t.seq
+	s.results.forget()
 	t.idle = append(t.idle, idling{s, t.seq})
 }
 

@@ -37,7 +37,7 @@ type lane struct {
 	app     spec.AppName
 	places  *semaphore.Weighted // of laneCommands
 	waiting []*request          // oldest first
-	taken   int                 // by the loop, and not applied yet
+	taken   int                 // by the loop, and not given back yet
 	offers  int                 // on their way into the lane
 	seen    time.Time           // when the last command came
 }

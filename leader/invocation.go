@@ -90,7 +90,7 @@ func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName
 	return inv
 }
 
-// mark has an invocation written at the end of the round.
+// mark has an invocation written with the entry.
 func (t *tx) mark(inv *invocation) {
 	if !inv.dirty {
 		inv.dirty = true

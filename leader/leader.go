@@ -217,12 +217,15 @@ func (l *Leader) enthrone(r *reign) {
 	l.mu.changed = make(chan struct{})
 }
 
-// Leading tells whether commands are taken now.
-func (l *Leader) Leading() bool {
+// reigning returns the reign that takes commands now, nil if there is none.
+func (l *Leader) reigning() *reign {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mu.reign != nil
+	return l.mu.reign
 }
+
+// Leading tells whether commands are taken now.
+func (l *Leader) Leading() bool { return l.reigning() != nil }
 
 // LargestEntry returns the size of the largest raft entry that was proposed, in
 // bytes. It stays below MaxEntryBytes.
@@ -250,8 +253,8 @@ func (l *Leader) current(ctx context.Context) (*reign, error) {
 	}
 }
 
-// do has a command evaluated and waits until what it did is applied. The
-// command's own fields hold its answer then.
+// do has a command evaluated and waits until what it did is applied, or, where nobody
+// waits for that, only evaluated. The command's own fields hold its answer then.
 func (l *Leader) do(ctx context.Context, c command, size int) error {
 	app, weight := ownerOf(c), int64(min(size, intakeBytes/4))
 	req := &request{command: c, answer: make(chan error, 1)}
@@ -282,9 +285,7 @@ func (l *Leader) do(ctx context.Context, c command, size int) error {
 // admitNow queues a request if there is a reign with a place and room for it, as there
 // mostly is: then nothing has to be made to wait with. nil says that there is not.
 func (l *Leader) admitNow(ctx context.Context, req *request, app spec.AppName, weight int64) *reign {
-	l.mu.Lock()
-	r := l.mu.reign
-	l.mu.Unlock()
+	r := l.reigning()
 	if r == nil || ctx.Err() != nil || !l.room.tryAcquire(app, weight) {
 		return nil
 	}

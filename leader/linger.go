@@ -125,7 +125,9 @@ func (r *reign) part() {
 // committed, or can't be. Call it before the lead is handed over.
 func (l *Leader) Firm(ctx context.Context) (release func()) {
 	l.firm.Add(1)
-	_ = l.catchUp(ctx)
+	if l.reigning() != nil { // what it has promised by now may be more than can be seen
+		_ = l.do(ctx, hurry{}, 0)
+	}
 	return func() { l.firm.Add(-1) }
 }
 
@@ -146,10 +148,7 @@ func (r *reign) hurry() { _ = r.intake.offer(r.ctx, &request{command: hurry{}}) 
 
 // catchUp waits until the store has all that was answered before it was committed.
 func (l *Leader) catchUp(ctx context.Context) error {
-	l.mu.Lock()
-	r := l.mu.reign
-	l.mu.Unlock()
-	if r == nil || r.promised.Load() <= r.appliedSeq.Load() {
+	if r := l.reigning(); r == nil || r.promised.Load() <= r.appliedSeq.Load() {
 		return nil
 	}
 	return l.do(ctx, hurry{}, 0)
@@ -169,6 +168,14 @@ type results struct {
 	outputs []wire.Output
 	bytes   int
 	partial bool // there are others
+}
+
+// forget drops what a session that waits would keep in memory. Its end is told once it
+// is committed.
+func (r *results) forget() {
+	if r != nil {
+		r.outputs, r.partial = nil, true
+	}
 }
 
 // resultsMost is how many outputs are kept so.

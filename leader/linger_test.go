@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -135,6 +136,22 @@ func TestReadsFindWhatWasAnsweredBeforeItIsCommitted(t *testing.T) {
 		if s := w.session(id); s.Session != id {
 			t.Fatalf("its session is %+v", s)
 		}
+	}
+}
+
+func TestAPutThatAWatchWaitsForIsReadAtOnceAlsoWhereItDrivesNothing(t *testing.T) {
+	w, g := newGated(t, volatile+"  cache: {}\n", volatileFunctions(&runs{}, "c"))
+	_ = w.leaders[1].Changed()
+	g.shut(0)
+	w.put("cache", "k", "v")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := w.leaders[1].GetKV(ctx, "demo", "cache", "k", false); spec.CodeOf(err) != spec.CodeTimeout {
+		t.Errorf("before the put that was answered is committed, a read says %v and does not wait", err)
+	}
+	g.open()
+	if _, err := w.get("cache", "k"); err != nil {
+		t.Error(err)
 	}
 }
 

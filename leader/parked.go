@@ -169,6 +169,7 @@ func (p *parking) drop(app spec.AppName) {
 			delete(p.lanes, f)
 		}
 	}
+	p.freed = true
 }
 
 // dispatch has the next attempt run: by the executors if they have room, or once those
@@ -193,6 +194,9 @@ func (t *tx) unpark() {
 	}
 	left := unparkRound
 	for f, l := range t.parking.lanes {
+		if t.newest[f.app] == nil {
+			continue // this program can't read the app: what waits stays for one that can
+		}
 		for t.parking.room(f) {
 			if left == 0 || t.full() {
 				return // the next round goes on
@@ -211,9 +215,6 @@ func (t *tx) unpark() {
 
 // unparkOne sends an invocation to the executors that has left its lane.
 func (t *tx) unparkOne(f functionName, p parked) {
-	if t.newest[f.app] == nil {
-		return // this program can't read the app: it stays in the store for one that can
-	}
 	s := t.session(sessionName{f.app, p.session})
 	if s == nil {
 		t.orphan(f, spec.InvocationID{Session: p.session, Number: p.number})
@@ -229,8 +230,16 @@ func (t *tx) unparkOne(f functionName, p parked) {
 	t.handOut(inv)
 }
 
-// orphan deletes a pending invocation that has no session.
+// orphan deletes a pending invocation that has no session. One whose session this
+// program can't read stays in the store for one that can.
 func (t *tx) orphan(f functionName, id spec.InvocationID) {
+	there, err := t.leader.cfg.DB.Has(store.AppendSessionKey(nil, t.shard(), f.app, id.Session))
+	if err != nil {
+		t.broken(err)
+	}
+	if there || err != nil {
+		return
+	}
 	t.leader.cfg.Log.Warn("pending invocation without a session", "app", f.app, "invocation", id.String())
 	t.erase(store.AppendPendingKey(nil, t.shard(), f.app, id.Session, id.Number))
 	t.countPending(f, -1)

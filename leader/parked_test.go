@@ -248,3 +248,40 @@ func TestADeletedAppTakesWhatIsParkedWithIt(t *testing.T) {
 		t.Errorf("attempts of %q began", got)
 	}
 }
+
+func TestWhatWaitsOfAnAppThatCanNotBeReadWaitsForAProgramThatCan(t *testing.T) {
+	gate := make(chan struct{})
+	w := boundedWorld(t, leader.MemoryBounds{Dispatched: 1, Sessions: 1}, conditional(threeFunctions, threeBuckets), map[string]function{
+		"f": func(c *call) error { return c.waitFor(gate) },
+		"h": func(*call) error { return nil },
+	})
+	var ids []spec.SessionID
+	for i := range 4 {
+		ids = append(ids, w.put("f", fmt.Sprint(i), ""))
+	}
+	eventually(t, "the first has begun, and its start is written", func() bool { return len(w.history(ids[0]).Invocations[0].Attempts) == 1 })
+	w.deploy(conditional(threeFunctions, threeBuckets))
+
+	w.apps.hide(2) // the newest: nothing of the app is run
+	w.restart()
+	for _, id := range ids[:2] { // one that ran and one that waited
+		if err := w.leaders[1].Cancel(t.Context(), "demo", id); err != nil {
+			t.Fatal(err)
+		}
+		if r := w.result(id); r.Status != wire.SessionCancelled {
+			t.Errorf("session %s is %s", id, r.Status)
+		}
+	}
+	w.apps.hide(1) // the one that the sessions are of
+	w.restart()
+	w.completed(w.put("h", "k", ""))
+	w.apps.hide(0)
+	close(gate)
+	w.restart()
+	for _, id := range ids[2:] {
+		w.completed(id)
+	}
+	if n := w.pending(); n != 0 {
+		t.Errorf("%d invocations are pending in the end", n)
+	}
+}

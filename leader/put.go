@@ -51,7 +51,8 @@ type PutResult struct {
 }
 
 // Put stores an object and everything that follows from it at once: the firings,
-// invocations and timers. It returns once that is durable.
+// invocations and timers. It returns once that is durable, or evaluated if the bucket is
+// ephemeral and the object is small.
 func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	app, _, ok := l.cfg.Apps.App(p.App, 0)
 	switch {
@@ -173,11 +174,9 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 		rec.Session = spec.NewSessionID(spec.KeySlot(c.App, c.Bucket, c.Key), timeOf(t.at))
 	}
 	t.put(at, store.AppendObject(nil, &rec))
-	if rec.Blob == nil && p.ephemeral(c.Bucket) && !t.leader.hub.awaitsChange() {
-		t.lazy = true
-	} else {
-		t.urgent = true
-	}
+	lingers := rec.Blob == nil && p.ephemeral(c.Bucket)
+	t.lazy = t.lazy || lingers
+	t.urgent = t.urgent || !lingers || t.leader.hub.awaitsChange()
 	t.event(store.EventPut, c.App, c.Bucket, c.Key, &rec)
 	c.result = PutResult{Revision: rec.Revision, Session: rec.Session, Key: c.Key}
 	if rec.Session == "" {

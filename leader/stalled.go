@@ -79,9 +79,7 @@ func (r *reign) unstall(app spec.AppName) {
 
 // Stalled lists the triggers of scope bucket that are stalled.
 func (l *Leader) Stalled() []wire.StalledTrigger {
-	l.mu.Lock()
-	r := l.mu.reign
-	l.mu.Unlock()
+	r := l.reigning()
 	if r == nil {
 		return nil
 	}

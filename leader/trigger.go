@@ -271,7 +271,7 @@ func (t *tx) triggerDue(subject store.Timer, due store.Micros) {
 	t.markMachine(m, name)
 }
 
-// markMachine has a machine written at the end of the round whatever its step said.
+// markMachine has a machine written with the entry whatever its step said.
 func (t *tx) markMachine(m *machine, name machineName) {
 	if !m.dirty {
 		m.dirty = true

@@ -27,7 +27,7 @@ type tx struct {
 	urgent bool       // something else is
 	moved  []*session // to be settled at the end of this round
 
-	// dirty is what commands changed, to be written at the end of the round.
+	// dirty is what commands changed, to be written with the entry.
 	dirty struct {
 		sessions    []*session
 		invocations []*invocation

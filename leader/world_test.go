@@ -235,6 +235,14 @@ type deployed struct {
 	incarnation uint64
 	// behind has this copy know nothing before somebody waits for more.
 	behind bool
+	// unreadable is a version that this program can't read; 0 for none.
+	unreadable uint64
+}
+
+func (d *deployed) hide(version uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unreadable = version
 }
 
 func (d *deployed) apply(t testing.TB, manifest string) {
@@ -265,7 +273,7 @@ func (d *deployed) App(name spec.AppName, version uint64) (*spec.App, uint64, bo
 	if version == 0 && !d.deleted && !d.behind {
 		version = uint64(len(d.versions))
 	}
-	if name != "demo" && name != d.also || version == 0 || version > uint64(len(d.versions)) {
+	if name != "demo" && name != d.also || version == 0 || version > uint64(len(d.versions)) || version == d.unreadable {
 		return nil, 0, false
 	}
 	return d.versions[version-1], version, true

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/api"
 	"github.com/pheromone-run/pheromone/leader"
+	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
@@ -44,7 +45,7 @@ func (n *Node) Get(ctx context.Context, g api.Get) (api.Object, error) {
 	if g.Session != "" {
 		slot = spec.SessionSlot(g.App, g.Session)
 	}
-	args := getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale, !g.Stale && n.lags(g.App, g.Bucket)}
+	args := getArgs{g.App, g.Session, g.Bucket, g.Key, g.Stale, !g.Stale && n.lags(g.App, g.Bucket, g.Session != "")}
 	o, body, err := ask(ctx, n, n.questions.get.asked(args.Prompt), n.ShardOf(slot), args, nil)
 	if err != nil {
 		return api.Object{}, err
@@ -77,7 +78,7 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 	if l.Session != "" {
 		shards = []spec.ShardID{n.ShardOf(spec.SessionSlot(l.App, l.Session))}
 	}
-	args := listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1, n.lags(l.App, l.Bucket)}
+	args := listArgs{l.App, l.Session, l.Bucket, []byte(l.Prefix), []byte(l.After), l.Limit + 1, n.lags(l.App, l.Bucket, l.Session != "")}
 	items := []wire.Object{}
 	for _, id := range shards {
 		page, _, err := ask(ctx, n, n.questions.list.asked(args.Prompt), id, args, nil)
@@ -96,12 +97,25 @@ func (n *Node) List(ctx context.Context, l api.List) (wire.ObjectList, error) {
 }
 
 // lags tells whether replicas may lack what was answered of a bucket, because nobody
-// waits until it is committed; without a bucket, of any one of the app.
-func (n *Node) lags(app spec.AppName, bucket spec.BucketName) bool {
-	a, _, ok := n.App(app, 0)
+// waits until it is committed; without a bucket, of any one of the app. Sessions may be
+// of any version that is kept.
+func (n *Node) lags(app spec.AppName, bucket spec.BucketName, ofSessions bool) bool {
+	state := n.control.State()
+	newest, ok := state.Current(app)
 	if !ok {
 		return false
 	}
+	versions := []*control.AppVersion{newest}
+	if ofSessions {
+		versions = state.Apps[app].Versions
+	}
+	return slices.ContainsFunc(versions, func(v *control.AppVersion) bool {
+		a, err := v.App()
+		return err != nil || lagsIn(a, bucket)
+	})
+}
+
+func lagsIn(a *spec.App, bucket spec.BucketName) bool {
 	if bucket != "" {
 		b, ok := a.Bucket(bucket)
 		return ok && b.Durability == spec.Ephemeral

@@ -67,7 +67,7 @@ func (n *Node) ListSessions(ctx context.Context, l api.ListSessions) (wire.Sessi
 	}
 	items := []wire.Session{}
 	var cut sessionPosition // the newest session that a shard's page ends at
-	args := sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit, n.lags(l.App, "")}
+	args := sessionsArgs{l.App, l.Status, l.Function, before, beforeID, l.Limit, n.lags(l.App, "", true)}
 	for _, id := range n.shardIDs() {
 		page, _, err := ask(ctx, n, n.questions.sessions.asked(args.Prompt), id, args, nil)
 		if err != nil {
@@ -164,7 +164,7 @@ func (n *Node) Result(ctx context.Context, app spec.AppName, id spec.SessionID, 
 
 // History implements api.Sessions.
 func (n *Node) History(ctx context.Context, app spec.AppName, id spec.SessionID, after string, limit int) (wire.History, error) {
-	args := historyArgs{sessionArgs{app, id}, after, limit, n.lags(app, "")}
+	args := historyArgs{sessionArgs{app, id}, after, limit, n.lags(app, "", true)}
 	h, _, err := ask(ctx, n, n.questions.history.asked(args.Prompt), n.shardOfSession(app, id), args, nil)
 	return h, n.orNoApp(ctx, app, err)
 }
