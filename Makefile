@@ -20,7 +20,7 @@ SEED    ?= 0
 # the nodes, the systems beside ours (empty: none), and where the report goes.
 BENCH_TIME ?= 3s
 ROUNDS  ?= 3
-NODES   ?= 1
+NODES   ?= 3
 PEERS   ?= etcd,nats,nats-default
 REPORT  ?= bin/bench
 BENCH_FLAGS = -span $(BENCH_TIME) -rounds $(ROUNDS) -peers '$(PEERS)' -out '$(REPORT)'
@@ -52,7 +52,7 @@ lint: vet ## gofmt, go vet, staticcheck, tidy module files
 vet:
 	$(GO) vet $(ALL)
 
-bench: ## workloads A to F and K beside etcd and NATS as one report; NODES=3 adds L
+bench: ## workloads A to F, K and L beside etcd and NATS as one report; NODES=1 leaves out L
 	$(GO) run ./bench -nodes $(NODES) $(BENCH_FLAGS)
 
 bench-%: ## one workload of them, as in bench-a; BENCH_TIME=1s ROUNDS=1 make it short

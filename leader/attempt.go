@@ -410,7 +410,7 @@ func (t *tx) noteAttempt(inv *invocation, a store.Attempt) {
 }
 
 // look is the command that finds an object of a session. It changes nothing, but
-// its answer waits for what it rests on.
+// its answer waits for what it rests on, unless that is ephemeral.
 type look struct {
 	name   sessionName
 	bucket spec.BucketName

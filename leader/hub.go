@@ -9,7 +9,7 @@ import (
 
 // hub wakes those who wait for something of the shard to be applied: the end of a
 // session, an output of it, a change of a key-value object. What happened they
-// read from the store.
+// read from the store, but for words, which are told before it is there.
 type hub struct {
 	mu struct {
 		sync.Mutex

@@ -14,7 +14,7 @@ import (
 // so that one app's many commands do not stand before another's few.
 //
 // What the loop has taken is evaluated in order and applied in order, so a command
-// also waits for all that was taken before it and is not applied yet. While more
+// also waits for all that was taken before it and is neither applied nor lingers. While more
 // than one app is at work each may have only so many commands there: what is over
 // that waits in its lane, where the others can pass it. An app alone is not held up.
 type intake struct {
