@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -256,30 +257,44 @@ func large(o options, r *recorder, s *server, runtime string) error {
 	return nil
 }
 
-// start is workload E: how soon a node is ready and has finished a session, and
-// what it takes when idle.
+// starts is how often a node is started for workload E, in a round and for each runtime.
+const starts = 3
+
+// start is workload E: how soon a node is ready, and has finished the first session of
+// an app; how long that session takes for which an executor is started; and what a node
+// takes when idle. Functions of runtime inproc start with the program that they are in.
 func start(ctx context.Context, o options, r *recorder, binary string) (err error) {
-	var ready, first []time.Duration
-	const starts = 3 // a round
-	for i := range starts {
-		began := time.Now()
-		s, err := startProcess(o, binary)
+	var ready []time.Duration
+	runtimes := slices.DeleteFunc(slices.Clone(o.runtimes), func(runtime string) bool { return runtime == "inproc" })
+	for i, runtime := range runtimes {
+		dir, err := folder(ctx, o, runtime, "durable")
 		if err != nil {
 			return err
 		}
-		ready = append(ready, s.ready)
-		if err = s.deploy(ctx, o, binary, "python", "durable"); err == nil {
-			first = append(first, time.Since(began))
-			if i == starts-1 {
+		var first, cold []time.Duration
+		for n := range starts {
+			began := time.Now()
+			s, err := startProcess(o, binary)
+			if err != nil {
+				return err
+			}
+			ready = append(ready, s.ready)
+			if err = s.apply(ctx, binary, dir); err == nil {
+				deployed := time.Now()
+				_, err = s.invoke("f0", []byte("cold"))
+				first, cold = append(first, time.Since(began)), append(cold, time.Since(deployed))
+			}
+			if err == nil && i == 0 && n == 0 {
 				err = idle(o, r, s)
 			}
+			if err = errors.Join(err, s.stop()); err != nil {
+				return err
+			}
 		}
-		if err = errors.Join(err, s.stop()); err != nil {
-			return err
-		}
+		r.add(report.Timed("E", runtime, "start to deployed and first session finished", first))
+		r.add(report.Timed("E", runtime, "the first session of an app, with the start of its executor", cold))
 	}
 	r.add(report.Timed("E", "", report.WhatReady, ready))
-	r.add(report.Timed("E", "python", "start to deployed and first session finished", first))
 	return nil
 }
 
