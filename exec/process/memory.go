@@ -43,7 +43,8 @@ type memory struct {
 	}
 }
 
-// newMemory makes the memory of a process. It takes up room as it is used.
+// newMemory makes the memory of a process. It takes up room as it is used. With an
+// error it is returned as far as it was made, for the deferred function to take away.
 func newMemory(rt *Runtime) (m *memory, err error) {
 	m = &memory{rt: rt}
 	defer func() {
@@ -54,10 +55,10 @@ func newMemory(rt *Runtime) (m *memory, err error) {
 	}()
 	size := rt.s.SharedBytes
 	if m.inputFile, m.inputs, err = mapped("pheromone-inputs", size, unix.PROT_READ|unix.PROT_WRITE, futureWrite); err != nil {
-		return nil, err
+		return m, err
 	}
 	if m.output, m.outputs, err = mapped("pheromone-outputs", size, unix.PROT_READ, 0); err != nil {
-		return nil, err
+		return m, err
 	}
 	m.mu.users = 1
 	m.mu.spans.Size = size

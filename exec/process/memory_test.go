@@ -376,8 +376,7 @@ func TestMemoryOfIdleProcessesIsGivenBack(t *testing.T) {
 	first, second := goProgram(t, "functions"), append(goProgram(t, "functions"), "another group")
 	in := object("k", noise(6<<20, 1))
 	b.submit(b.task(first, "echo", in)).succeed()
-	pid := b.Processes()[0].PID
-	b.await("the outputs to be given back", func() bool { return outputPages(t, pid) == 0 })
+	b.await("the outputs to be given back", func() bool { return outputPages(t) == 0 })
 	if out := b.submit(b.task(first, "echo", in)).succeed(); !bytes.Equal(out[0].Data, in.Data) {
 		t.Fatal("after that it came back changed")
 	}
@@ -389,8 +388,54 @@ func TestMemoryOfIdleProcessesIsGivenBack(t *testing.T) {
 	})
 }
 
-// outputPages counts the memory, in kB, that a process's outputs take up.
-func outputPages(t *testing.T, pid int) (blocks int64) {
+func TestAProgramStartsWithoutMemoryIfThereIsNone(t *testing.T) {
+	const size = 64 << 30
+	for room, where := range map[uint64]string{size / 2: "for inputs", size * 3 / 2: "for outputs"} {
+		t.Run(where, func(t *testing.T) {
+			b := newBench(t, process.Settings{SharedBytes: size})
+			limitAddresses(t, room)
+			in := object("k", noise(1<<20, 1))
+			if out := b.submit(b.task([]string{"python3", "functions.py"}, "echo", in)).succeed(); !bytes.Equal(out[0].Data, in.Data) {
+				t.Fatal("it came back changed")
+			}
+			if s := b.Shared(); s.Inline.Objects != 2 || s.Bytes != 0 {
+				t.Fatalf("%+v", s)
+			}
+			if left := memoryFiles(t); len(left) != 0 {
+				t.Fatalf("%q are left of what could not be made", left)
+			}
+		})
+	}
+}
+
+// limitAddresses has room for so many bytes of mappings more, until the test ends.
+func limitAddresses(t *testing.T, room uint64) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages uint64
+	if _, err := fmt.Sscan(string(text), &pages); err != nil {
+		t.Fatal(err)
+	}
+	var old unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_AS, nil, &old); err != nil {
+		t.Fatal(err)
+	}
+	limit := unix.Rlimit{Cur: pages*uint64(os.Getpagesize()) + room, Max: old.Max}
+	if err := unix.Prlimit(0, unix.RLIMIT_AS, &limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Prlimit(0, unix.RLIMIT_AS, &old, nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// memoryFiles are the files of shared memory that this process has open.
+func memoryFiles(t *testing.T) (paths []string) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -398,6 +443,17 @@ func outputPages(t *testing.T, pid int) (blocks int64) {
 	}
 	for _, e := range entries {
 		path := "/proc/self/fd/" + e.Name()
+		if target, err := os.Readlink(path); err == nil && strings.HasPrefix(target, "/memfd:pheromone-") {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// outputPages counts the memory, in blocks, that the outputs of all processes take up.
+func outputPages(t *testing.T) (blocks int64) {
+	t.Helper()
+	for _, path := range memoryFiles(t) {
 		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, "/memfd:pheromone-outputs") {
 			continue
 		}
