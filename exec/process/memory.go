@@ -39,7 +39,6 @@ type memory struct {
 		spans     protocol.Spans // of inputs
 		committed int64          // bytes of inputs that are in memory
 		lent      int            // outputs that sinks have not read yet
-		written   bool           // outputs may take up memory
 	}
 }
 
@@ -215,9 +214,6 @@ func (m *memory) object(d protocol.Descriptor, payload []byte) ([]byte, error) {
 	case d.Kind != protocol.KindOutput || m == nil:
 		return nil, d.Unsupported()
 	}
-	m.mu.Lock()
-	m.mu.written = true
-	m.mu.Unlock()
 	return d.Within(m.outputs)
 }
 
@@ -239,15 +235,20 @@ func (m *memory) returned(n int) {
 	}
 }
 
-// punchable tells whether the outputs take up memory that nobody reads. The caller
-// knows that the process runs nothing.
+// punchable tells whether the outputs take up memory that nobody reads. The file
+// itself is asked: a program may have written what it never sent. The caller knows
+// that the process runs nothing.
 func (m *memory) punchable() bool {
 	if m == nil {
 		return false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.mu.written && m.mu.lent == 0 && !m.mu.closed
+	if m.mu.lent > 0 || m.mu.closed {
+		return false
+	}
+	var stat unix.Stat_t
+	return unix.Fstat(int(m.output.Fd()), &stat) == nil && stat.Blocks > 0
 }
 
 // punch gives back what the outputs take up.
@@ -256,9 +257,6 @@ func (m *memory) punch() {
 		return
 	}
 	defer m.drop()
-	m.mu.Lock()
-	m.mu.written = false
-	m.mu.Unlock()
 	_ = unix.Fallocate(int(m.output.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(len(m.outputs)))
 }
 
