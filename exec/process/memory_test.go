@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -392,6 +393,32 @@ func TestMemoryOfIdleProcessesIsGivenBack(t *testing.T) {
 	}
 	if n := len(b.Processes()); n != 2 {
 		t.Fatalf("%d processes are left, want one of each group", n)
+	}
+}
+
+func TestInputsThatFindNoRoomGetThatOfAnIdleProcess(t *testing.T) {
+	b := newBench(t, process.Settings{GroupProcesses: 1, SharedBytes: 4 << 20, IdleTimeout: time.Hour, GroupIdleTimeout: time.Hour})
+	command := func(group string) []string { return append(goProgram(t, "memory"), group) }
+	in := object("k", noise(3<<20, 1))
+	for _, group := range []string{"one that holds nothing", "one that holds all"} {
+		small := in
+		if group == "one that holds nothing" {
+			small.Data = in.Data[:100]
+		}
+		b.submit(b.task(command(group), "sum", small)).succeed()
+	}
+	before := b.Processes()
+	b.await("room for another group's inputs", func() bool {
+		inputs := b.Shared().Inputs.Objects
+		b.submit(b.task(command("another"), "sum", in)).succeed()
+		return b.Shared().Inputs.Objects > inputs
+	})
+	var after []string
+	for _, p := range b.Processes() {
+		after = append(after, p.Name)
+	}
+	if !slices.Contains(after, before[0].Name) || slices.Contains(after, before[1].Name) {
+		t.Fatalf("of %+v and another one %q are left, want the first", before, after)
 	}
 }
 

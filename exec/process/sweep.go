@@ -2,6 +2,7 @@ package process
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -14,19 +15,21 @@ const pingAfter = 15 * time.Second
 
 // sweep ends what has been idle for long, until the runtime closes.
 func (rt *Runtime) sweep() {
-	every := min(rt.s.IdleTimeout/4, rt.s.GroupIdleTimeout/4, time.Second)
-	ticker := time.NewTicker(max(every, 10*time.Millisecond))
+	every := max(min(rt.s.IdleTimeout/4, rt.s.GroupIdleTimeout/4, time.Second), 10*time.Millisecond)
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-rt.ctx.Done():
 			return
 		case now := <-ticker.C:
-			short := rt.shared.wanting.Swap(false)
 			for _, g := range rt.groups() {
-				g.sweep(now, short)
+				g.sweep(now)
 			}
 			rt.dropGroups(now)
+			if rt.shared.wanting.Swap(false) {
+				rt.retireLargest(now.Add(-every))
+			}
 			if rt.wanting.Load() > 0 {
 				rt.retireIdlest()
 			}
@@ -44,8 +47,9 @@ func (rt *Runtime) groups() []*group {
 // last after GroupIdleTimeout. It pings the others that are idle and silent.
 //
 // Of those that stay, what their outputs take up is given back. Inputs are sealed
-// against that: they go with their process, which goes if memory is short.
-func (g *group) sweep(now time.Time, short bool) {
+// against that: they go with their process, which goes if memory is short
+// (retireLargest).
+func (g *group) sweep(now time.Time) {
 	g.mu.Lock()
 	var retire, ping, frozen, punch []*process
 	staying := len(g.mu.procs)
@@ -54,7 +58,7 @@ func (g *group) sweep(now time.Time, short bool) {
 		switch {
 		case p.leaving || len(p.calls) > 0:
 			continue
-		case idle >= g.rt.s.IdleTimeout && (staying > 1 || short && p.memory.held() > 0) || idle >= g.rt.s.GroupIdleTimeout:
+		case idle >= g.rt.s.IdleTimeout && staying > 1 || idle >= g.rt.s.GroupIdleTimeout:
 			staying--
 			p.leaving = true
 			retire = append(retire, p)
@@ -124,27 +128,48 @@ func (g *group) retire() bool {
 
 // retireIdlest ends the process of the node that has been idle for longest.
 func (rt *Runtime) retireIdlest() {
-	var idlest *process
-	var since time.Time
+	rt.retireFirst("another app needs its place", func(p *process) int64 { return math.MaxInt64 - p.idleSince.UnixNano() })
+}
+
+// retireLargest ends the process that takes up most of the inputs' memory, of those
+// that are idle since then or longer: somebody else finds no room. One that waits
+// for its next attempt no longer than that would soon take as much again.
+func (rt *Runtime) retireLargest(since time.Time) {
+	rt.retireFirst("another process needs its memory", func(p *process) int64 {
+		if p.resting || p.idleSince.After(since) {
+			return 0
+		}
+		return p.memory.held()
+	})
+}
+
+// retireFirst ends the idle process of the node for which order is greatest, if that
+// is more than 0. The group's mutex is held when order is called.
+func (rt *Runtime) retireFirst(why string, order func(*process) int64) {
+	var first *process
+	greatest := int64(0)
 	for _, g := range rt.groups() {
 		g.mu.Lock()
 		for _, p := range g.mu.procs {
-			if !p.leaving && len(p.calls) == 0 && (idlest == nil || p.idleSince.Before(since)) {
-				idlest, since = p, p.idleSince
+			if p.leaving || len(p.calls) > 0 {
+				continue
+			}
+			if rank := order(p); rank > greatest {
+				first, greatest = p, rank
 			}
 		}
 		g.mu.Unlock()
 	}
-	if idlest == nil {
+	if first == nil {
 		return
 	}
-	idlest.g.mu.Lock()
-	taken := idlest.leaving || len(idlest.calls) > 0
+	first.g.mu.Lock()
+	taken := first.leaving || len(first.calls) > 0
 	if !taken {
-		idlest.leaving = true
+		first.leaving = true
 	}
-	idlest.g.mu.Unlock()
+	first.g.mu.Unlock()
 	if !taken {
-		rt.wg.Go(func() { idlest.stop(rt.s.StopGrace, "another app needs its place") })
+		rt.wg.Go(func() { first.stop(rt.s.StopGrace, why) })
 	}
 }
