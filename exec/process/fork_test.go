@@ -307,7 +307,7 @@ func forksBadly() {
 		functions()
 		return
 	}
-	conn := hello(`{"versions":[1],"sdk":"x","functions":["echo"],"concurrency":1,"forks":true}`)
+	conn := hello(`{"versions":[1],"sdk":"x","functions":["echo"],"concurrency":1,"forks":true,"memory":true}`)
 	r := protocol.NewReader(conn, 1<<20)
 	for {
 		f, err := r.Next()
@@ -341,6 +341,12 @@ func TestAProgramThatForksBadlyIsStartedInstead(t *testing.T) {
 			}
 			_ = innocent.Process.Kill()
 			_ = innocent.Wait() // it was killed
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if left := memoryFiles(t); len(left) != 0 {
+				t.Errorf("%d files of memory are still open", len(left))
+			}
 		})
 	}
 }

@@ -147,6 +147,7 @@ func (f *parent) outlive() {
 	g.mu.Unlock()
 	p.socket.close()
 	p.output.close()
+	p.memory.close() // that of a parent which says that it has mapped it
 	_ = os.RemoveAll(p.scratch)
 	<-g.rt.parents
 }
