@@ -298,8 +298,8 @@ func (p *process) reapFork(f *parent, pidfd int) {
 	}
 	p.status = forkStatus{wait: syscall.WaitStatus(answer.Arg), known: answer.Flags&protocol.FlagKnown != 0}
 	f.forget()
-	close(p.exited)
 	p.socket.shut()
+	close(p.exited)
 }
 
 // forkStatus is how an executor ended that was forked, in the words that the

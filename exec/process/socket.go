@@ -167,10 +167,18 @@ func (s *socket) read(b []byte, wait bool) (int, error) {
 	}
 }
 
-// shut ends the connection: the reader gets what has come, then the end.
-func (s *socket) shut() { _ = unix.Shutdown(s.fd, unix.SHUT_RDWR) }
+// shut ends the connection: the reader gets what has come, then the end. Once the
+// socket is closed its number may be that of another file.
+func (s *socket) shut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.mu.closed {
+		_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
+	}
+}
 
-// close frees the descriptor. The reader calls it last; shut was called before.
+// close frees the descriptor. Whoever reads it calls it last. If a process was started,
+// shut was called before it counted as ended: no write waits for anybody.
 func (s *socket) close() {
 	s.mu.Lock()
 	s.mu.closed = true

@@ -282,8 +282,8 @@ func (p *process) reap(cmd *osexec.Cmd) {
 	p.life.reaped = true
 	p.life.Unlock()
 	p.status = cmd.ProcessState
-	close(p.exited)
 	p.socket.shut()
+	close(p.exited)
 }
 
 // environment is all that a program gets: nothing of the node's own environment
