@@ -85,12 +85,12 @@ func (p *process) release(c *call) {
 	}
 	delete(p.calls, c.id)
 	p.lastCall = c
-	c.lease.end()
 	if len(p.calls) == 0 {
 		p.idleSince = time.Now()
 	}
 	p.g.mu.Unlock()
 	p.roomChanged()
+	c.lease.end() // may wait while another call of p has memory made ready
 }
 
 // roomChanged goes on with what waits, or with the end of a suspect process.
