@@ -8,6 +8,7 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -348,5 +349,28 @@ func TestAProgramThatForksBadlyIsStartedInstead(t *testing.T) {
 				t.Errorf("%d files of memory are still open", len(left))
 			}
 		})
+	}
+}
+
+func TestAParentIsKeptWhenTheNodeCanNotPrepareAnExecutor(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	before := b.submit(b.telling("")).told()
+	if err := unix.Kill(before.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	b.await("the executor to be gone", func() bool { return len(b.Processes()) == 0 })
+	scratch := filepath.Dir(before.Home)
+	if err := os.Rename(scratch, scratch+" of before"); err != nil {
+		t.Fatal(err)
+	}
+	f := b.submit(b.telling("")).end()
+	if err := os.Rename(scratch+" of before", scratch); err != nil {
+		t.Fatal(err)
+	}
+	if f == nil || f.Kind != exec.Start || !strings.Contains(f.Message, "the scratch folder") {
+		t.Fatalf("without a scratch folder it ended with %+v", f)
+	}
+	if after := b.submit(b.telling("")).told(); after.Parent != before.Parent {
+		t.Errorf("the next executor has the parent %d, the one before had %d", after.Parent, before.Parent)
 	}
 }

@@ -39,9 +39,9 @@ func (rt *Runtime) executor(g *group) (*process, error) {
 	f, alone := g.mu.parent, g.mu.alone
 	g.mu.Unlock()
 	if f != nil {
-		p, err := rt.fork(f)
-		if err == nil {
-			return p, nil
+		p, able, err := rt.fork(f)
+		if able {
+			return p, err
 		}
 		rt.s.Logger.Warn("executor was not forked", "app", g.app, "command", g.program.Name, "error", err)
 		g.mu.Lock()
@@ -100,9 +100,9 @@ func (rt *Runtime) forkFirst(g *group) (*process, error) {
 		g.dropParent()
 	}
 	g.mu.Unlock()
-	fork, err := rt.fork(f)
-	if err == nil {
-		return fork, nil
+	fork, able, err := rt.fork(f)
+	if able {
+		return fork, err
 	}
 	rt.s.Logger.Warn("executors can't be forked", "app", g.app, "command", g.program.Name, "error", err)
 	g.mu.Lock()
@@ -152,25 +152,32 @@ func (f *parent) outlive() {
 	<-g.rt.parents
 }
 
-// fork has the parent fork an executor and waits for its HELLO.
-func (rt *Runtime) fork(f *parent) (*process, error) {
+// fork has the parent fork an executor and waits for its HELLO. It tells whether the
+// parent is able to, for all that is known: an error may be the node's own, which has
+// no descriptors or no disk left.
+func (rt *Runtime) fork(f *parent) (p *process, able bool, err error) {
 	g := f.p.g
 	g.mu.Lock()
 	if f.dropped {
 		g.mu.Unlock()
-		return nil, errors.New("the process that forks executors is ending")
+		return nil, false, errors.New("the process that forks executors is ending")
 	}
 	f.forks++
 	g.mu.Unlock()
-	p, err := rt.prepared(g, f.begin)
+	able = true
+	p, err = rt.prepared(g, func(p *process, theirs descriptors) error {
+		err := f.begin(p, theirs)
+		able = err == nil
+		return err
+	})
 	if err != nil {
 		f.forget()
-		return nil, err
+		return nil, able, err
 	}
 	if err := rt.greet(p); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return p, nil
+	return p, true, nil
 }
 
 // forget counts an executor off that is no more.
