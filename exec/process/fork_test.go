@@ -374,3 +374,16 @@ func TestAParentIsKeptWhenTheNodeCanNotPrepareAnExecutor(t *testing.T) {
 		t.Errorf("the next executor has the parent %d, the one before had %d", after.Parent, before.Parent)
 	}
 }
+
+func TestAProgramWhoseParentEndsAfterEachForkIsNotStartedWithoutPause(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	orphans := func() *run {
+		r := b.task(forked, "orphans")
+		r.task.Function.Env = map[string]string{"LOADS": ""}
+		return r
+	}
+	b.await("a pause", func() bool { // each one is longer than the one before
+		b.submit(orphans()).fail(exec.Lost)
+		return b.Room(orphans().task) == exec.Room{}
+	})
+}

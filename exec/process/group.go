@@ -262,8 +262,8 @@ func (g *group) gone(p *process) []*call {
 	}
 	if p.proven {
 		g.mu.failures = 0
-	} else if p.killed == "" && !p.leaving && !g.mu.closed {
-		g.backOff() // it said hello and ended before it did anything
+	} else if (p.killed == "" || p.killed == parentEnded) && !p.leaving && !g.mu.closed {
+		g.backOff() // it said hello and ended before it did anything, or its parent did
 	}
 	p.leaving = true
 	calls := make([]*call, 0, len(p.calls))

@@ -273,6 +273,8 @@ func (f *parent) exchange(h protocol.Header, payload []byte, files []*os.File) (
 	return answer, nil
 }
 
+const parentEnded = "the process that it was forked from has ended"
+
 // reapFork is reap for an executor that was forked.
 func (p *process) reapFork(f *parent, pidfd int) {
 	for {
@@ -299,7 +301,7 @@ func (p *process) reapFork(f *parent, pidfd int) {
 		killMarked(f.p.scratch + "\x00")
 		p.g.mu.Lock()
 		if p.killed == "" {
-			p.killed = "the process that it was forked from has ended"
+			p.killed = parentEnded
 		}
 		p.g.mu.Unlock()
 	}

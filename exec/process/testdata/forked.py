@@ -93,6 +93,13 @@ def abort(ctx, objects):
 
 
 @function
+def orphans(ctx, objects):
+    """Ends the parent, and with it this process."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1000)
+
+
+@function
 def deaf(ctx, objects):
     """Goes on forever and lets no other thread run: nothing in the process sees the end of its connection."""
     ctx.put("out", "deaf", b"")
