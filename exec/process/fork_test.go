@@ -304,7 +304,7 @@ func answer(conn net.Conn, h protocol.Header) {
 
 // forksBadly is the program of badForks.
 func forksBadly() {
-	if os.Getenv(protocol.ForkVariable) == "" {
+	if os.Getenv(protocol.ForkVariable) == "" && os.Getenv("INSISTS") == "" {
 		functions()
 		return
 	}
@@ -349,6 +349,15 @@ func TestAProgramThatForksBadlyIsStartedInstead(t *testing.T) {
 				t.Errorf("%d files of memory are still open", len(left))
 			}
 		})
+	}
+}
+
+func TestAProgramThatForksUnaskedDoesNotStart(t *testing.T) {
+	b := newBench(t, process.Settings{StopGrace: 50 * time.Millisecond})
+	r := b.task(goProgram(t, "forks-badly"), "echo")
+	r.task.Function.Env = map[string]string{"FORKS": "can't fork", "INSISTS": "yes"}
+	if f := b.submit(r).fail(exec.Start); !strings.Contains(f.Message, "it forks executors, and was not asked to") {
+		t.Fatalf("failure %+v", f)
 	}
 }
 

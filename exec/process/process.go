@@ -34,6 +34,7 @@ type process struct {
 	hello     protocol.ProcessHello
 	functions map[spec.FunctionName]int
 	parallel  int
+	mayFork   bool // it was asked to
 	socket    *socket
 	frames    *protocol.Reader
 	output    *output
@@ -180,6 +181,9 @@ func (p *process) awaitHello() error {
 	}
 	if h.Concurrency < 1 || h.Concurrency > 1<<16 || h.Parallel < 0 || len(h.SDK) > 100 {
 		return protocol.Violation("its HELLO is out of bounds: concurrency is 1 to 65536, parallel at least 0, sdk at most 100 bytes")
+	}
+	if h.Forks && !p.mayFork {
+		return protocol.Violation("it forks executors, and was not asked to by " + protocol.ForkVariable)
 	}
 	p.parallel = h.Concurrency
 	if h.Parallel > 0 {

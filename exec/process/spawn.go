@@ -232,6 +232,7 @@ func (rt *Runtime) launchIn(p *process, dir string, theirs descriptors, fork boo
 	if err != nil {
 		return &startError{message: err.Error()}
 	}
+	p.mayFork = fork
 	if fork {
 		env = append(env, protocol.ForkVariable+"=1")
 	}
