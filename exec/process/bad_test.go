@@ -2,12 +2,14 @@ package process_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
 	osexec "os/exec"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // badPrograms are what goes wrong.
@@ -90,6 +93,9 @@ var badPrograms = map[string]func(){
 	"huge-fields":     func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Put, 40<<20, 39<<20) }) },
 	"foreign-id":      func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Result, 0, 0) }) },
 	"closes":          func() { sayHelloAnd(func(c net.Conn) { _ = c.Close(); _ = unix.Close(protocol.FD) }) },
+	"never-reads":     func() { sayHelloAnd(func(c net.Conn) { neverReads(c) }) },
+	"late-objects":    lateObjects,
+	"gets-and-waits":  getsAndWaits,
 	"old-protocol":    func() { hello(`{"versions":[99],"sdk":"x","functions":["f"],"concurrency":1}`); select {} },
 	"no-json":         func() { hello(`{`); select {} },
 	"no-concurrency":  func() { hello(`{"versions":[1],"sdk":"x","functions":["f"]}`); select {} },
@@ -128,6 +134,69 @@ func sayHelloAnd(wrong func(net.Conn)) {
 func claim(c net.Conn, kind protocol.Type, body, fields uint32) {
 	h := protocol.Header{Type: kind, ID: 999, BodyBytes: body, FieldBytes: fields}
 	_, _ = c.Write(h.Append(nil))
+}
+
+// neverReads asks for more answers than fit anywhere.
+func neverReads(c net.Conn) {
+	pings := bytes.Repeat(protocol.Header{Type: protocol.Ping}.Append(nil), 1000)
+	for range 250 { // 6 MB
+		_, _ = c.Write(pings)
+	}
+}
+
+// lateObjects puts two objects in one frame when g is called, for the attempt before.
+func lateObjects() {
+	conn := hello(`{"versions":[1],"sdk":"x","functions":["f","g"],"concurrency":1}`)
+	r := protocol.NewReader(conn, 1<<20)
+	for {
+		f, err := r.Next()
+		if err != nil {
+			os.Exit(0)
+		}
+		switch {
+		case f.Type == protocol.Invoke && f.Arg == 0:
+			_, _ = conn.Write(protocol.Header{Type: protocol.Result, ID: f.ID}.Append(nil))
+		case f.Type == protocol.Invoke:
+			var b protocol.Batch
+			fields := protocol.AppendField(oneObject(0), protocol.TagBucket, "out")
+			b.Add(protocol.Header{Type: protocol.Put, ID: f.ID - 1}, protocol.AppendObject(fields, protocol.Descriptor{}))
+			_, _ = conn.Write(b.Parts()[0])
+		}
+	}
+}
+
+// manyGets is how many objects getsAndWaits asks for at once.
+const manyGets = 500
+
+// getsAndWaits reads what it has asked for when it is told to by a signal.
+func getsAndWaits() {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGUSR1)
+	conn := hello(`{"versions":[1],"sdk":"x","functions":["f"],"concurrency":1}`)
+	r := protocol.NewReader(conn, 1<<20)
+	var f protocol.Frame
+	next := func() {
+		var err error
+		if f, err = r.Next(); err != nil {
+			os.Exit(1)
+		}
+	}
+	next()
+	next()
+	invoke := f.ID
+	var b protocol.Batch
+	fields := protocol.AppendField(protocol.AppendField(nil, protocol.TagBucket, "in"), protocol.TagKey, "k")
+	for n := range uint32(manyGets) {
+		b.Add(protocol.Header{Type: protocol.Get, ID: invoke, Arg: n}, fields)
+	}
+	_, _ = conn.Write(b.Parts()[0])
+	fmt.Println("asked")
+	<-told
+	for range manyGets {
+		next()
+	}
+	_, _ = conn.Write(protocol.Header{Type: protocol.Result, ID: invoke}.Append(nil))
+	select {}
 }
 
 func oneAtATime() {
@@ -194,6 +263,7 @@ func TestBadPrograms(t *testing.T) {
 		{"a frame that claims 4 GiB is refused", "huge-claim", exec.Refused, "PUT frame of 4294967295 bytes"},
 		{"a frame with too many fields is refused", "huge-fields", exec.Refused, "bytes of fields"},
 		{"a result for an attempt that never was is refused", "foreign-id", exec.Refused, "never given"},
+		{"one that does not read what it is answered is ended", "never-reads", exec.Refused, "does not read what it is answered"},
 		{"one that closes its socket loses its attempt", "closes", exec.Lost, "closed its connection"},
 		{"frames on stdout are only text", "frames-on-stdout", "", ""},
 	} {
@@ -258,5 +328,50 @@ func TestAFloodOfOutputIsBoundedAndSaidToBe(t *testing.T) {
 	}
 	if size > 20<<20 {
 		t.Fatalf("%d bytes were kept of 100 MB", size)
+	}
+}
+
+func TestTwoObjectsInOneFrameAreRefusedAlsoFromAnAttemptThatHasEnded(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	command := goProgram(t, "late-objects")
+	b.submit(b.task(command, "f")).succeed()
+	if f := b.submit(b.task(command, "g")).fail(exec.Refused); !strings.Contains(f.Message, "a PUT with two objects") {
+		t.Fatalf("failure %+v", f)
+	}
+}
+
+// countedGets is a sink that counts what is read.
+type countedGets struct {
+	*run
+	n atomic.Int64
+}
+
+func (c *countedGets) Get(ctx context.Context, t *exec.Task, bucket spec.BucketName, key spec.Key) (exec.Input, error) {
+	c.n.Add(1)
+	return c.run.Get(ctx, t, bucket, key)
+}
+
+func TestObjectsAreReadNoFasterThanTheyAreTaken(t *testing.T) {
+	b := newBench(t, process.Settings{})
+	r := b.task(goProgram(t, "gets-and-waits"), "f")
+	r.objects["k"] = object("k", noise(60<<10, 1))
+	gets := &countedGets{run: r}
+	r.task.Sink = gets
+	b.submit(r)
+	b.awaitLog(func(l exec.LogRecord) bool { return l.Text == "asked" })
+	b.await("objects to be read", func() bool { return gets.n.Load() >= 64 })
+	pid := b.Processes()[0].PID
+	for range 100 { // others go on meanwhile
+		b.submit(b.task(goProgram(t, "functions"), "echo", object("k", nil))).succeed()
+	}
+	if n := gets.n.Load(); n > 128 {
+		t.Errorf("%d objects were read for a program that takes none", n)
+	}
+	if err := unix.Kill(pid, unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	r.succeed()
+	if n := gets.n.Load(); n != manyGets {
+		t.Errorf("%d objects were read, want %d", n, manyGets)
 	}
 }

@@ -146,7 +146,7 @@ func decodeObject(e *exec.Emission, f protocol.Frame, m *memory, other func(prot
 		switch tag {
 		case protocol.TagObject:
 			if object {
-				return object, at, protocol.Violation(fmt.Sprintf("a %s with two objects", f.Type))
+				return object, at, twoObjects(f)
 			}
 			if at, err = protocol.ParseDescriptor(value); err == nil {
 				e.Data, err = m.object(at, f.Payload)
@@ -185,19 +185,36 @@ func decodeObject(e *exec.Emission, f protocol.Frame, m *memory, other func(prot
 	return object, at, nil
 }
 
-// objectsOf returns where in memory the objects of a frame are that is dropped.
-func objectsOf(f protocol.Frame) (parts []protocol.Descriptor) {
+// outputOf returns where in the outputs the object is of a frame that is dropped, if
+// it has one there.
+func outputOf(f protocol.Frame) (parts []protocol.Descriptor, err error) {
+	object := false
 	for rest := f.Fields; len(rest) > 0; {
 		tag, value, next, err := protocol.NextField(rest)
 		if err != nil {
-			return parts
+			return nil, err
 		}
 		rest = next
-		if d, err := protocol.ParseDescriptor(value); tag == protocol.TagObject && err == nil && d.Kind == protocol.KindOutput {
+		if tag != protocol.TagObject {
+			continue
+		}
+		if object {
+			return nil, twoObjects(f)
+		}
+		d, err := protocol.ParseDescriptor(value)
+		if err != nil {
+			return nil, err
+		}
+		object = true
+		if d.Kind == protocol.KindOutput {
 			parts = append(parts, d)
 		}
 	}
-	return parts
+	return parts, nil
+}
+
+func twoObjects(f protocol.Frame) error {
+	return protocol.Violation(fmt.Sprintf("a %s with two objects", f.Type))
 }
 
 func decodeJoin(f protocol.Frame, _ *memory) (exec.Emission, protocol.Descriptor, error) {

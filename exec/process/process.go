@@ -90,8 +90,8 @@ func (p *process) release(c *call) {
 		p.idleSince = time.Now()
 	}
 	p.g.mu.Unlock()
-	p.roomChanged()
 	c.lease.end() // may wait while another call of p has memory made ready
+	p.roomChanged()
 }
 
 // roomChanged goes on with what waits, or with the end of a suspect process.
@@ -148,7 +148,7 @@ func (p *process) abandon(c *call, reason uint32) {
 	})
 }
 
-// say sends a frame with at most a text.
+// say sends a frame with at most a text, at the node's own wish.
 func (p *process) say(h protocol.Header, text []byte) {
 	batch := batches.Get().(*protocol.Batch)
 	batch.Add(h, nil, text)
@@ -245,6 +245,9 @@ func (p *process) emitPending() {
 // take acts on a frame. What concerns a task that has ended is dropped.
 func (p *process) take(f protocol.Frame) error {
 	p.spoke.Store(true)
+	if p.socket.answers.Load() > maxAnswers {
+		return protocol.Violation("it does not read what it is answered")
+	}
 	switch f.Type {
 	case protocol.Put, protocol.Start, protocol.Join, protocol.Get, protocol.Result, protocol.Error:
 		c := p.lookup(f.ID)
@@ -255,7 +258,9 @@ func (p *process) take(f protocol.Frame) error {
 	case protocol.Log:
 		p.output.logged(p, f)
 	case protocol.Ping:
-		p.say(protocol.Header{Type: protocol.Pong, ID: f.ID}, nil)
+		batch := batches.Get().(*protocol.Batch)
+		batch.Add(protocol.Header{Type: protocol.Pong, ID: f.ID}, nil)
+		p.socket.answer(batch)
 	case protocol.Pong:
 		p.g.mu.Lock()
 		p.pinged = time.Time{}
@@ -280,7 +285,14 @@ func (p *process) unknown(f protocol.Frame) error {
 	if f.ID == 0 || f.ID > last {
 		return protocol.Violation(fmt.Sprintf("it sent %s for attempt %d, which was never given to it", f.Type, f.ID))
 	}
-	p.giveBack(objectsOf(f))
+	if f.Type != protocol.Put && f.Type != protocol.Start {
+		return nil
+	}
+	parts, err := outputOf(f)
+	if err != nil {
+		return err
+	}
+	p.giveBack(parts)
 	return nil
 }
 
@@ -305,7 +317,9 @@ func (p *process) takeFor(c *call, f protocol.Frame) error {
 			}
 			c.stop(&exec.Failure{Kind: exec.Refused, Message: fmt.Sprintf(
 				"%s has %d bytes, at most %d are allowed", what, len(e.Data), limit)}, protocol.CancelRefused)
-			p.giveBack(objectsOf(f))
+			if e.Lent {
+				p.giveBack([]protocol.Descriptor{at})
+			}
 			return nil
 		}
 		switch {
@@ -363,7 +377,8 @@ func (p *process) ended(c *call, f *exec.Failure) {
 	}
 }
 
-// get answers a GET without holding up the reader, unless too many are open.
+// get answers a GET without holding up the reader, unless too many are open: a GET
+// is until its answer is taken, so that no more objects wait for the process.
 func (p *process) get(c *call, request uint32, bucket spec.BucketName, key spec.Key) {
 	p.gets <- struct{}{}
 	p.g.rt.wg.Go(func() {
@@ -377,7 +392,7 @@ func (p *process) get(c *call, request uint32, bucket spec.BucketName, key spec.
 		batch := batches.Get().(*protocol.Batch)
 		encodeGetReply(batch, c, request, o, err)
 		done()
-		p.socket.send(batch)
+		p.socket.hand(batch)
 	})
 }
 
@@ -399,5 +414,5 @@ func (p *process) giveBack(parts []protocol.Descriptor) {
 	}
 	batch := batches.Get().(*protocol.Batch)
 	batch.Add(protocol.Header{Type: protocol.Release}, fields)
-	p.socket.send(batch)
+	p.socket.answer(batch)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,9 +13,14 @@ import (
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 )
 
-// maxQueued is how many bytes may wait to be taken by a process before it counts
-// as busy.
-const maxQueued = 32 << 20
+const (
+	// maxQueued is how many bytes may wait to be taken by a process before it counts
+	// as busy.
+	maxQueued = 32 << 20
+	// maxAnswers is how many bytes of PONG and RELEASE may wait besides. A program makes
+	// the node queue them by what it sends; one that reads never has so many.
+	maxAnswers = 4 << 20
+)
 
 // socket is the node's end of a process's connection. One goroutine reads it;
 // sending never blocks the caller.
@@ -25,17 +31,26 @@ const maxQueued = 32 << 20
 // thread on another core would have to be woken for them, which costs more than
 // all the rest of a round trip.
 type socket struct {
-	fd     int
-	file   *os.File     // the same descriptor, in the poller
-	queued atomic.Int64 // bytes that wait
+	fd      int
+	file    *os.File     // the same descriptor, in the poller
+	queued  atomic.Int64 // bytes that wait
+	answers atomic.Int64 // those of them that answer what the process sends by itself
 
 	mu struct {
 		sync.Mutex
-		waiting  [][]byte // bytes that the kernel did not take at once
+		waiting  []outgoing // what the kernel did not take at once
 		draining sync.WaitGroup
 		active   bool // a goroutine is sending what waits
 		closed   bool
 	}
+}
+
+// outgoing is a batch, or the rest of one, that waits to be taken by the process.
+type outgoing struct {
+	parts  [][]byte
+	bytes  int64
+	answer bool
+	taken  chan struct{} // closed when it is, or never will be; nil if nobody waits
 }
 
 // newSocket takes over a non-blocking descriptor.
@@ -46,55 +61,80 @@ func newSocket(fd int) *socket {
 // send writes a batch, or as much of it as the kernel takes; a goroutine sends
 // the rest. It takes the batch over. Errors are left to the reader, which sees
 // the end of the connection.
-func (s *socket) send(batch *protocol.Batch) {
+func (s *socket) send(batch *protocol.Batch) { s.queue(batch, outgoing{}) }
+
+// answer sends what the process brings about as often as it likes: it counts for
+// maxAnswers.
+func (s *socket) answer(batch *protocol.Batch) { s.queue(batch, outgoing{answer: true}) }
+
+// hand sends a batch and waits until the process takes it or has ended.
+func (s *socket) hand(batch *protocol.Batch) {
+	taken := make(chan struct{})
+	if s.queue(batch, outgoing{taken: taken}) {
+		<-taken
+	}
+}
+
+// queue is send; it tells whether something waits.
+func (s *socket) queue(batch *protocol.Batch, rest outgoing) bool {
 	parts := batch.Parts()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.mu.closed {
-		s.mu.Unlock()
-		return
+		return false
 	}
 	if !s.mu.active {
 		parts = s.sendSome(parts)
 		if len(parts) == 0 {
-			s.mu.Unlock()
 			batch.Reset(true)
 			batches.Put(batch)
-			return
+			return false
 		}
 	}
+	rest.parts = slices.Clone(parts) // parts itself stays off the heap, for the common case
 	for _, part := range parts {
-		s.queued.Add(int64(len(part)))
+		rest.bytes += int64(len(part))
 	}
-	s.mu.waiting = append(s.mu.waiting, parts...)
+	s.count(rest, rest.bytes)
+	s.mu.waiting = append(s.mu.waiting, rest)
 	if !s.mu.active {
 		s.mu.active = true
 		s.mu.draining.Go(s.drain)
 	}
-	s.mu.Unlock()
+	return true
 }
 
-// drain sends what waits until nothing does or the connection ends.
+func (s *socket) count(o outgoing, bytes int64) {
+	s.queued.Add(bytes)
+	if o.answer {
+		s.answers.Add(bytes)
+	}
+}
+
+// drain sends what waits until nothing does. After the end of the connection every
+// write fails at once.
 func (s *socket) drain() {
 	for {
 		s.mu.Lock()
-		parts := s.mu.waiting
+		waiting := s.mu.waiting
 		s.mu.waiting = nil
-		if len(parts) == 0 || s.mu.closed {
+		if len(waiting) == 0 {
 			s.mu.active = false
 			s.mu.Unlock()
 			return
 		}
 		s.mu.Unlock()
-		size := int64(0)
-		for _, part := range parts {
-			size += int64(len(part))
-		}
-		for _, part := range parts {
-			if _, err := s.file.Write(part); err != nil {
-				break // the reader sees the end of the connection
+		for _, o := range waiting {
+			for _, part := range o.parts {
+				if _, err := s.file.Write(part); err != nil {
+					break // the reader sees the end of the connection
+				}
+			}
+			s.count(o, -o.bytes)
+			if o.taken != nil {
+				close(o.taken)
 			}
 		}
-		s.queued.Add(-size)
 	}
 }
 
@@ -182,7 +222,6 @@ func (s *socket) shut() {
 func (s *socket) close() {
 	s.mu.Lock()
 	s.mu.closed = true
-	s.mu.waiting = nil
 	s.mu.Unlock()
 	s.mu.draining.Wait()
 	_ = s.file.Close()
