@@ -15,20 +15,7 @@ import (
 
 func TestMain(m *testing.M) { nodetest.Main(m) }
 
-func TestTheClientsOwnTestsPass(t *testing.T) {
-	dir := t.TempDir()
-	text, err := os.ReadFile("testdata/test_client.py")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "test_client.py"), text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, state := python(t, dir, "-m", "unittest", "-v")
-	if !state.Success() || !strings.Contains(out, "Ran 10 tests") {
-		t.Fatalf("%s\n%s", state, out)
-	}
-}
+func TestTheClientsOwnTestsPass(t *testing.T) { passes(t, "test_client", 10) }
 
 func TestBothClientsFindTheSameSlots(t *testing.T) {
 	var program strings.Builder

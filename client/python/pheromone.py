@@ -85,6 +85,14 @@ class Cancelled(Exception):
     """The attempt was cancelled or is past its deadline: its result counts no more."""
 
 
+def _ended():
+    return RuntimeError("the attempt has ended: its function returned")
+
+
+def _cancelled():
+    return Cancelled("the attempt was cancelled: its result counts no more")
+
+
 _functions = {}
 
 
@@ -126,8 +134,21 @@ class Object:
     def data(self):
         """The data as bytes."""
         if self._data is None:
-            self._data = bytes(self.view)
+            copy = self._of_view(bytes)
+            # Another thread may have ended the attempt since: what it left stays, the
+            # memory may have been used anew before it was copied here.
+            if self._data is None:
+                self._data = copy
         return self._data
+
+    def _of_view(self, f):
+        """f of the view, or of the copy that another thread has put in its place meanwhile."""
+        try:
+            return f(self.view)
+        except ValueError:
+            if self._data is None:
+                raise
+            return f(self._data)
 
     def _leave(self):
         """Makes the object last: the memory behind its view is about to be used anew."""
@@ -139,7 +160,7 @@ class Object:
 
     @property
     def size(self):
-        return len(self.view)
+        return self._of_view(len)
 
     @property
     def text(self):
@@ -151,7 +172,7 @@ class Object:
         return json.loads(self.data)
 
     def __repr__(self):
-        return "Object(%s/%s, %d bytes)" % (self.bucket, self.key, len(self.view))
+        return "Object(%s/%s, %d bytes)" % (self.bucket, self.key, self.size)
 
 
 class Buffer:
@@ -161,24 +182,30 @@ class Buffer:
     """
 
     def __init__(self, ctx, bucket, key, size, options):
-        self._put = (ctx, bucket, key, options)
+        self._put = [(ctx, bucket, key, options)]
         self._part = ctx._create(size)
         self.data = memoryview(bytearray(size)) if self._part is None else self._part.view
 
     def commit(self):
-        if self._put is None:
-            raise ValueError("the buffer is committed already")
-        (ctx, bucket, key, options), self._put = self._put, None
+        try:
+            ctx, bucket, key, options = self._put.pop()  # by one thread alone
+        except IndexError:
+            raise ValueError("the buffer is committed already") from None
         ctx.put(bucket, key, self.data if self._part is None else self._part, **options)
         self.data = None
 
 
 class Context:
-    """An attempt's view of the platform."""
+    """An attempt's view of the platform.
+
+    Threads that a function starts may call its methods, until the function returns.
+    """
 
     def __init__(self, connection, call):
         self._connection = connection
         self._call = call
+        # Guards _ended, _inputs and _created: threads of the function may outlive it.
+        self._lock = threading.Lock()
         self._ended = False
         self._cancelled = False
         self._line = {}  # what was printed of a line that is not complete
@@ -222,8 +249,8 @@ class Context:
 
     @property
     def cancelled(self):
-        """Whether the attempt is to stop: its result counts no more."""
-        return self._cancelled
+        """Whether the attempt is to stop: its result counts no more, or its function has returned."""
+        return self._cancelled or self._ended
 
     def put(self, bucket, key=_MISSING, data=_MISSING, *, content_type="", meta=None, output=False, deliver_after=0):
         """put(bucket, key, data), or put(bucket, data) under a key that the platform makes up."""
@@ -290,7 +317,8 @@ class Context:
         fields = b"".join(fields)
         if len(fields) > _FIELD_BYTES:
             raise Refused("a join of %d bytes of keys, at most %d fit" % (len(fields), _FIELD_BYTES))
-        self._send(_JOIN, 0, fields, b"")
+        self._add(_JOIN, 0, fields, b"")
+        self._connection.send_soon()
 
     def get(self, bucket, key):
         """Reads an object of the session; raises NotFound if it is not there."""
@@ -302,6 +330,7 @@ class Context:
 
     def create(self, bucket, key, size, **options):
         """A buffer of size bytes, to be filled in place and committed."""
+        self._check()
         if size > self.max_object_bytes:
             raise Refused("object %r for bucket %r has %d bytes, at most %d are allowed" % (key, bucket, size, self.max_object_bytes))
         return Buffer(self, bucket, key, size, options)
@@ -313,52 +342,76 @@ class Context:
 
     def _check(self):
         if self._ended:
-            raise RuntimeError("the attempt has ended: its function returned")
+            raise _ended()
         if self._cancelled:
-            raise Cancelled("the attempt was cancelled: its result counts no more")
+            raise _cancelled()
 
     def _create(self, size):
-        """A part of the outputs, None if there is no room or the object is small."""
-        if size < _SHARED_BYTES or self._ended:
-            return None
-        part = self._connection.outputs.take(size)
+        """A part of the outputs, freed with the attempt; None if there is no room or the object is small."""
+        part = self._take(size)
         if part is not None:
-            self._created.add(part)
+            try:
+                with self._lock:
+                    self._check()
+                    self._created.add(part)
+            except BaseException:
+                part.free()
+                raise
         return part
 
+    def _take(self, size):
+        """A part of the outputs that the caller frees or sends."""
+        return self._connection.outputs.take(size) if size >= _SHARED_BYTES else None
+
+    def _lend(self, found):
+        """Has an object that somebody keeps last when the attempt ends. One that has ended cares for no more of them."""
+        with self._lock:
+            self._inputs.append(weakref.ref(found))
+
     def _leave(self):
-        """Lets go of shared memory: the attempt has ended."""
-        for reference in self._inputs:
+        """Ends the attempt and lets go of shared memory. What its threads ask for from now on fails."""
+        with self._lock:
+            self._ended = True
+            inputs, self._inputs = self._inputs, []
+            created, self._created = self._created, set()
+        for reference in inputs:
             kept = reference()
             if kept is not None:
                 kept._leave()
-        self._inputs = []
-        for part in self._created:
+        for part in created:
             part.free()
-        self._created = set()
 
     def _send_object(self, kind, flags, fields, data):
         """Sends an object's data where the node reads it, if it is large and there is room."""
         self._check()
-        part, size = data, len(data)
-        if not isinstance(data, _Part):
-            part = self._create(size)
-            if part is not None:
-                part.view[:] = data
-        if part is None:
-            where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _INLINE, 0, size), bytes(data)
+        size, copied = len(data), None
+        if isinstance(data, _Part):
+            part = data
         else:
-            where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _OUTPUT, part.offset, size), b""
-        self._send(kind, flags, where + b"".join(fields), data)
-        if part is not None:  # before that it is freed with the attempt
-            self._created.discard(part)
+            part = copied = self._take(size)
+        try:
+            if part is None:
+                where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _INLINE, 0, size), bytes(data)
+            else:
+                if copied is not None:
+                    copied.view[:] = data
+                where, data = _OBJECT.pack(_OBJECT_TAG, 0, 20, _OUTPUT, part.offset, size), b""
+            self._add(kind, flags, where + b"".join(fields), data, part)
+        except BaseException:
+            if copied is not None:
+                copied.free()
+            raise
+        if part is not None:
             part.sent()
+        self._connection.send_soon()
 
-    def _send(self, kind, flags, fields, data):
-        self._check()
-        self._connection.add_soon(
-            _HEADER.pack(len(fields) + len(data), kind, flags, 0, self._call, len(fields), 0) + fields, data
-        )
+    def _add(self, kind, flags, fields, data, part=None):
+        """Has a frame sent before the result. The part that it names is the node's from now on."""
+        head = _HEADER.pack(len(fields) + len(data), kind, flags, 0, self._call, len(fields), 0) + fields
+        with self._lock:
+            self._check()
+            self._created.discard(part)
+            self._connection.add(head, data)
 
 
 def _flat(data):
@@ -453,7 +506,7 @@ def _parse(body, fields, ctx):
             current = Object(source[offset : offset + length], ctx.bucket, ctx.session)
             objects.append(current)
             if kind == _INPUT:
-                ctx._inputs.append(weakref.ref(current))
+                ctx._lend(current)
         elif current is not None:
             name = _OBJECT_TEXTS.get(tag)
             if name is not None:
@@ -743,6 +796,9 @@ class _Connection:
                 self.inline = None
             del self.attempts[call]
             last = self.leaving and not self.attempts
+            waiting = self.waiting(ctx) if self.gets else ()
+        for w in waiting:  # the node answers no more
+            self.answer(w, _ended())
         if not mine or last:
             self.flush()
         if last:
@@ -817,12 +873,10 @@ class _Connection:
         except BaseException as e:
             failure = _failure(e)
         _current.ctx = None
-        if ctx._inputs or ctx._created:
-            objects = None
-            ctx._leave()
+        objects = None  # what nobody else has kept need not last
+        ctx._leave()
         for stream in tuple(ctx._line):
             self.log_rest(ctx, stream)
-        ctx._ended = True
         if failure is None:
             self.add(_HEADER.pack(0, _RESULT, 0, 0, ctx._call, 0, 0))
         else:
@@ -834,29 +888,42 @@ class _Connection:
             if ctx is None:
                 return
             ctx._cancelled = True
-            waiting = [w for w in self.gets.values() if w[0] is ctx]
+            waiting = self.waiting(ctx)
         for w in waiting:
-            w[2] = Cancelled("the attempt was cancelled: its result counts no more")
-            w[1].set()
+            self.answer(w, _cancelled())
 
     def get(self, ctx, fields):
         waiting = [ctx, threading.Event(), None]
         with self.lock:
+            ctx._check()  # if it ends or is cancelled from now on, this get is told
             self.last_get = number = self.last_get % 0xFFFFFFFF + 1
             self.gets[number] = waiting
             give = self.inline is ctx
             if give:
                 self.inline = None
-        self.add(_HEADER.pack(len(fields), _GET, 0, 0, ctx._call, len(fields), number) + fields)
-        self.flush()
-        if give:  # this thread can't read while it waits in here
-            self.give_reading()
-        waiting[1].wait()
-        with self.lock:
-            self.gets.pop(number, None)
+        try:
+            self.add(_HEADER.pack(len(fields), _GET, 0, 0, ctx._call, len(fields), number) + fields)
+            self.flush()
+            if give:  # this thread can't read while it waits in here
+                self.give_reading()
+            waiting[1].wait()
+        finally:
+            with self.lock:
+                del self.gets[number]
         if isinstance(waiting[2], Exception):
             raise waiting[2]
         return waiting[2]
+
+    def waiting(self, ctx):
+        """The gets of an attempt that wait. The lock is held."""
+        return [w for w in self.gets.values() if w[0] is ctx]
+
+    def answer(self, waiting, found):
+        """Ends a get with an object or an error, unless it has been answered."""
+        with self.lock:
+            if waiting[2] is None:
+                waiting[2] = found
+        waiting[1].set()
 
     def replied(self, flags, fields, number, body):
         with self.lock:
@@ -864,15 +931,17 @@ class _Connection:
         if waiting is None:
             return
         if flags & 1:
-            objects = _parse(body, fields, waiting[0])
+            ctx = waiting[0]
+            objects = _parse(body, fields, ctx)
             if len(objects) != 1:
                 raise ProtocolError("a GET_REPLY with %d objects" % len(objects))
-            waiting[2] = objects[0]
+            # Of an attempt that has ended, the node may use the object's memory anew.
+            found = _ended() if ctx._ended else objects[0]
         else:
             error = json.loads(bytes(body))
             kind = NotFound if error["kind"] == "not_found" else RuntimeError
-            waiting[2] = kind(error["message"])
-        waiting[1].set()
+            found = kind(error["message"])
+        self.answer(waiting, found)
 
     # Sending.
 
@@ -884,9 +953,8 @@ class _Connection:
                 self.out.append(data)
             self.out_bytes += len(head) + len(data)
 
-    def add_soon(self, head, data=b""):
-        """Puts a frame into the next send, which is to come within two ticks."""
-        self.add(head, data)
+    def send_soon(self):
+        """Has what was added sent within two ticks."""
         if self.out_bytes >= _FLUSH_BYTES:
             self.flush()
         elif not self.watching:

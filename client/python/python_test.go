@@ -2,6 +2,7 @@ package python_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,6 +51,25 @@ func python(t *testing.T, dir string, args ...string) (string, *os.ProcessState)
 	}
 	return string(out), cmd.ProcessState
 }
+
+// passes runs so many tests in Python from testdata.
+func passes(t *testing.T, name string, tests int) {
+	t.Helper()
+	dir := t.TempDir()
+	text, err := os.ReadFile(filepath.Join("testdata", name+".py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".py"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, state := python(t, dir, "-m", "unittest", "-v")
+	if !state.Success() || !strings.Contains(out, fmt.Sprintf("Ran %d tests", tests)) {
+		t.Fatalf("%s\n%s", state, out)
+	}
+}
+
+func TestThreadsThatOutliveTheirHandlerHarmNobody(t *testing.T) { passes(t, "test_threads", 9) }
 
 func TestTheTestsOfTheHowToPass(t *testing.T) {
 	out, state := python(t, programs(t), "-m", "unittest", "-v")
