@@ -851,9 +851,13 @@ class _Connection:
                     sends, quiet = -1, quiet + 1
                     if quiet >= 100:
                         with self.lock:
-                            if self.inline is None and not self.out:
+                            if self.inline is None:
+                                # Who adds looks at this after it has added: it finds
+                                # that nobody watches, or is found here.
                                 self.watching = False
-                                break
+                                if not self.out:
+                                    break
+                                self.watching = True
                         quiet = 0
 
     # Running.

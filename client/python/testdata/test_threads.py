@@ -349,3 +349,35 @@ class Threads(unittest.TestCase):
                 self.attempt(handler)
                 self.assertEqual(self.types(), [pheromone._PUT, pheromone._RESULT])
                 self.assertEqual(errors.count(None), 1)
+
+    def test_what_is_put_when_the_watch_thread_falls_asleep_is_sent(self):
+        sent, looked, c = threading.Event(), threading.Event(), self.connection
+        self.sock.sending = lambda data: sent.set()
+        test = self
+
+        class Out(list):
+            """Has a thread put as soon as the watch thread has found nothing to be sent."""
+
+            def __len__(self):
+                n = super().__len__()
+                if c.lock.locked() and not test.threads:
+                    test.start(lambda: pheromone.Context(c, 1).put("b", "k", b"1"))
+                    looked.wait(DEADLINE)
+                return n
+
+        class Watched(pheromone._Connection):
+            @property
+            def watching(self):
+                value = self.watched
+                if threading.current_thread() is not threading.main_thread():
+                    looked.set()
+                return value
+
+            @watching.setter
+            def watching(self, value):
+                self.watched = value
+
+        c.__class__, c.watched, c.out = Watched, False, Out()
+        c.watch()
+        Thread(c.watcher)
+        self.assertTrue(sent.wait(DEADLINE), "it was not sent")
