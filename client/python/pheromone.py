@@ -1027,7 +1027,12 @@ def _failure(e):
         # Without the frame of this file that called the function.
         trace = e.__traceback__.tb_next if e.__traceback__ else None
         detail = "".join(traceback.format_exception(type(e), e, trace))[-_DETAIL_BYTES:]
-    message = str(e) if kind != "failed" else "%s: %s" % (type(e).__name__, e)
+    try:
+        message = str(e)
+    except Exception:
+        message = "<an exception without a text: its __str__ fails>"
+    if kind == "failed":
+        message = "%s: %s" % (type(e).__name__, message)
     return json.dumps({"kind": kind, "message": message[:_DETAIL_BYTES], "detail": detail}).encode()
 
 

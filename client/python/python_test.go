@@ -69,7 +69,7 @@ func passes(t *testing.T, name string, tests int) {
 	}
 }
 
-func TestThreadsThatOutliveTheirHandlerHarmNobody(t *testing.T) { passes(t, "test_threads", 10) }
+func TestThreadsThatOutliveTheirHandlerHarmNobody(t *testing.T) { passes(t, "test_threads", 11) }
 
 func TestTheTestsOfTheHowToPass(t *testing.T) {
 	out, state := python(t, programs(t), "-m", "unittest", "-v")

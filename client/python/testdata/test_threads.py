@@ -381,3 +381,15 @@ class Threads(unittest.TestCase):
         c.watch()
         Thread(c.watcher)
         self.assertTrue(sent.wait(DEADLINE), "it was not sent")
+
+    def test_an_exception_whose_text_fails_fails_its_attempt_alone(self):
+        class Mute(Exception):
+            def __str__(self):
+                raise ValueError("no text")
+
+        def handler(ctx, objects):
+            raise Mute
+
+        self.attempt(handler)
+        self.assertEqual(self.types(), [pheromone._ERROR])
+        self.assertIn(b"Mute: <an exception without a text", self.sock.sent)
