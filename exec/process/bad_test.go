@@ -94,6 +94,7 @@ var badPrograms = map[string]func(){
 	"foreign-id":      func() { sayHelloAnd(func(c net.Conn) { claim(c, protocol.Result, 0, 0) }) },
 	"closes":          func() { sayHelloAnd(func(c net.Conn) { _ = c.Close(); _ = unix.Close(protocol.FD) }) },
 	"never-reads":     func() { sayHelloAnd(func(c net.Conn) { neverReads(c) }) },
+	"asks-for-ever":   func() { sayHelloAnd(func(c net.Conn) { asksForEver(c) }) },
 	"late-objects":    lateObjects,
 	"gets-and-waits":  getsAndWaits,
 	"old-protocol":    func() { hello(`{"versions":[99],"sdk":"x","functions":["f"],"concurrency":1}`); select {} },
@@ -144,6 +145,17 @@ func neverReads(c net.Conn) {
 	}
 }
 
+func asksForEver(c net.Conn) {
+	fields := protocol.AppendField(protocol.AppendField(nil, protocol.TagBucket, "in"), protocol.TagKey, "none")
+	var b protocol.Batch
+	for n := range uint32(1000) {
+		b.Add(protocol.Header{Type: protocol.Get, ID: 1, Arg: n}, fields)
+	}
+	for range 40 {
+		_, _ = c.Write(b.Parts()[0])
+	}
+}
+
 // lateObjects puts two objects in one frame when g is called, for the attempt before.
 func lateObjects() {
 	conn := hello(`{"versions":[1],"sdk":"x","functions":["f","g"],"concurrency":1}`)
@@ -165,8 +177,12 @@ func lateObjects() {
 	}
 }
 
-// manyGets is how many objects getsAndWaits asks for at once.
-const manyGets = 500
+// manyGets is how many objects getsAndWaits asks for before it takes one: more than the
+// sockets hold. largeGets of them are there.
+const (
+	manyGets  = 10_000
+	largeGets = 200
+)
 
 // getsAndWaits reads what it has asked for when it is told to by a signal.
 func getsAndWaits() {
@@ -185,8 +201,12 @@ func getsAndWaits() {
 	next()
 	invoke := f.ID
 	var b protocol.Batch
-	fields := protocol.AppendField(protocol.AppendField(nil, protocol.TagBucket, "in"), protocol.TagKey, "k")
 	for n := range uint32(manyGets) {
+		key := "k"
+		if n >= largeGets {
+			key = "none"
+		}
+		fields := protocol.AppendField(protocol.AppendField(nil, protocol.TagBucket, "in"), protocol.TagKey, key)
 		b.Add(protocol.Header{Type: protocol.Get, ID: invoke, Arg: n}, fields)
 	}
 	_, _ = conn.Write(b.Parts()[0])
@@ -264,6 +284,7 @@ func TestBadPrograms(t *testing.T) {
 		{"a frame with too many fields is refused", "huge-fields", exec.Refused, "bytes of fields"},
 		{"a result for an attempt that never was is refused", "foreign-id", exec.Refused, "never given"},
 		{"one that does not read what it is answered is ended", "never-reads", exec.Refused, "does not read what it is answered"},
+		{"one that asks for objects and takes none is ended", "asks-for-ever", exec.Refused, "asked for more than 16384 objects"},
 		{"one that closes its socket loses its attempt", "closes", exec.Lost, "closed its connection"},
 		{"frames on stdout are only text", "frames-on-stdout", "", ""},
 	} {

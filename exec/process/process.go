@@ -16,9 +16,6 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-// maxGets bounds the objects that a process reads at once.
-const maxGets = 64
-
 // status is how a process ended.
 type status interface {
 	String() string
@@ -42,7 +39,7 @@ type process struct {
 	scratch   string
 	exited    chan struct{} // closed once the process is reaped
 	status    status        // set when exited is closed
-	gets      chan struct{}
+	gets      gets
 	dirty     []*call     // calls with pending emissions; the reader's own
 	spoke     atomic.Bool // since the last sweep
 	life      struct {
@@ -348,7 +345,7 @@ func (p *process) takeFor(c *call, f protocol.Frame) error {
 			return err
 		}
 		c.emit() // a function sees what it has put
-		p.get(c, f.Arg, bucket, key)
+		return p.get(asked{c, f.Arg, bucket, key})
 	case protocol.Result:
 		p.ended(c, nil)
 	case protocol.Error:
@@ -375,25 +372,6 @@ func (p *process) ended(c *call, f *exec.Failure) {
 	if len(p.dirty) == 1 && p.dirty[0] == c {
 		p.dirty = p.dirty[:0]
 	}
-}
-
-// get answers a GET without holding up the reader, unless too many are open: a GET
-// is until its answer is taken, so that no more objects wait for the process.
-func (p *process) get(c *call, request uint32, bucket spec.BucketName, key spec.Key) {
-	p.gets <- struct{}{}
-	p.g.rt.wg.Go(func() {
-		defer func() { <-p.gets }()
-		var o exec.Input
-		var err error = spec.Errorf(spec.CodeCancelled, "the attempt was cancelled")
-		ctx, done := c.placing()
-		if !c.ended.Load() {
-			o, err = c.task.Sink.Get(ctx, c.task, bucket, key)
-		}
-		batch := batches.Get().(*protocol.Batch)
-		encodeGetReply(batch, c, request, o, err)
-		done()
-		p.socket.hand(batch)
-	})
 }
 
 func (c *call) maxObject() int64 {

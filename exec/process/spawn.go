@@ -212,7 +212,7 @@ func (rt *Runtime) connected(g *group, name, scratch string, begin func(*process
 	defer theirs.stderr.Close()
 	p := &process{
 		g: g, name: name, socket: newSocket(pair[0]), output: out, scratch: scratch, memory: rt.memoryFor(),
-		exited: make(chan struct{}), gets: make(chan struct{}, maxGets), calls: make(map[uint64]*call), idleSince: time.Now(),
+		exited: make(chan struct{}), calls: make(map[uint64]*call), idleSince: time.Now(),
 	}
 	p.frames = protocol.NewReader(p, rt.s.maxBody())
 	if err := begin(p, theirs); err != nil {
