@@ -1,7 +1,6 @@
 package leader
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -83,10 +82,10 @@ func (t *tx) setApart(p *plan, bucket spec.BucketName, rec *store.Object) {
 		return
 	}
 	blob := &store.Blob{
+		ID:   store.NewBlobID(t.at),
 		Size: rec.Size, Chunks: 1, Codec: store.CodecNone,
 		CRC: crc32.Checksum(rec.Inline, crc32.MakeTable(crc32.Castagnoli)), Sum: digest(rec.Inline, nil),
 	}
-	_, _ = rand.Read(blob.ID[:])
 	t.writeInput(p, bucket, store.AppendBlobChunkKey(nil, t.shard(), p.app.Name, blob.ID, 0), rec.Inline)
 	rec.Inline, rec.Blob = nil, blob
 }

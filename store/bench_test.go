@@ -3,6 +3,9 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -85,4 +88,47 @@ func BenchmarkStageBlob(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkBlobsComeAndGo tells how often the bytes of blobs are written to the disk that
+// are deleted after some others have come.
+func BenchmarkBlobsComeAndGo(b *testing.B) {
+	data := noise(mib)
+	db := open(b, b.TempDir(), store.Options{})
+	defer closeDB(b, db)
+	var kept []store.Blob
+	before := bytesWritten(b)
+	for b.Loop() {
+		blob, err := db.StageBlob(context.Background(), 1, "a", bytes.NewReader(data), mib)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var batch store.Batch
+		store.AdoptBlob(&batch, 1, "a", blob)
+		if kept = append(kept, blob); len(kept) > 200 {
+			store.DeleteBlob(&batch, 1, "a", kept[0])
+			kept = kept[1:]
+		}
+		if err := db.Commit(&batch, false); err != nil {
+			b.Fatal(err)
+		}
+		db.ReleaseBlob(blob)
+	}
+	b.ReportMetric(float64(bytesWritten(b)-before)/float64(b.N)/mib, "times-written")
+}
+
+// bytesWritten is what this process has had written to disks.
+func bytesWritten(b *testing.B) (n int64) {
+	b.Helper()
+	status, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if _, err := fmt.Sscanf(line, "write_bytes: %d", &n); err == nil {
+			return n
+		}
+	}
+	b.Fatal("/proc/self/io does not tell write_bytes")
+	return 0
 }

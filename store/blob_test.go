@@ -215,3 +215,21 @@ func TestABlobWhoseSizeIsALieIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestBlobsAreNamedInTheOrderInWhichTheyCome(t *testing.T) {
+	const start = store.Micros(1_700_000_000_000_000)
+	seen := make(map[[16]byte]bool)
+	var before [16]byte
+	for i := range store.Micros(1000) {
+		id := store.NewBlobID(start + 1000*i)
+		if bytes.Compare(before[:], id[:]) >= 0 {
+			t.Fatalf("%x of a millisecond later is not behind %x", id, before)
+		}
+		before = id
+		same := store.NewBlobID(start)
+		if seen[same] {
+			t.Fatalf("%x names two blobs", same)
+		}
+		seen[same] = true
+	}
+}
