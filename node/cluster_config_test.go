@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
@@ -69,7 +70,7 @@ func TestDataStaysWithTheKindOfNodeThatMadeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := alone
-	asked.PeerListen, asked.Expect = freeAddress(t), 1
+	asked.PeerListen, asked.Expect = nodetest.FreeAddress(t), 1
 	refused(asked, "is that of a node alone")
 
 	m := members(t, 1)[0]
@@ -89,7 +90,7 @@ func TestANodeThatNeverFoundAClusterCanBeOneAlone(t *testing.T) {
 	m.cfg.Join, m.cfg.Expect, m.cfg.PeerListen = nil, 0, ""
 	form(m)
 	m.stop()
-	m.cfg.PeerListen, m.cfg.Expect = freeAddress(t), 1
+	m.cfg.PeerListen, m.cfg.Expect = nodetest.FreeAddress(t), 1
 	if _, err := node.Start(t.Context(), m.cfg); spec.CodeOf(err) != spec.CodeConflict {
 		t.Errorf("it was a node alone: %v", err)
 	}
@@ -136,7 +137,7 @@ func TestANodeWhoseClockIsFarOffIsRefused(t *testing.T) {
 
 func TestANodeAloneSaysThatItListensForNobody(t *testing.T) {
 	var log strings.Builder
-	n, err := node.Start(t.Context(), node.Config{DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: freeAddress(t),
+	n, err := node.Start(t.Context(), node.Config{DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: nodetest.FreeAddress(t),
 		Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)

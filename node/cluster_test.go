@@ -3,13 +3,13 @@ package node_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
@@ -22,16 +22,6 @@ type member struct {
 	node *node.Node
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // members makes the configurations of nodes that are to found a cluster together.
 func members(t *testing.T, count int) []*member {
 	t.Helper()
@@ -40,7 +30,7 @@ func members(t *testing.T, count int) []*member {
 	for i := range count {
 		m := &member{t: t, cfg: node.Config{
 			Name: fmt.Sprintf("n%d", i+1), DataDir: filepath.Join(t.TempDir(), "data"),
-			Listen: "127.0.0.1:0", PeerListen: freeAddress(t), Expect: count, Shards: 2,
+			Listen: "127.0.0.1:0", PeerListen: nodetest.FreeAddress(t), Expect: count, Shards: 2,
 			Fatal: func(err error) { panic(err) },
 		}}
 		join = append(join, m.cfg.PeerListen)
@@ -202,7 +192,7 @@ func TestAMemberThatMovesIsFoundAgain(t *testing.T) {
 	form(all...)
 	moved := all[2]
 	moved.stop()
-	moved.cfg.PeerListen = freeAddress(t)
+	moved.cfg.PeerListen = nodetest.FreeAddress(t)
 	form(moved)
 	for _, m := range all {
 		m.shows("the new address", func(c wire.Cluster) bool {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pheromone-run/pheromone/client"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
@@ -145,7 +146,7 @@ func TestReplicasAndLeadersFollowTheNodes(t *testing.T) {
 	a.keepThings()
 
 	d := &member{t: t, cfg: node.Config{
-		Name: "n4", DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: freeAddress(t),
+		Name: "n4", DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: nodetest.FreeAddress(t),
 		Join: a.cfg.Join, RebuildAfter: rebuildAfter, Fatal: func(err error) { panic(err) },
 	}}
 	d.start()

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"testing"
 	"time"
 
@@ -73,13 +72,9 @@ func founders(t *testing.T, count int) []*founder {
 	join := ""
 	var addresses []string
 	for range count {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		addresses = append(addresses, l.Addr().String())
-		join += "," + l.Addr().String()
+		address := nodetest.FreeAddress(t)
+		addresses = append(addresses, address)
+		join += "," + address
 	}
 	var all []*founder
 	for i, address := range addresses {

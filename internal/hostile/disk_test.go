@@ -160,12 +160,7 @@ func TestTwoNodesDoNotShareAFolderNorAPort(t *testing.T) {
 // start starts a node and returns its address and what stops it.
 func start(t *testing.T, data string) (address string, stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = l.Addr().String()
-	_ = l.Close()
+	address = nodetest.FreeAddress(t)
 	var log bytes.Buffer
 	cmd := exec.Command(nodetest.Binary(t), "serve", "--data", data, "--listen", address)
 	cmd.Stderr = &log

@@ -38,7 +38,7 @@ func NewCluster(t testing.TB, cfg ClusterConfig) *Cluster {
 	c := &Cluster{t: t, cfg: cfg, made: cfg.Nodes}
 	listens := make([]string, cfg.Nodes)
 	for i := range listens {
-		listens[i] = freeAddress(t)
+		listens[i] = FreeAddress(t)
 		c.peers = append(c.peers, c.front(nodeName(i), listens[i]))
 	}
 	for i, listen := range listens {
@@ -92,7 +92,7 @@ func (c *Cluster) Start() {
 // Add starts a node that joins the cluster, and waits until it is ready.
 func (c *Cluster) Add() *Node {
 	c.t.Helper()
-	name, listen := nodeName(c.made), freeAddress(c.t)
+	name, listen := nodeName(c.made), FreeAddress(c.t)
 	c.made++
 	n := c.member(name, listen, c.front(name, listen))
 	c.nodes = append(c.nodes, n)

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,7 +85,7 @@ func Start(t testing.TB, args ...string) *Node {
 // test ends it.
 func New(t testing.TB, args ...string) *Node {
 	t.Helper()
-	n := &Node{t: t, name: "n1", binary: Binary(t), data: filepath.Join(t.TempDir(), "data"), address: freeAddress(t), args: args, log: &logBuffer{}}
+	n := &Node{t: t, name: "n1", binary: Binary(t), data: filepath.Join(t.TempDir(), "data"), address: FreeAddress(t), args: args, log: &logBuffer{}}
 	t.Cleanup(func() {
 		n.Stop()
 		if t.Failed() {
@@ -94,16 +93,6 @@ func New(t testing.TB, args ...string) *Node {
 		}
 	})
 	return n
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // Setenv sets variables ("NAME=value") for the next starts, in place of those set before.
@@ -139,7 +128,7 @@ func (n *Node) Exited() <-chan struct{} { return n.exited }
 func (n *Node) Restart() {
 	n.t.Helper()
 	n.Launch()
-	n.WaitReady(30 * time.Second)
+	n.WaitReady(clusterWait)
 }
 
 // WaitReady waits until the node that was launched is ready.

@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node/form"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { nodetest.MainWithoutLeaks(m) }
 
 func contains(text, part string) bool { return strings.Contains(text, part) }
 

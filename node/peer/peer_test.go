@@ -14,8 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -51,7 +50,7 @@ func timeout(t *testing.T) context.Context {
 }
 
 func TestEachChannelGetsTheConnectionsThatAreForIt(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer nodetest.NoGoroutinesLeft(t)
 	a, err := peer.Listen(peer.Config{Address: "127.0.0.1:0", Node: "a", Cluster: func() string { return "c1" }})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -27,7 +28,7 @@ func newCluster(t testing.TB, replicas ...uint64) *cluster {
 	t.Helper()
 	c := &cluster{t: t, members: map[uint64]string{}, nodes: map[uint64]*node{}, shards: map[uint64]*shard.Shard{}}
 	for _, replica := range replicas {
-		c.members[replica] = freeAddress(t)
+		c.members[replica] = nodetest.FreeAddress(t)
 	}
 	for _, replica := range replicas {
 		c.nodes[replica] = newNode(t, c.members[replica], c.wired)
@@ -39,7 +40,7 @@ func newCluster(t testing.TB, replicas ...uint64) *cluster {
 // addFirst makes replica 1 alone, whose log is cut every so many entries.
 func (c *cluster) addFirst(snapshotEntries int) {
 	c.t.Helper()
-	c.members[1] = freeAddress(c.t)
+	c.members[1] = nodetest.FreeAddress(c.t)
 	n := newNode(c.t, c.members[1], c.wired, func(n *node) { n.cfg.SnapshotEntries = snapshotEntries })
 	c.nodes[1], c.shards[1] = n, n.start(1, 1, c.members)
 }
@@ -227,7 +228,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 		}
 	}
 	for replica := uint64(2); replica <= 3; replica++ {
-		c.members[replica] = freeAddress(t)
+		c.members[replica] = nodetest.FreeAddress(t)
 		if err := c.shards[1].At(0).AddReplica(withTimeout(t), replica, c.members[replica]); err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +257,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 
 	// One that joined starts again like any other, wherever it is by then.
 	c.nodes[3].close()
-	c.members[3] = freeAddress(t)
+	c.members[3] = nodetest.FreeAddress(t)
 	c.nodes[3].cfg.Address = c.members[3]
 	c.nodes[3].open()
 	c.shards[3] = c.nodes[3].start(1, 3, c.members)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 )
 
@@ -32,7 +33,7 @@ func TestAllAreKilledAndStartAgainAtOtherAddresses(t *testing.T) {
 		f.kill(replica)
 	}
 	for _, replica := range killed {
-		f.members[replica] = freeAddress(t)
+		f.members[replica] = nodetest.FreeAddress(t)
 	}
 	for _, replica := range killed {
 		f.nodes[replica].cfg.Address = f.members[replica]
@@ -42,7 +43,7 @@ func TestAllAreKilledAndStartAgainAtOtherAddresses(t *testing.T) {
 	f.w.progress(f.ids...)
 	// One alone moves; the others are told.
 	f.kill(2)
-	f.members[2] = freeAddress(t)
+	f.members[2] = nodetest.FreeAddress(t)
 	f.nodes[2].cfg.Address = f.members[2]
 	f.nodes[2].open()
 	f.start(2)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 )
 
@@ -17,7 +18,7 @@ func slow(t *testing.T) (*cluster, *shard.Term, *said) {
 	t.Helper()
 	c := &cluster{t: t, members: map[uint64]string{}, nodes: map[uint64]*node{}, shards: map[uint64]*shard.Shard{}}
 	for replica := range uint64(3) {
-		c.members[replica+1] = freeAddress(t)
+		c.members[replica+1] = nodetest.FreeAddress(t)
 	}
 	log := &said{}
 	for replica := range c.members {

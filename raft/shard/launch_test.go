@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 )
 
@@ -11,7 +12,7 @@ import (
 // stands in the way of that may be gone the next time.
 func TestAReplicaThatCouldNotBeStartedAgainIsByTheNextChange(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, freeAddress(t))
+	n := newNode(t, nodetest.FreeAddress(t))
 	s := sole(n)
 	mustPropose(t, lead(t, s), 1)
 	meta, err := n.db.Meta(1)
@@ -24,14 +25,14 @@ func TestAReplicaThatCouldNotBeStartedAgainIsByTheNextChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := s.At(0).AddReplica(withTimeout(t), 2, freeAddress(t)); !errors.Is(err, shard.ErrLost) {
+		if err := s.At(0).AddReplica(withTimeout(t), 2, nodetest.FreeAddress(t)); !errors.Is(err, shard.ErrLost) {
 			t.Fatalf("added with a raft log behind the store: %v", err)
 		}
 	}
 	if err := n.db.Apply(1, nil, meta); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.At(0).AddReplica(withTimeout(t), 2, freeAddress(t)); err != nil {
+	if err := s.At(0).AddReplica(withTimeout(t), 2, nodetest.FreeAddress(t)); err != nil {
 		t.Fatal(err)
 	}
 	mustPropose(t, lead(t, s), 2)

@@ -3,13 +3,14 @@ package shard_test
 import (
 	"testing"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 )
 
 // addLearner adds a replica on a new node and has it run.
 func (c *cluster) addLearner(leader, replica uint64) {
 	c.t.Helper()
-	c.members[replica] = freeAddress(c.t)
+	c.members[replica] = nodetest.FreeAddress(c.t)
 	c.addLearnerAt(leader, replica)
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 )
 
@@ -15,7 +16,7 @@ func TestMembersTellLearnersFromVotersAndThoseThatWereRemoved(t *testing.T) {
 	if err != nil || !slices.Equal(before.Voters, []uint64{1, 2, 3}) || len(before.Learners)+len(before.Removed) != 0 {
 		t.Fatalf("members %+v, error %v", before, err)
 	}
-	address := freeAddress(t)
+	address := nodetest.FreeAddress(t)
 	if err := c.shards[leader].At(before.Version).AddReplica(withTimeout(t), 4, address); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func TestAReplicaKnowsWhoVotesWithoutAskingAnybody(t *testing.T) {
 	if voters := s.Voters(); !slices.Equal(voters, []uint64{1, 2, 3}) {
 		t.Fatalf("voters %v", voters)
 	}
-	if err := s.At(0).AddReplica(withTimeout(t), 4, freeAddress(t)); err != nil {
+	if err := s.At(0).AddReplica(withTimeout(t), 4, nodetest.FreeAddress(t)); err != nil {
 		t.Fatal(err)
 	}
 	if voters := s.Voters(); !slices.Equal(voters, []uint64{1, 2, 3}) {
@@ -80,7 +81,7 @@ func TestAReplicaThatHasItsVoteMayBeStartedAsOneThatJoins(t *testing.T) {
 	for i := range 30 {
 		mustPropose(t, term, i)
 	}
-	c.members[4] = freeAddress(t)
+	c.members[4] = nodetest.FreeAddress(t)
 	if err := c.shards[leader].At(0).AddReplica(withTimeout(t), 4, c.members[4]); err != nil {
 		t.Fatal(err)
 	}

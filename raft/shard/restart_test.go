@@ -10,6 +10,7 @@ import (
 
 	"github.com/lni/dragonboat/v4/raftpb"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -103,10 +104,10 @@ func pretendHostName(t *testing.T, dir, name string) {
 
 func TestTheAddressMayChangeBetweenStarts(t *testing.T) {
 	t.Parallel()
-	n := newNode(t, freeAddress(t))
+	n := newNode(t, nodetest.FreeAddress(t))
 	mustPropose(t, lead(t, sole(n)), 1)
 	n.close()
-	n.cfg.Address = freeAddress(t)
+	n.cfg.Address = nodetest.FreeAddress(t)
 	n.open()
 	mustPropose(t, lead(t, sole(n)), 2)
 	n.close()

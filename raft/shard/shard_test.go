@@ -11,8 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
@@ -24,7 +23,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	nodetest.MainWithoutLeaks(m)
 }
 
 // node is a store and a host in one folder.
@@ -179,16 +178,6 @@ func count(t testing.TB, db *store.DB) int {
 	return n
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func TestABatchIsInTheStoreWhenItIsReported(t *testing.T) {
 	n := newNode(t, "")
 	s := sole(n)
@@ -307,7 +296,7 @@ func TestClosingTheHostFailsWhatIsOutstandingAndWhoWaits(t *testing.T) {
 }
 
 func TestLeadEndsWithItsContext(t *testing.T) {
-	addresses := []string{freeAddress(t), freeAddress(t)}
+	addresses := []string{nodetest.FreeAddress(t), nodetest.FreeAddress(t)}
 	n := newNode(t, addresses[0])
 	s := n.start(1, 1, map[uint64]string{1: addresses[0], 2: addresses[1]}) // the other never comes
 	ctx, cancel := context.WithCancel(context.Background())

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -56,7 +57,7 @@ func TestASnapshotIsSentOnceThoughItsConnectionsBreakAgainAndAgain(t *testing.T)
 	c.addFirst(1000)
 	const size = 100 * 64 << 10
 	keys := c.fillBig(100, 64<<10)
-	c.members[2] = freeAddress(t)
+	c.members[2] = nodetest.FreeAddress(t)
 	way := c.wires.of(c.members[1], c.members[2])
 	way.set(func(w *wire) { w.breakAfter = 160 << 10 })
 	c.addLearnerAt(1, 2)
@@ -98,7 +99,7 @@ func TestAReplicaIsDroppedWhileItsSnapshotWaitsForAReceiverThatIsCutOff(t *testi
 	c := newCluster(t)
 	c.addFirst(1000)
 	c.fillBig(400, 64<<10) // more than is held for a stream
-	c.members[2] = freeAddress(t)
+	c.members[2] = nodetest.FreeAddress(t)
 	way := c.wires.of(c.members[1], c.members[2])
 	way.set(func(w *wire) { w.bytesPerSec = 4 << 20 })
 	c.addLearnerAt(1, 2)
@@ -117,7 +118,7 @@ func TestASnapshotWhoseReceiverStartsAgainBeginsAnew(t *testing.T) {
 	c := newCluster(t)
 	c.addFirst(1000)
 	keys := c.fillBig(100, 64<<10)
-	c.members[2] = freeAddress(t)
+	c.members[2] = nodetest.FreeAddress(t)
 	way := c.wires.of(c.members[1], c.members[2])
 	way.set(func(w *wire) { w.bytesPerSec = 4 << 20 })
 	c.addLearnerAt(1, 2)
@@ -148,7 +149,7 @@ func TestASnapshotWhoseConnectionsBreakIsNeverServedInPart(t *testing.T) {
 	c := newCluster(t)
 	c.addFirst(1000)
 	keys := c.fillBig(200, 64<<10)
-	c.members[2] = freeAddress(t)
+	c.members[2] = nodetest.FreeAddress(t)
 	way := c.wires.of(c.members[1], c.members[2])
 	way.set(func(w *wire) { w.breakAfter = 1 << 20 }) // of 13 MiB
 	c.addLearnerAt(1, 2)

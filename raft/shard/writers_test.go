@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/shard"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -172,7 +173,7 @@ func newFleet(t testing.TB, shards int, change ...func(*node)) *fleet {
 		f.ids = append(f.ids, spec.ShardID(id+1))
 	}
 	for replica := uint64(1); replica <= 3; replica++ {
-		f.members[replica] = freeAddress(t)
+		f.members[replica] = nodetest.FreeAddress(t)
 	}
 	for replica := range f.members {
 		f.nodes[replica] = newNode(t, f.members[replica], append(change, f.wired)...)
