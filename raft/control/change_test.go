@@ -92,10 +92,10 @@ func TestChangesAreMadeOnceWhileLeadersChangeAndAnswersGetLost(t *testing.T) {
 }
 
 func TestAChangeOutlastsTheLossOfTheLeader(t *testing.T) {
-	c := newCluster(t, "a", "b", "c")
+	c := newQuickCluster(t, "a", "b", "c")
 	gone := c.leader()
 	var survivors []*node
-	for _, n := range c.followers() {
+	for _, n := range c.others(gone) {
 		n.ready()
 		survivors = append(survivors, n)
 	}
@@ -129,7 +129,7 @@ func TestAChangeOutlastsTheLossOfTheLeader(t *testing.T) {
 // The leader has written the change down and can't know what became of it: it
 // asks the next leader, and the change is there once.
 func TestALeaderThatIsReplacedInTheMiddleOfAChangeSettlesIt(t *testing.T) {
-	c := newCluster(t, "a", "b", "c")
+	c := newQuickCluster(t, "a", "b", "c")
 	old := c.leader()
 	old.set("before")
 	c.cutOff(old.cfg.Node, true)
@@ -154,9 +154,9 @@ func TestALeaderThatIsReplacedInTheMiddleOfAChangeSettlesIt(t *testing.T) {
 }
 
 func TestAChangeEndsWithItsContextWhenNobodyLeads(t *testing.T) {
-	c := newCluster(t, "a", "b", "c")
+	c := newQuickCluster(t, "a", "b", "c")
 	last := c.leader()
-	for _, n := range c.followers() {
+	for _, n := range c.others(last) {
 		c.stop(n.cfg.Node)
 	}
 	c.await("the end of the lead", func() bool { return !last.group.IsLeader() })

@@ -10,13 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/control"
 )
 
 // cluster is some nodes and the network between them.
 type cluster struct {
-	t      testing.TB
-	voters map[string]string
+	t        testing.TB
+	voters   map[string]string
+	election time.Duration
 	// lose has every so manieth answer to a forwarded request get lost.
 	lose, asked atomic.Int64
 
@@ -40,12 +42,30 @@ func (n *conn) Close() error {
 	return n.Conn.Close()
 }
 
-// newCluster starts voters, which make a group.
+// newCluster starts voters, which make a group. The first one leads it, and goes on
+// however busy the machine is: a leader that has not heard of the others for half an
+// election gives up.
 func newCluster(t testing.TB, names ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, voters: map[string]string{}, nodes: map[string]*node{}, cut: map[string]bool{}, conns: map[*conn]bool{}}
+	c := startCluster(t, 10*time.Second, names...)
+	if err := control.StandForElection(c.node(names[0]).group); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// newQuickCluster is for tests in which voters miss their leader and elect another:
+// any of them may be it, and a busy machine may make another one.
+func newQuickCluster(t testing.TB, names ...string) *cluster {
+	t.Helper()
+	return startCluster(t, 300*time.Millisecond, names...)
+}
+
+func startCluster(t testing.TB, election time.Duration, names ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, voters: map[string]string{}, election: election, nodes: map[string]*node{}, cut: map[string]bool{}, conns: map[*conn]bool{}}
 	for _, name := range names {
-		c.voters[name] = freeAddress(t)
+		c.voters[name] = nodetest.FreeAddress(t)
 	}
 	for _, name := range names {
 		c.start(name, c.voters[name], c.voters)
@@ -53,21 +73,11 @@ func newCluster(t testing.TB, names ...string) *cluster {
 	return c
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // start starts a new node; without voters it waits to be added.
 func (c *cluster) start(name, address string, voters map[string]string) *node {
 	c.t.Helper()
 	n := newNode(c.t, control.Config{
-		Node: name, Address: address, Voters: voters, Election: 300 * time.Millisecond,
+		Node: name, Address: address, Voters: voters, Election: c.election,
 		Dial:    func(ctx context.Context, to string) (net.Conn, error) { return c.dial(ctx, name, to) },
 		Forward: func(ctx context.Context, to string, b []byte) ([]byte, error) { return c.forward(ctx, name, to, b) },
 	})
@@ -195,10 +205,13 @@ func (c *cluster) leader() *node {
 // followers are the others of those that run.
 func (c *cluster) followers() []*node {
 	c.t.Helper()
-	leader := c.leader()
+	return c.others(c.leader())
+}
+
+func (c *cluster) others(not *node) []*node {
 	var others []*node
 	for _, n := range c.running() {
-		if n != leader {
+		if n != not {
 			others = append(others, n)
 		}
 	}

@@ -12,8 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/raft/control"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
@@ -23,7 +22,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(failingDisk); dir != "" {
 		writeUntilTheDiskFails(dir)
 	}
-	goleak.VerifyTestMain(m)
+	nodetest.MainWithoutLeaks(m)
 }
 
 // node is a store and a member of the group in one folder.
@@ -79,7 +78,7 @@ func (n *node) close() {
 
 func withTimeout(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
