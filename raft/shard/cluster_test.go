@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -31,17 +32,28 @@ func newCluster(t testing.TB, replicas ...uint64) *cluster {
 		c.members[replica] = nodetest.FreeAddress(t)
 	}
 	for _, replica := range replicas {
-		c.nodes[replica] = newNode(t, c.members[replica], c.wired)
+		c.nodes[replica] = newNode(t, c.members[replica], c.wired, steady)
 		c.shards[replica] = c.nodes[replica].start(1, replica, c.members)
+	}
+	if len(replicas) > 0 { // nobody has to wait for an election
+		one := replicas[rand.IntN(len(replicas))]
+		eventually(t, "a replica leads", func() bool {
+			shard.StandForElection(c.nodes[one].host, c.shards[one]) // its log may not be open yet
+			_, led := c.shards[one].Leader()
+			return led
+		})
 	}
 	return c
 }
+
+// steady has no election by mere load.
+func steady(n *node) { n.cfg.RTT = 40 * time.Millisecond }
 
 // addFirst makes replica 1 alone, whose log is cut every so many entries.
 func (c *cluster) addFirst(snapshotEntries int) {
 	c.t.Helper()
 	c.members[1] = nodetest.FreeAddress(c.t)
-	n := newNode(c.t, c.members[1], c.wired, func(n *node) { n.cfg.SnapshotEntries = snapshotEntries })
+	n := newNode(c.t, c.members[1], c.wired, steady, func(n *node) { n.cfg.SnapshotEntries = snapshotEntries })
 	c.nodes[1], c.shards[1] = n, n.start(1, 1, c.members)
 }
 
@@ -235,7 +247,7 @@ func TestAReplicaThatJoinsLateGetsASnapshot(t *testing.T) {
 		for _, n := range c.nodes {
 			n.host.SetAddress(1, replica, c.members[replica])
 		}
-		n := newNode(t, c.members[replica], c.wired)
+		n := newNode(t, c.members[replica], c.wired, steady)
 		s, err := n.host.Join(1, replica, c.members)
 		if err != nil {
 			t.Fatal(err)

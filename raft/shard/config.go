@@ -40,6 +40,8 @@ type HostConfig struct {
 	// process with status 1, because a state machine that skips an entry would no
 	// longer equal the others.
 	Fatal func(error)
+
+	held func(stopped <-chan struct{}) // called at each read of a restore; tests hold one open
 }
 
 // deploymentID is what dragonboat tells clusters apart by, and never lets change.
@@ -74,6 +76,9 @@ func (c HostConfig) withDefaults() HostConfig {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.held == nil {
+		c.held = func(<-chan struct{}) {}
 	}
 	if c.Fatal == nil {
 		log := c.Log

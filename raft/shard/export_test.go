@@ -60,3 +60,16 @@ func ForgetRecord(h *Host, id spec.ShardID) error {
 
 // StandForElection has a replica do so, without a leader that is gone.
 func StandForElection(h *Host, s *Shard) { h.transport.campaign(s, s.replica) }
+
+// HoldRestores has each restore of a host that is opened with a configuration wait,
+// once it has come so far, until its replica stops. Without far it undoes that.
+func HoldRestores(c *HostConfig, far func() bool) {
+	c.held = nil
+	if far != nil {
+		c.held = func(stopped <-chan struct{}) {
+			if far() {
+				<-stopped
+			}
+		}
+	}
+}

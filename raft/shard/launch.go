@@ -124,7 +124,7 @@ func (s *Shard) snapshotBytes(snapshot raftpb.Snapshot) (int64, error) {
 
 func (s *Shard) newMachine(uint64, uint64) statemachine.IOnDiskStateMachine {
 	m := newMachine(s.id, s.host.db, s.host.cfg.Fatal)
-	m.tell, m.fits = s.tellApplied, s.fits
+	m.tell, m.fits, m.held = s.tellApplied, s.fits, s.host.cfg.held
 	s.machine.Store(m)
 	return m
 }

@@ -15,13 +15,13 @@ func (c *cluster) addLearner(leader, replica uint64) {
 }
 
 // addLearnerAt does so where the members say it is.
-func (c *cluster) addLearnerAt(leader, replica uint64) {
+func (c *cluster) addLearnerAt(leader, replica uint64, change ...func(*node)) {
 	c.t.Helper()
 	must(c.t, c.shards[leader].At(0).AddReplica(withTimeout(c.t), replica, c.members[replica]))
 	for _, n := range c.nodes {
 		n.host.SetAddress(1, replica, c.members[replica])
 	}
-	n := newNode(c.t, c.members[replica], c.wired)
+	n := newNode(c.t, c.members[replica], append(change, c.wired, steady)...)
 	s, err := n.host.Join(1, replica, c.members)
 	must(c.t, err)
 	c.nodes[replica], c.shards[replica] = n, s

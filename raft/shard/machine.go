@@ -26,6 +26,7 @@ type machine struct {
 	fatal  func(error)
 	fits   <-chan struct{} // Open waits for it to be closed, unless it is nil
 	tell   func()          // called when the store has changed; must not block
+	held   func(stopped <-chan struct{})
 	meta   store.ShardMeta
 	bodies [][]byte // of one Update; kept for its capacity
 
@@ -38,7 +39,7 @@ type machine struct {
 var _ statemachine.IOnDiskStateMachine = (*machine)(nil)
 
 func newMachine(shard spec.ShardID, db *store.DB, fatal func(error)) *machine {
-	return &machine{shard: shard, db: db, fatal: fatal, tell: func() {}}
+	return &machine{shard: shard, db: db, fatal: fatal, tell: func() {}, held: func(<-chan struct{}) {}}
 }
 
 // Open returns the index of the last entry that the store has. A range that was
@@ -177,7 +178,7 @@ func (m *machine) SaveSnapshot(state any, w io.Writer, stopped <-chan struct{}) 
 
 // RecoverFromSnapshot replaces the shard's range by a snapshot.
 func (m *machine) RecoverFromSnapshot(r io.Reader, stopped <-chan struct{}) error {
-	meta, err := m.db.ReadSnapshot(stoppableReader{r, stopped}, m.shard)
+	meta, err := m.db.ReadSnapshot(stoppableReader{r, stopped, m.held}, m.shard)
 	if err != nil {
 		if isClosed(stopped) {
 			return statemachine.ErrSnapshotStopped
@@ -216,9 +217,11 @@ func (w stoppableWriter) Write(p []byte) (int, error) {
 type stoppableReader struct {
 	io.Reader
 	stopped <-chan struct{}
+	held    func(stopped <-chan struct{})
 }
 
 func (r stoppableReader) Read(p []byte) (int, error) {
+	r.held(r.stopped)
 	if isClosed(r.stopped) {
 		return 0, statemachine.ErrSnapshotStopped
 	}

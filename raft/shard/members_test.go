@@ -10,6 +10,7 @@ import (
 )
 
 func TestMembersTellLearnersFromVotersAndThoseThatWereRemoved(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	leader, _ := c.leadAny()
 	before, err := c.shards[leader].Members(withTimeout(t))
@@ -39,6 +40,7 @@ func TestMembersTellLearnersFromVotersAndThoseThatWereRemoved(t *testing.T) {
 }
 
 func TestAReplicaKnowsWhoVotesWithoutAskingAnybody(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	leader, _ := c.leadAny()
 	s := c.shards[leader]
@@ -76,6 +78,7 @@ func TestAReplicaKnowsWhoVotesWithoutAskingAnybody(t *testing.T) {
 // The placement says that it joins until it is told otherwise, and a node goes by
 // the placement.
 func TestAReplicaThatHasItsVoteMayBeStartedAsOneThatJoins(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1, 2, 3)
 	leader, term := c.leadAny()
 	for i := range 30 {
@@ -88,7 +91,7 @@ func TestAReplicaThatHasItsVoteMayBeStartedAsOneThatJoins(t *testing.T) {
 	for _, n := range c.nodes {
 		n.host.SetAddress(1, 4, c.members[4])
 	}
-	n := newNode(t, c.members[4])
+	n := newNode(t, c.members[4], steady)
 	s, err := n.host.Join(1, 4, c.members)
 	if err != nil {
 		t.Fatal(err)
