@@ -144,16 +144,12 @@ func (x *exchange) send(header *requestHeader, body io.Reader) {
 	}()
 }
 
-// sendLag is how far the end of the sending may be behind an answer that came for
-// the whole of it.
-const sendLag = 5 * time.Millisecond
-
 // sentWhole tells whether the request is sent, so that another may follow.
 func (x *exchange) sentWhole() bool {
 	select {
 	case err := <-x.sent:
 		return err == nil
-	case <-time.After(sendLag):
+	case <-time.After(x.caller.network.cfg.SendLag):
 		return false // it was answered before its end, by who needs no more
 	}
 }

@@ -42,6 +42,9 @@ type Config struct {
 	PieceWait time.Duration
 	// IdleFor is how long a connection is kept for the next request. Default 1 min.
 	IdleFor time.Duration
+	// SendLag is how far the end of the sending of a request may be behind an answer
+	// that came for the whole of it, for the connection to be kept. Default 5 ms.
+	SendLag time.Duration
 	Log     *slog.Logger
 }
 
@@ -75,6 +78,8 @@ const (
 	// the silence after which a part that sends all the time gives the other side up.
 	pieceWait = 2 * time.Minute
 	idleFor   = time.Minute
+	// sendLag is lost whenever a request is answered before its end.
+	sendLag = 5 * time.Millisecond
 )
 
 // Listen opens the node's address.
@@ -93,6 +98,9 @@ func Listen(cfg Config) (*Network, error) {
 	}
 	if cfg.IdleFor == 0 {
 		cfg.IdleFor = idleFor
+	}
+	if cfg.SendLag == 0 {
+		cfg.SendLag = sendLag
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
