@@ -309,7 +309,9 @@ func TestABodyWhoseSenderHangsIsNotWaitedForLongerThanTheHandlerWants(t *testing
 	caller := peer.NewCaller(b)
 	body, hangs := io.Pipe()
 	defer hangs.Close()
-	if _, err := caller.Call(timeout(t), a.Address(), "hang", nil, body, nil); spec.CodeOf(err) != spec.CodeTimeout {
+	ctx := timeout(t)
+	context.AfterFunc(ctx, func() { _ = hangs.Close() })
+	if _, err := caller.Call(ctx, a.Address(), "hang", nil, body, nil); spec.CodeOf(err) != spec.CodeTimeout || ctx.Err() != nil {
 		t.Errorf("it hangs: %v", err)
 	}
 	for range 3 {
