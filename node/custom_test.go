@@ -20,8 +20,10 @@ import (
 	"github.com/pheromone-run/pheromone/client"
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/exec/inproc"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node"
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/spec/wire"
 	"github.com/pheromone-run/pheromone/triggers"
 )
 
@@ -145,6 +147,20 @@ func (e embedding) put(t *testing.T, keys ...spec.Key) {
 	}
 }
 
+// awaitNoneRunning waits until the ends of all sessions are written down.
+func (e embedding) awaitNoneRunning(t *testing.T) {
+	t.Helper()
+	nodetest.Eventually(t, "no session runs", func() bool {
+		for _, err := range e.Client.Sessions(t.Context(), "shop", client.SessionsOptions{Status: wire.SessionRunning}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}
+		return true
+	})
+}
+
 func (e embedding) metric(t *testing.T, name string) string {
 	t.Helper()
 	resp, err := http.Get(e.Node.URL() + "/metrics")
@@ -217,7 +233,7 @@ func TestACustomPrimitiveSurvivesRestartsAndAProgramThatCannotReadItsState(t *te
 	}
 
 	e = program(2, "g", "go")
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		mu.Lock()
 		n := len(fired)
@@ -233,6 +249,7 @@ func TestACustomPrimitiveSurvivesRestartsAndAProgramThatCannotReadItsState(t *te
 	if value := e.metric(t, `pheromone_stalled_triggers{shard="1"}`); value != "0" {
 		t.Errorf("the metric is %s", value)
 	}
+	e.awaitNoneRunning(t) // an attempt whose end is not written down is made again
 	stop(e)
 	stop(program(2)) // nothing is fired again
 	slices.Sort(fired)

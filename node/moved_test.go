@@ -11,6 +11,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/client"
 	"github.com/pheromone-run/pheromone/internal/nodetest"
+	"github.com/pheromone-run/pheromone/spec"
 )
 
 // A leader that stands still never answers. Who has asked it for a client asks the
@@ -143,10 +144,14 @@ func TestAReadGoesOnAtAnotherReplica(t *testing.T) {
 	if _, err := once.Put(t.Context(), "notes", "in", "k", strings.NewReader("v"), client.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	var with []*nodetest.Node
 	for _, n := range c.Nodes() {
-		if n == without || !slices.Contains(replicas, n.Name()) {
-			continue
+		if n != without {
+			with = append(with, n)
+			awaitStale(t, n, "k")
 		}
+	}
+	for _, n := range with {
 		n.Pause()
 		_, err := once.Get(t.Context(), "notes", "in", "k", client.GetOptions{Stale: true})
 		n.Resume()
@@ -154,4 +159,18 @@ func TestAReadGoesOnAtAnotherReplica(t *testing.T) {
 			t.Errorf("while %s stands still: %v", n.Name(), err)
 		}
 	}
+}
+
+// awaitStale waits until a node's own replica has an object: it may be a moment behind.
+func awaitStale(t *testing.T, n *nodetest.Node, key spec.Key) {
+	t.Helper()
+	own, err := client.New(n.URL(), client.WithoutDiscovery())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	nodetest.Eventually(t, "node "+n.Name()+" has what was put", func() bool {
+		_, err := own.Get(t.Context(), "notes", "in", key, client.GetOptions{Stale: true})
+		return err == nil
+	})
 }

@@ -30,7 +30,7 @@ buckets:
 
 // startFamily starts a node over several shards with functions that wait until
 // they are told to stop, and children that don't.
-func startFamily(t *testing.T, dir string) (*node.Node, *client.Client) {
+func startFamily(t *testing.T, dir string, change ...func(*node.Config)) (*node.Node, *client.Client) {
 	t.Helper()
 	functions := inproc.New(inproc.Settings{})
 	functions.Register("family", "parent", func(ctx *fn.Context, in []fn.Object) error {
@@ -43,7 +43,11 @@ func startFamily(t *testing.T, dir string) (*node.Node, *client.Client) {
 		<-ctx.Context().Done()
 		return context.Cause(ctx.Context())
 	})
-	n, err := node.Start(context.Background(), node.Config{DataDir: dir, Listen: "127.0.0.1:0", Shards: 4, Inproc: functions})
+	cfg := node.Config{DataDir: dir, Listen: "127.0.0.1:0", Shards: 4, Inproc: functions}
+	for _, c := range change {
+		c(&cfg)
+	}
+	n, err := node.Start(context.Background(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +70,7 @@ func startFamily(t *testing.T, dir string) (*node.Node, *client.Client) {
 // outlived checks that a session has failed at its deadline.
 func outlived(t *testing.T, c *client.Client, session spec.SessionID, d time.Duration) wire.History {
 	t.Helper()
-	r, err := c.Result(t.Context(), "family", session, client.ResultOptions{Wait: 30 * time.Second})
+	r, err := c.Result(t.Context(), "family", session, client.ResultOptions{Wait: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +96,7 @@ func TestWhateverStartsASessionMaySetItsDeadline(t *testing.T) {
 	for _, session := range []spec.SessionID{invoked.Session, put.Session, "mine"} {
 		outlived(t, c, session, d)
 	}
-	_, err = c.Invoke(t.Context(), "family", "waits", nil, client.InvokeOptions{SessionTimeout: d, Wait: 30 * time.Second})
+	_, err = c.Invoke(t.Context(), "family", "waits", nil, client.InvokeOptions{SessionTimeout: d, Wait: patience})
 	if spec.CodeOf(err) != spec.CodeSessionFailed || !strings.Contains(err.Error(), "50ms") || strings.Contains(err.Error(), "function") {
 		t.Errorf("the error is %v", err)
 	}
@@ -101,7 +105,7 @@ func TestWhateverStartsASessionMaySetItsDeadline(t *testing.T) {
 func TestAFunctionStartsAChildSessionAndGoesOnWithItsResult(t *testing.T) {
 	_, c := startFamily(t, filepath.Join(t.TempDir(), "data"))
 	for range 8 { // on whatever shards they come to lie
-		r, err := c.Invoke(t.Context(), "family", "parent", strings.NewReader("child"), client.InvokeOptions{Wait: 30 * time.Second})
+		r, err := c.Invoke(t.Context(), "family", "parent", strings.NewReader("child"), client.InvokeOptions{Wait: patience})
 		if err != nil || len(r.Outputs) != 1 || string(r.Outputs[0].Data) != "HELLO" || r.Outputs[0].ContentType != "text/x" {
 			t.Fatalf("result %+v, %v", r, err)
 		}
@@ -119,7 +123,7 @@ func TestAFunctionStartsAChildSessionAndGoesOnWithItsResult(t *testing.T) {
 func TestADeadlineThatPassesWhileTheNodeIsDownEndsTheSessionAndItsChildrenAfterwards(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	n, c := startFamily(t, dir)
-	const d = 2 * time.Second
+	const d = time.Hour
 	started, err := c.Invoke(t.Context(), "family", "parent", strings.NewReader("waits"), client.InvokeOptions{SessionTimeout: d})
 	if err != nil {
 		t.Fatal(err)
@@ -128,10 +132,12 @@ func TestADeadlineThatPassesWhileTheNodeIsDownEndsTheSessionAndItsChildrenAfterw
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, c = startFamily(t, dir)
+	_, c = startFamily(t, dir, func(cfg *node.Config) {
+		cfg.Now = func() time.Time { return time.Now().Add(2 * d) }
+	})
 	outlived(t, c, started.Session, d)
 	name := awaitChild(t, c, started.Session, wire.SessionCancelled)
-	child, err := c.Result(t.Context(), "family", name, client.ResultOptions{Wait: 30 * time.Second})
+	child, err := c.Result(t.Context(), "family", name, client.ResultOptions{Wait: patience})
 	if err != nil || child.Status != wire.SessionCancelled {
 		t.Errorf("the child came to %+v, %v", child, err)
 	}
@@ -140,7 +146,7 @@ func TestADeadlineThatPassesWhileTheNodeIsDownEndsTheSessionAndItsChildrenAfterw
 // awaitChild waits until a session has one child of that status.
 func awaitChild(t *testing.T, c *client.Client, session spec.SessionID, status wire.SessionStatus) spec.SessionID {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		h, err := c.History(t.Context(), "family", session, client.HistoryOptions{})
 		if err != nil {
 			t.Fatal(err)
@@ -151,5 +157,6 @@ func awaitChild(t *testing.T, c *client.Client, session spec.SessionID, status w
 		if time.Now().After(deadline) {
 			t.Fatalf("the children are %+v, want one that is %s", h.Children, status)
 		}
+		<-time.After(5 * time.Millisecond)
 	}
 }
