@@ -1,7 +1,8 @@
 // Package nodetest runs real nodes, processes of the real binary, for tests: it
 // builds the binary once, starts nodes on free ports, alone or as a cluster, kills
 // them without warning and starts them again on the same data, and finds what they
-// leave behind.
+// leave behind. It also has what tests of single parts need: addresses that stay
+// free, and a look for goroutines that are left.
 //
 // It may import client; only tests import it.
 package nodetest
