@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
 var fanOut = flag.Int("leader.objects", 10_000, "objects of the session that fans out")
@@ -18,19 +20,21 @@ type skewed struct{ offset atomic.Int64 }
 func (c *skewed) now() time.Time      { return time.Now().Add(time.Duration(c.offset.Load())) }
 func (c *skewed) set(d time.Duration) { c.offset.Store(int64(d)) }
 
+// forward puts the leaders' clock forward, and returns once each has looked at what is due.
+func (w *world) forward(d time.Duration) {
+	w.t.Helper()
+	w.clock.offset.Add(int64(d))
+	for id, l := range w.leaders {
+		eventually(w.t, fmt.Sprintf("shard %d looks at its clock", id), func() bool {
+			_, err := l.Kept(w.t.Context())
+			return err == nil
+		})
+	}
+}
+
 // midday is far from where hours and days begin.
 func midday() time.Duration {
 	return time.Until(time.Date(2026, time.March, 20, 12, 30, 0, 0, time.UTC))
-}
-
-// windowWorld is a world whose clock a test sets.
-func windowWorld(t *testing.T, trigger string, got *collector) (*world, *skewed) {
-	clock := &skewed{}
-	clock.set(midday())
-	w := newWorld(t, 1, oneTrigger(trigger), map[string]function{"fire": got.take})
-	w.clock = clock.now
-	w.restart()
-	return w, clock
 }
 
 func TestWindowsThatWereMissedWhileTheNodeWasDownFireLate(t *testing.T) {
@@ -40,17 +44,17 @@ func TestWindowsThatWereMissedWhileTheNodeWasDownFireLate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got collector
-			w, clock := windowWorld(t, trigger, &got)
+			w := newWorld(t, 1, oneTrigger(trigger), map[string]function{"fire": got.take})
 			w.putAll("in", numbered(20), func(string) string { return "v" })
 			if n := len(got.keys()); n != 0 {
 				t.Fatalf("%d objects fired before their window was over", n)
 			}
 			w.close()
-			clock.set(midday() + 50*time.Hour)
+			w.clock.set(midday() + 50*time.Hour)
 			w.start()
 			eventually(t, "the window that was missed fires", func() bool { return len(got.keys()) == 20 })
 			w.putAll("in", []string{"later"}, func(string) string { return "v" })
-			clock.set(midday() + 100*time.Hour)
+			w.clock.set(midday() + 100*time.Hour)
 			w.restart()
 			eventually(t, "the next one fires, too", func() bool { return len(got.keys()) == 21 })
 			w.quiet()
@@ -63,10 +67,10 @@ func TestWindowsThatWereMissedWhileTheNodeWasDownFireLate(t *testing.T) {
 
 func TestAClockThatJumpsLosesNothingAndRepeatsNothing(t *testing.T) {
 	var got collector
-	w, clock := windowWorld(t, "{name: x, primitive: by_time, every: 200ms, slide: 100ms, target: fire}", &got)
+	w := newWorld(t, 1, oneTrigger("{name: x, primitive: by_time, every: 200ms, slide: 100ms, target: fire}"), map[string]function{"fire": got.take})
 	var want []string
 	for i, offset := range []time.Duration{0, -3 * time.Hour, 2 * time.Hour, -time.Minute, 30 * time.Hour, 0, 30*time.Hour + time.Minute} {
-		clock.set(midday() + offset)
+		w.clock.set(midday() + offset)
 		key := fmt.Sprint("k", i)
 		w.put("in", key, "v")
 		want = append(want, key, key) // in two windows
@@ -95,20 +99,10 @@ func TestASessionFansOutToManyObjectsAndGathersThem(t *testing.T) {
 	began := time.Now()
 	session := w.put("seeds", "s", "")
 	eventuallyIn(t, 10*time.Minute, "the session ends", func() bool {
-		return w.history(session).Session.Status != "running"
+		return w.session(session).Status != wire.SessionRunning
 	})
 	t.Logf("%d objects: %v", *fanOut, time.Since(began).Round(time.Millisecond))
 	if got := strings.Join(outputs(w.result(session)), " "); got != fmt.Sprintf("all=%d", *fanOut) {
 		t.Errorf("outputs %q", got)
-	}
-}
-
-// eventuallyIn is eventually with a limit of its own.
-func eventuallyIn(t *testing.T, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); <-time.After(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
 	}
 }

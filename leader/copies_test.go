@@ -367,8 +367,6 @@ func TestAnObjectWhoseBytesAreLackingIsReadOnceTheyAreBroughtHere(t *testing.T) 
 }
 
 func TestAConditionWaitsForBytesThatAreLacking(t *testing.T) {
-	clock := &skewed{}
-	clock.set(midday())
 	c := newCopied(t, 1, `
 apiVersion: pheromone/v1
 app: demo
@@ -389,7 +387,7 @@ buckets:
 			c.output("inputs", fmt.Sprint(len(c.in)))
 			return nil
 		},
-	}, func(w *world) { w.clock = clock.now })
+	}, func(w *world) { w.clock.set(midday()) })
 	session := c.put("in", "k", "")
 	elsewhere := map[[16]byte][]byte{}
 	eventually(t, "the objects are stored", func() bool {
@@ -420,7 +418,8 @@ buckets:
 		}
 		return c.db.RestoreBlob(ctx, shard, app, blob, bytes.NewReader(elsewhere[blob.ID]))
 	})
-	clock.set(midday() + 2*time.Hour)
+	c.clock.set(midday() + 2*time.Hour)
+	go func() { _, _ = c.leaders[1].Kept(t.Context()) }() // has the leader look at its clock, and fails with its term
 	eventually(t, "the shard tries again and again", func() bool { return tries.Load() >= 3 })
 	away.Store(false)
 	if out := outputs(c.result(session)); !slices.Equal(out, []string{"inputs=2"}) {

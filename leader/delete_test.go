@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,7 +50,7 @@ func (w *world) startedBy(kind string) []wire.Session {
 func TestADeletionDrivesWhatCountsDeletionsAndNothingElse(t *testing.T) {
 	for _, size := range []int{0, 3, leader.InlineBytes, leader.InlineBytes + 1, 3 << 20} {
 		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
-			w := newWorld(t, 1, deletions+"retention: 0\n", deletionFunctions)
+			w := newWorld(t, 1, deletions, deletionFunctions)
 			value := noise(size, 1)
 			put := func(bucket string) leader.PutResult {
 				t.Helper()
@@ -96,6 +95,7 @@ func TestADeletionDrivesWhatCountsDeletionsAndNothingElse(t *testing.T) {
 			if res, err := w.del("plain", "k"); err != nil || res.Session != "" {
 				t.Errorf("a deletion that nothing counts: %+v, %v", res, err)
 			}
+			w.forward(2 * time.Hour)
 			w.nothingLeft()
 		})
 	}
@@ -142,21 +142,11 @@ func TestADeleteThatDrivesIsRefusedWhileTooMuchIsPending(t *testing.T) {
 	w.completed(res.Session, "k=gone deleted=true   v/1")
 }
 
-// movedClock is a clock that can be put forward.
-type movedClock struct{ ahead atomic.Int64 }
-
-func (m *movedClock) now() time.Time { return time.Now().Add(time.Duration(m.ahead.Load())) }
-
 // Of so many objects whose time is over at once the timers take several rounds:
 // puts and deletes come in between.
 func TestAnExpiryDrivesExactlyOnceThoughAPutComesBeforeItsTimer(t *testing.T) {
 	const objects = 700
-	var clock movedClock
-	w := &world{t: t, dir: t.TempDir(), shards: 1, apps: &deployed{}, run: newRunner(deletionFunctions), clock: clock.now}
-	w.apps.apply(t, deletions)
-	w.start()
-	t.Cleanup(w.close)
-	t.Cleanup(w.run.stop)
+	w := newWorld(t, 1, deletions, deletionFunctions)
 	all := func(f func(key spec.Key) error) {
 		t.Helper()
 		var clients sync.WaitGroup
@@ -173,7 +163,7 @@ func TestAnExpiryDrivesExactlyOnceThoughAPutComesBeforeItsTimer(t *testing.T) {
 		_, err := w.tryPut(leader.Put{Bucket: "only", Key: key, Body: strings.NewReader("old"), TTL: time.Hour})
 		return err
 	})
-	clock.ahead.Store(int64(2 * time.Hour))
+	w.clock.set(midday() + 2*time.Hour)
 	all(func(key spec.Key) error {
 		if key[3]%2 == 0 {
 			if _, err := w.del("only", string(key)); spec.CodeOf(err) != spec.CodeNotFound {
@@ -202,8 +192,7 @@ func TestAnExpiryThatComesWhileTheNodeIsAwayDrivesOnce(t *testing.T) {
 		"restart": func(w *world) { w.restart() }, "crash": func(w *world) { w.crash(50) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			var clock movedClock
-			w := &world{t: t, dir: t.TempDir(), shards: 1, apps: &deployed{}, run: newRunner(deletionFunctions), clock: clock.now, fs: vfs.NewCrashableMem()}
+			w := &world{t: t, dir: t.TempDir(), shards: 1, apps: &deployed{}, run: newRunner(deletionFunctions), fs: vfs.NewCrashableMem()}
 			w.apps.apply(t, deletions)
 			w.start()
 			t.Cleanup(w.close)
@@ -211,7 +200,7 @@ func TestAnExpiryThatComesWhileTheNodeIsAwayDrivesOnce(t *testing.T) {
 			for i, size := range []int{3, 100 << 10} {
 				w.putOnce(leader.Put{Bucket: "only", Key: spec.Key(fmt.Sprint("k", i)), Body: strings.NewReader(noise(size, 1)), TTL: time.Hour})
 			}
-			clock.ahead.Store(int64(time.Hour + time.Minute)) // their timers are beyond what is in memory
+			w.clock.set(time.Hour + time.Minute) // their timers are beyond what is in memory
 			interrupt(w)
 			eventually(t, "both have expired", func() bool { return len(w.startedBy("delete")) == 2 })
 			interrupt(w)
@@ -291,6 +280,8 @@ func TestDeletionsAreCountedAcrossABucketAndPutsAreNot(t *testing.T) {
 			}
 		}
 		w.deploy("retention: 0\n" + oneTrigger("{name: other, primitive: immediate, target: fire}")) // the trigger goes with what it holds
+		w.quiet()
+		w.forward(time.Minute)
 		w.nothingLeft()
 	})
 }

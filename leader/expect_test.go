@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/leader"
@@ -19,6 +20,29 @@ import (
 
 // manifest puts the lines that every manifest of these tests has before the others.
 func manifest(lines string) string { return "apiVersion: pheromone/v1\napp: demo\n" + lines }
+
+// patience is how long a test waits for what has to come: much longer than it takes on
+// a machine that is slow and busy, since a test that passes never waits for its end.
+const patience = time.Minute
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	eventuallyIn(t, patience, what, ok)
+}
+
+// eventuallyIn is eventually with a limit of its own. What is costly to look at is
+// looked at less often, so that it leaves the machine to what it waits for.
+func eventuallyIn(t testing.TB, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for began := time.Now(); !ok(); began = time.Now() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		<-time.After(max(2*time.Millisecond, time.Since(began)))
+	}
+}
 
 // into puts an object into a session.
 func (w *world) into(session, bucket, key, value string) leader.PutResult {

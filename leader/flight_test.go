@@ -11,15 +11,14 @@ import (
 )
 
 // heldWorld is a world whose entries stay in flight until its gate is opened.
-func heldWorld(t *testing.T, bounds leader.MemoryBounds) (*world, *gate, *skewed) {
+func heldWorld(t *testing.T, bounds leader.MemoryBounds) (*world, *gate) {
 	t.Helper()
 	w, g := newGated(t, conditional(waitingFunctions, waitingBuckets)+"\nretention: 240h\n", map[string]function{"g": fired})
-	clock := &skewed{}
-	clock.set(midday())
-	w.clock, w.memory = clock.now, bounds
+	w.clock.set(midday())
+	w.memory = bounds
 	w.restart()
 	g.shut(0)
-	return w, g, clock
+	return w, g
 }
 
 // inFlight puts and returns once the put is in flight; what is sent comes when it has landed.
@@ -38,20 +37,20 @@ func (w *world) inFlight(g *gate, entries int, p leader.Put) <-chan leader.PutRe
 }
 
 func TestATimerThatIsInFlightWhenTheNextOnesAreLoadedGoesOff(t *testing.T) {
-	w, g, clock := heldWorld(t, leader.MemoryBounds{})
+	w, g := heldWorld(t, leader.MemoryBounds{})
 	delayed := w.inFlight(g, 1, leader.Put{Bucket: "in", Key: "k", Body: strings.NewReader(""), DeliverAfter: 40 * time.Second})
-	clock.set(midday() + 20*time.Second) // what is due in the next thirty is loaded now
+	w.clock.set(midday() + 20*time.Second) // what is due in the next thirty is loaded now
 	wakes := w.inFlight(g, 2, leader.Put{Bucket: "plain", Key: "wakes", Body: strings.NewReader("")})
 	g.open()
 	<-wakes
 	id := (<-delayed).Session
-	clock.set(midday() + 45*time.Second)
+	w.clock.set(midday() + 45*time.Second)
 	w.put("plain", "wakes again", "")
 	w.completed(id, "g:inv-1=k")
 }
 
 func TestASessionThatIsInFlightStaysInMemory(t *testing.T) {
-	w, g, clock := heldWorld(t, leader.MemoryBounds{Sessions: 1})
+	w, g := heldWorld(t, leader.MemoryBounds{Sessions: 1})
 	var landed []<-chan leader.PutResult
 	put := func(session, key string) {
 		t.Helper()
@@ -65,7 +64,7 @@ func TestASessionThatIsInFlightStaysInMemory(t *testing.T) {
 	for _, l := range landed {
 		<-l
 	}
-	clock.set(midday() + 2*time.Hour)
+	w.clock.set(midday() + 2*time.Hour)
 	w.put("plain", "wakes", "")
 	w.completed("a", "g:inv-1=first+second")
 }

@@ -34,7 +34,7 @@ func TestWhatAnAttemptPutsAtOnceIsSpreadSomeAtATime(t *testing.T) {
 		}
 		select {
 		case <-together:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			return spec.Errorf(spec.CodeUnavailable, "no more came")
 		}
 		if all.Load() > 2*most && failed.CompareAndSwap(0, 1) {

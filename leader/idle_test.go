@@ -27,8 +27,6 @@ const waitingBuckets = `
 func TestSessionsThatWaitLeaveMemoryAndGoOnAsIfTheyHadNot(t *testing.T) {
 	for name, sessions := range map[string]int{"all stay": 1000, "one stays": 1} {
 		t.Run(name, func(t *testing.T) {
-			clock := &skewed{}
-			clock.set(midday())
 			w := newWorld(t, 1, conditional(waitingFunctions, waitingBuckets)+"\nretention: 240h\n", map[string]function{"g": fired, "f": func(c *call) error {
 				if c.Attempt < 3 {
 					return errors.New("not yet")
@@ -36,7 +34,7 @@ func TestSessionsThatWaitLeaveMemoryAndGoOnAsIfTheyHadNot(t *testing.T) {
 				c.output("done", fmt.Sprint(c.Attempt))
 				return nil
 			}})
-			w.clock, w.memory = clock.now, leader.MemoryBounds{Sessions: sessions, Timers: 4}
+			w.memory = leader.MemoryBounds{Sessions: sessions, Timers: 4}
 			w.restart()
 			var delayed, windows, failing []spec.SessionID
 			for i := range 15 {
@@ -62,7 +60,7 @@ func TestSessionsThatWaitLeaveMemoryAndGoOnAsIfTheyHadNot(t *testing.T) {
 				t.Fatal(err)
 			}
 			for round := range 3 {
-				clock.set(midday() + time.Duration(round+1)*2*time.Hour)
+				w.clock.set(midday() + time.Duration(round+1)*2*time.Hour)
 				w.put("plain", "wakes", "")
 				for _, id := range failing {
 					eventually(t, "the next attempt has ended", func() bool { return len(w.history(id).Invocations[0].Attempts) >= min(round+2, 3) })
@@ -95,26 +93,25 @@ func TestSessionsThatWaitLeaveMemoryAndGoOnAsIfTheyHadNot(t *testing.T) {
 
 func TestTimersBeyondThoseInMemoryGoOffAllTheSame(t *testing.T) {
 	var early atomic.Int64
-	clock := &skewed{}
-	clock.set(midday())
-	w := newWorld(t, 1, conditional(waitingFunctions, waitingBuckets)+"\nretention: 240h\n", map[string]function{"g": func(c *call) error {
+	var w *world
+	w = newWorld(t, 1, conditional(waitingFunctions, waitingBuckets)+"\nretention: 240h\n", map[string]function{"g": func(c *call) error {
 		due, err := time.Parse(time.RFC3339Nano, string(c.in[0].Data))
 		if err != nil {
 			return permanent(err.Error())
 		}
-		if clock.now().Before(due) {
+		if w.clock.now().Before(due) {
 			early.Add(1)
 		}
 		return fired(c)
 	}})
-	w.clock, w.memory = clock.now, leader.MemoryBounds{Timers: 3}
+	w.memory = leader.MemoryBounds{Timers: 3}
 	w.restart()
 	random := rand.New(rand.NewPCG(7, 11))
 	var ids []spec.SessionID
 	for i := range 120 {
 		after := time.Duration(random.IntN(5*60)) * 100 * time.Millisecond // some at the same time, some beyond what is loaded
 		res, err := w.tryPut(leader.Put{Bucket: "in", Key: spec.Key(fmt.Sprint(i)), DeliverAfter: after + time.Minute,
-			Body: strings.NewReader(clock.now().Add(after + time.Minute).UTC().Format(time.RFC3339Nano))})
+			Body: strings.NewReader(w.clock.now().Add(after + time.Minute).UTC().Format(time.RFC3339Nano))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,14 +120,13 @@ func TestTimersBeyondThoseInMemoryGoOffAllTheSame(t *testing.T) {
 			w.restart()
 		}
 		if i%20 == 19 {
-			clock.set(midday() + time.Duration(i)*time.Second)
+			w.forward(20 * time.Second)
 			if kept := w.memoryKept(); kept.Timers > 12 {
 				t.Errorf("%d timers are in memory", kept.Timers)
 			}
 		}
 	}
-	clock.set(midday() + time.Hour)
-	w.put("plain", "wakes", "")
+	w.forward(time.Hour)
 	for i, id := range ids {
 		w.completed(id, fmt.Sprint("g:inv-1=", i))
 	}

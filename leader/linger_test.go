@@ -298,7 +298,7 @@ func TestAWatchDoesNotWaitForWhatLingers(t *testing.T) {
 	g.open()
 	select {
 	case <-changed:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Error("the watch is not woken")
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
-	"time"
 
 	"github.com/pheromone-run/pheromone/leader"
 	"github.com/pheromone-run/pheromone/spec"
@@ -114,7 +113,7 @@ func (n *network) repeat(which int) {
 	}
 	l := n.late[which%len(n.late)]
 	n.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_ = n.world.Deliver(ctx, l.to, l.mail) // it may be refused: nobody waits for an answer
 }

@@ -26,7 +26,7 @@ func boundedWorld(t *testing.T, bounds leader.MemoryBounds, manifest string, fun
 
 func (w *world) memoryKept() leader.Kept {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	kept, err := w.leaders[1].Kept(ctx)
 	if err != nil {

@@ -3,13 +3,13 @@ package leader_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -35,7 +35,7 @@ type world struct {
 	firing  int          // bound of the firings of an entry; 0: the default
 	kept    int          // changes that the change log reaches back; 0: the default
 	bytes   int64        // bytes that those have at most; 0: the default
-	clock   func() time.Time
+	clock   skewed       // of the leaders
 	mail    leader.MailBounds
 	memory  leader.MemoryBounds
 	network leader.Router // nil: mail is delivered at once
@@ -51,6 +51,7 @@ type world struct {
 
 func newWorld(t testing.TB, shards int, manifest string, functions map[string]function) *world {
 	w := &world{t: t, dir: t.TempDir(), shards: shards, apps: &deployed{}, run: newRunner(functions)}
+	w.clock.set(midday())
 	w.apps.apply(t, manifest)
 	w.start()
 	t.Cleanup(w.close)
@@ -91,7 +92,7 @@ func (w *world) start() {
 		w.raft[id] = s
 		w.leaders[id] = leader.New(leader.Config{
 			Shard: id, DB: w.db, Replica: s, Apps: w.apps, Router: network, Copies: w.copies, Runtime: execs, Tell: w.told.add, FiringBytes: w.firing,
-			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Memory: w.memory, Now: w.clock, Log: w.log,
+			ChangesKept: w.kept, ChangeBytesKept: w.bytes, Mail: w.mail, Memory: w.memory, Now: w.clock.now, Log: w.log,
 		})
 		if w.own != nil {
 			w.leaders[id].Wrap(w.own)
@@ -104,7 +105,7 @@ func (w *world) start() {
 			}
 		})
 	}
-	wait, cancelWait := context.WithTimeout(ctx, 20*time.Second)
+	wait, cancelWait := context.WithTimeout(ctx, patience)
 	defer cancelWait()
 	for id, l := range w.leaders {
 		if err := l.WaitLeading(wait); err != nil {
@@ -148,7 +149,7 @@ func (w *world) restart() {
 // The leader claims a new one.
 func (w *world) unseat(id spec.ShardID) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if _, err := w.raft[id].Lead(ctx); err != nil {
 		w.t.Fatalf("take the lead of shard %d: %v", id, err)
@@ -186,7 +187,7 @@ func (w *world) tryPut(p leader.Put) (leader.PutResult, error) {
 	if p.Session != "" {
 		slot = spec.SessionSlot(p.App, p.Session)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return w.of(slot).Put(ctx, p)
 }
@@ -194,9 +195,9 @@ func (w *world) tryPut(p leader.Put) (leader.PutResult, error) {
 // result waits for the end of a session.
 func (w *world) result(id spec.SessionID) wire.Result {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	res, err := w.of(spec.SessionSlot("demo", id)).Result(ctx, "demo", id, 25*time.Second, false)
+	res, err := w.of(spec.SessionSlot("demo", id)).Result(ctx, "demo", id, patience, false)
 	if err != nil {
 		w.t.Fatalf("result of %s: %v", id, err)
 	}
@@ -311,7 +312,7 @@ func (r *runner) Submit(t *exec.Task) {
 		} else if err != nil {
 			failure = &exec.Failure{Kind: exec.Failed, Message: err.Error()}
 		}
-		if ctx.Err() == context.DeadlineExceeded && failure != nil {
+		if failure != nil && errors.Is(err, context.DeadlineExceeded) {
 			failure.Kind = exec.TimedOut
 		}
 		t.Sink.Done(t, c.out, failure)
@@ -352,18 +353,6 @@ func (r *runner) count(function string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts[function]
-}
-
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		<-time.After(2 * time.Millisecond)
-	}
 }
 
 func readAll(t testing.TB, o leader.Object, err error) string {
