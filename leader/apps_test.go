@@ -80,12 +80,16 @@ func TestANewWindowIsArmedWithoutAnObject(t *testing.T) {
 	overShards(t, func(t *testing.T, shards int) {
 		var got collector
 		w := newWorld(t, shards, oneTrigger("{name: x, primitive: immediate, target: fire}"), map[string]function{"fire": got.take, "other": got.take})
-		w.deploy(oneTrigger("{name: y, primitive: by_time, every: 30ms, allow_empty: true, target: other}"))
-		eventually(t, "it fires twice", func() bool { return len(got.sorted()) >= 2 })
+		w.deploy(oneTrigger("{name: y, primitive: by_time, every: 10m, allow_empty: true, target: other}"))
+		for n := range 2 {
+			w.forward(10 * time.Minute)
+			eventually(t, fmt.Sprint("window ", n, " fires"), func() bool { return len(got.sorted()) == n+1 })
+		}
 		w.deploy(oneTrigger("{name: x, primitive: immediate, target: fire}"))
 		w.quiet()
 		n := w.run.count("other")
 		w.restart()
+		w.forward(30 * time.Minute)
 		w.result(w.put("in", "k", ""))
 		if again := w.run.count("other"); again != n {
 			t.Errorf("a trigger that is gone has fired %d times", again-n)
@@ -105,6 +109,8 @@ func TestWhatARemovedTriggerHeldIsGone(t *testing.T) {
 		}
 		eventually(t, "all three are held", func() bool { return len(w.leftOf("gather")) >= 3*2+1 })
 		w.deploy("retention: 0\n" + oneTrigger("{name: x, primitive: immediate, scope: bucket, target: fire}"))
+		w.quiet()
+		w.forward(time.Minute)
 		w.nothingLeft()
 	})
 }
@@ -156,7 +162,7 @@ func TestADeletedAppLeavesNothingButTimersThatEndByThemselves(t *testing.T) {
 		told := make(chan error, 1)
 		l := w.home(waiting[0])
 		go func() {
-			_, err := l.Result(context.Background(), "demo", waiting[0], 20*time.Second, false)
+			_, err := l.Result(context.Background(), "demo", waiting[0], patience, false)
 			told <- err
 		}()
 		eventually(t, "every mail is delivered", func() bool {

@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,7 +22,6 @@ func oneFunction(options string) string {
 functions:
   f: {runtime: inproc, retry: {max_attempts: 3, backoff: 10ms, max_backoff: 20ms}` + options + `}
   next: {runtime: inproc}
-retention: 0
 buckets:
   in: {triggers: [{name: t, primitive: immediate, target: f}]}
   out: {triggers: [{name: t, primitive: immediate, target: next}]}
@@ -81,10 +81,12 @@ func TestAPermanentErrorIsNotTriedAgain(t *testing.T) {
 }
 
 func TestATimeoutThatTheExecutorsReportIsTriedAgain(t *testing.T) {
-	w := newWorld(t, 1, oneFunction(", timeout: 20ms"), map[string]function{"next": next, "f": func(c *call) error {
+	w := newWorld(t, 1, oneFunction(", timeout: 7m"), map[string]function{"next": next, "f": func(c *call) error {
+		if c.Timeout != 7*time.Minute {
+			return permanent(fmt.Sprintf("the executors are told a timeout of %s", c.Timeout))
+		}
 		if c.Attempt == 1 {
-			<-c.ctx.Done()
-			return c.ctx.Err()
+			return context.DeadlineExceeded
 		}
 		c.put("out", "k", "v")
 		return nil
@@ -366,7 +368,7 @@ func TestMoreThanMayBePendingIsOverload(t *testing.T) {
 }
 
 func TestARetryWaitsForItsBackoffAcrossARestart(t *testing.T) {
-	w := newWorld(t, 1, strings.Replace(oneFunction(""), "backoff: 10ms, max_backoff: 20ms", "backoff: 300ms, max_backoff: 300ms", 1),
+	w := newWorld(t, 1, strings.Replace(oneFunction(""), "backoff: 10ms, max_backoff: 20ms", "backoff: 10m, max_backoff: 10m", 1),
 		map[string]function{"next": next, "f": func(c *call) error {
 			if c.Attempt == 1 {
 				return errors.New("again")
@@ -376,10 +378,14 @@ func TestARetryWaitsForItsBackoffAcrossARestart(t *testing.T) {
 		}})
 	id := w.put("in", "x", "")
 	eventually(t, "it waits for its retry", func() bool { return w.history(id).Invocations[0].State == "retrying" })
-	if next := w.history(id).Invocations[0].NextAt; next.Before(time.Now().Add(-time.Second)) {
+	if next := w.history(id).Invocations[0].NextAt; next.Before(w.clock.now()) {
 		t.Errorf("the next attempt is told for %v", next)
 	}
 	w.restart()
+	if states := w.states(id); !slices.Equal(states, []string{"f retrying failed"}) {
+		t.Errorf("after the restart: %q", states)
+	}
+	w.forward(time.Hour)
 	w.completed(id, "k=v")
 	wantLines(t, w.states(id), "f succeeded failed", "next succeeded")
 }

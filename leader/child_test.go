@@ -342,7 +342,7 @@ func TestARemovedFunctionFailsTheChildAndTellsTheParent(t *testing.T) {
 
 const deadlineApp = `apiVersion: pheromone/v1
 app: demo
-session_timeout: 200ms
+session_timeout: 10m
 functions:
   f: {runtime: inproc}
   parent: {runtime: inproc}
@@ -355,8 +355,14 @@ buckets:
 func TestASessionThatOutlivesItsDeadlineFailsAndItsAttemptsAreStopped(t *testing.T) {
 	w := newWorld(t, 2, deadlineApp, map[string]function{"f": func(c *call) error { <-c.ctx.Done(); return c.ctx.Err() }})
 	session := w.put("in", "k", "v")
+	eventually(t, "its function runs", func() bool { return w.history(session).Invocations[0].State == "running" })
+	w.forward(9 * time.Minute)
+	if s := w.session(session); s.Status != wire.SessionRunning {
+		t.Errorf("before its deadline it is %s", s.Status)
+	}
+	w.forward(2 * time.Minute)
 	res := w.result(session)
-	if res.Status != wire.SessionFailed || res.Error.Kind != exec.TimedOut || !strings.Contains(res.Error.Message, "200ms, its deadline") {
+	if res.Status != wire.SessionFailed || res.Error.Kind != exec.TimedOut || !strings.Contains(res.Error.Message, "10m, its deadline") {
 		t.Fatalf("result %+v", res.Error)
 	}
 	if inv := w.history(session).Invocations[0]; inv.State != "cancelled" || inv.Attempts[0].Error.Kind != exec.Cancelled {
@@ -373,6 +379,7 @@ func TestADeadlineSurvivesARestart(t *testing.T) {
 	w := newWorld(t, 1, deadlineApp, map[string]function{"f": func(c *call) error { <-c.ctx.Done(); return c.ctx.Err() }})
 	session := w.put("in", "k", "v")
 	w.restart()
+	w.forward(11 * time.Minute)
 	if res := w.result(session); res.Status != wire.SessionFailed || res.Error.Kind != exec.TimedOut {
 		t.Fatalf("result %+v", res)
 	}
@@ -394,11 +401,13 @@ func TestARequestMaySetTheDeadlineOfItsSession(t *testing.T) {
 		}
 		return res.Session
 	}
-	long, short := put("long", time.Hour), put("short", time.Millisecond)
+	long, short := put("long", time.Hour), put("short", time.Minute)
+	w.forward(2 * time.Minute)
 	if res := w.result(short); res.Status != wire.SessionFailed {
 		t.Errorf("the short one is %s", res.Status)
 	}
 	byApp := put("app", 0)
+	w.forward(11 * time.Minute)
 	if res := w.result(byApp); res.Status != wire.SessionFailed {
 		t.Errorf("the one with the app's deadline is %s", res.Status)
 	}
@@ -409,14 +418,16 @@ func TestARequestMaySetTheDeadlineOfItsSession(t *testing.T) {
 }
 
 func TestAChildHasADeadlineOfItsOwnAndFailsAlone(t *testing.T) {
-	w := newWorld(t, 4, strings.Replace(deadlineApp, "200ms", "1h", 1), map[string]function{
+	w := newWorld(t, 4, strings.Replace(deadlineApp, "10m", "1h", 1), map[string]function{
 		"parent": func(c *call) error {
-			c.emit(exec.Emission{Bucket: "results", Key: "r", Child: &exec.ChildStart{Function: "f", Timeout: 50 * time.Millisecond}})
+			c.emit(exec.Emission{Bucket: "results", Key: "r", Child: &exec.ChildStart{Function: "f", Timeout: 10 * time.Minute}})
 			return nil
 		},
 		"f": func(c *call) error { <-c.ctx.Done(); return c.ctx.Err() },
 	})
 	session := w.put("families", "k", "v")
+	eventually(t, "the child runs", func() bool { return w.run.count("f") == 1 })
+	w.forward(20 * time.Minute)
 	if res := w.result(session); res.Status != wire.SessionCompleted {
 		t.Fatalf("the parent is %s", res.Status)
 	}

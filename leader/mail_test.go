@@ -211,17 +211,21 @@ func (r *troubled) marks() map[string]int {
 	return marks
 }
 
-func (r *troubled) outboxes() int {
-	n := 0
-	for _, l := range r.leaders {
-		n += l.Outbox()
-	}
-	return n
+// delivered waits until no shard has mail for another one.
+func (w *world) delivered() {
+	w.t.Helper()
+	eventually(w.t, "the outboxes are empty", func() bool {
+		n := 0
+		for _, l := range w.leaders {
+			n += l.Outbox()
+		}
+		return n == 0
+	})
 }
 
 func (r *troubled) wait() {
 	r.t.Helper()
-	eventually(r.t, "the outboxes are empty", func() bool { return r.outboxes() == 0 })
+	r.delivered()
 	r.quiet()
 	eventually(r.t, "all are in batches", func() bool { return len(r.batches.counts()) >= len(r.objects) })
 	r.quiet()

@@ -16,7 +16,6 @@ import (
 
 var plainBuckets = manifest(`
 functions: {echo: {runtime: inproc}}
-retention: 0
 buckets:
   notes: {}
   in: {triggers: [{name: t, primitive: immediate, target: echo}]}
@@ -114,9 +113,14 @@ func TestAnObjectExpiresByItselfAndItsWatchSaysSo(t *testing.T) {
 			t.Fatalf("put: %v", err)
 		}
 	}
-	put("replaced", 40*time.Millisecond)
+	put("replaced", 20*time.Minute)
 	put("replaced", 0)
-	put("short", 20*time.Millisecond)
+	put("short", 10*time.Minute)
+	w.forward(5 * time.Minute)
+	if o, err := w.get("notes", "short"); readAll(t, o, err) != "v" {
+		t.Error("it is gone before its time")
+	}
+	w.forward(25 * time.Minute)
 	eventually(t, "the short one is gone from the store", func() bool { return len(w.leftOf("short")) == 0 })
 	_, err := w.get("notes", "short")
 	wantCode(t, err, spec.CodeNotFound)
@@ -207,7 +211,6 @@ func TestObjectsAreListedByPrefixPageByPage(t *testing.T) {
 func TestLargeObjectsPassThroughFunctionsAndLeaveNothingBehind(t *testing.T) {
 	w := newWorld(t, 1, manifest(`
 functions: {upper: {runtime: inproc}, last: {runtime: inproc}}
-retention: 0
 buckets:
   in: {triggers: [{name: t, primitive: immediate, target: upper}]}
   mid: {triggers: [{name: t, primitive: immediate, target: last}]}
@@ -233,7 +236,8 @@ buckets:
 	if _, err := w.homeOf("in", "doc").Delete(context.Background(), leader.Delete{App: "demo", Bucket: "in", Key: "doc"}); err != nil {
 		t.Fatalf("delete: %v", err)
 	}
-	w.nothingLeft() // retention 0: sessions, their copies and all chunks go by themselves
+	w.forward(2 * time.Hour)
+	w.nothingLeft() // sessions, their copies and all chunks go by themselves when they were kept for long enough
 }
 
 func TestAnObjectOverTheLimitIsRefusedAndStoresNothing(t *testing.T) {

@@ -32,11 +32,11 @@ func TestWhatATriggerFiresAtOnceIsNoLargerThanAnEntry(t *testing.T) {
 		atLeast int // firings
 		most    int // objects of a firing
 	}{
-		"a window of a bucket":       {"{name: x, primitive: by_time, every: 2s, target: fire}", plain, 1, 6, 700},
-		"a window with two targets":  {"{name: x, primitive: by_time, every: 2s, target: [fire, other]}", plain, 2, 14, 500},
-		"sliding windows":            {"{name: x, primitive: by_time, every: 2s, slide: 1s, target: fire}", plain, 2, 10, 700},
-		"a window of a session":      {"{name: x, primitive: by_time, scope: session, every: 2s, target: fire}", plain, 1, 2, 2999},
-		"long keys":                  {"{name: x, primitive: by_time, scope: session, every: 2s, target: fire}", func(i int) string { return fmt.Sprintf("%0900d", i) }, 1, 12, 250},
+		"a window of a bucket":       {"{name: x, primitive: by_time, every: 20m, target: fire}", plain, 1, 6, 700},
+		"a window with two targets":  {"{name: x, primitive: by_time, every: 20m, target: [fire, other]}", plain, 2, 14, 500},
+		"sliding windows":            {"{name: x, primitive: by_time, every: 20m, slide: 10m, target: fire}", plain, 2, 10, 700},
+		"a window of a session":      {"{name: x, primitive: by_time, scope: session, every: 20m, target: fire}", plain, 1, 2, 2999},
+		"long keys":                  {"{name: x, primitive: by_time, scope: session, every: 20m, target: fire}", func(i int) string { return fmt.Sprintf("%0900d", i) }, 1, 12, 250},
 		"many groups":                {"{name: x, primitive: dynamic_group, group_by: {prefix: ':'}, until: {functions: [seed]}, target: fire}", func(i int) string { return fmt.Sprintf("g%04d:", i) }, 1, objects, 1},
 		"many groups across buckets": {"{name: x, primitive: dynamic_group, scope: bucket, group_by: {prefix: ':'}, until: {keys: [g2999]}, target: fire}", func(i int) string { return fmt.Sprintf("g%04d", i) }, 1, objects - 1, 1},
 	} {
@@ -46,7 +46,7 @@ func TestWhatATriggerFiresAtOnceIsNoLargerThanAnEntry(t *testing.T) {
 			w := newWorld(t, 1, oneTrigger(test.trigger), map[string]function{"fire": got.take, "other": got.take, "seed": seedMany(objects, 200, test.key)})
 			w.firing = 1 << 20
 			w.restart()
-			w.put("seeds", "s", "")
+			seeding := w.put("seeds", "s", "")
 			var want []string
 			for i := range objects {
 				if key := test.key(i); key != "g2999" { // the control object is in no group
@@ -55,9 +55,11 @@ func TestWhatATriggerFiresAtOnceIsNoLargerThanAnEntry(t *testing.T) {
 					}
 				}
 			}
-			eventually(t, "all have fired", func() bool { return len(got.keys()) >= len(want)/2 })
+			eventuallyIn(t, 2*patience, "all is put", func() bool { return w.history(seeding).Invocations[0].State == "succeeded" })
+			w.forward(30 * time.Minute)
+			eventuallyIn(t, 2*patience, "half have fired", func() bool { return len(got.keys()) >= len(want)/2 })
 			w.unseat(1) // what is under way goes on
-			eventually(t, "all have fired", func() bool { return len(got.keys()) >= len(want) })
+			eventuallyIn(t, 2*patience, "all have fired", func() bool { return len(got.keys()) >= len(want) })
 			w.quiet()
 			slices.Sort(want)
 			if keys := got.keys(); !slices.Equal(keys, want) {
@@ -90,7 +92,7 @@ func TestAShardGoesOnAfterABatchThatIsTooLarge(t *testing.T) {
 	w.firing = 512 << 10
 	w.restart()
 	w.put("seeds", "s", "")
-	eventually(t, "the batch is refused", func() bool { return len(w.sessions(wire.SessionFailed)) == 1 })
+	eventuallyIn(t, 2*patience, "the batch is refused", func() bool { return len(w.sessions(wire.SessionFailed)) == 1 })
 	refused := w.sessions(wire.SessionFailed)[0]
 	if refused.Error == nil || refused.Error.Kind != "refused" || !strings.Contains(refused.Error.Message, fmt.Sprint(objects)) {
 		t.Errorf("it failed with %+v", refused.Error)
@@ -142,14 +144,14 @@ func TestWhatARemovedTriggerHeldIsLetGoOfInParts(t *testing.T) {
 	held := func() int {
 		return len(slices.DeleteFunc(w.left(), func(k string) bool { return !strings.HasPrefix(k, "11 ") }))
 	}
-	eventually(t, "all are held", func() bool { return held() == objects })
+	eventuallyIn(t, 2*patience, "all are held", func() bool { return held() == objects })
 	w.deploy("retention: 0\n" + oneTrigger("{name: y, primitive: immediate, target: fire}"))
 	w.deploy("retention: 0\n" + oneTrigger("{name: x, primitive: by_time, every: 720h, target: fire}"))
 	w.put("in", "new-1", strings.Repeat("n", 200))
 	w.restart()
 	w.put("in", "new-2", strings.Repeat("n", 200))
-	eventually(t, "only what the new trigger holds is left", func() bool { return held() == 2 })
-	eventually(t, "the bytes are gone", func() bool {
+	eventuallyIn(t, 2*patience, "only what the new trigger holds is left", func() bool { return held() == 2 })
+	eventuallyIn(t, 2*patience, "the bytes are gone", func() bool {
 		chunks, timers := 0, 0
 		for _, k := range w.left() {
 			if strings.Contains(k, "demo") && strings.HasPrefix(k, "72 ") {
@@ -183,70 +185,83 @@ func TestAStageWaitsForWhatIsDueLater(t *testing.T) {
 	for name, test := range map[string]struct {
 		trigger string
 		seed    function
-		each    function
+		each    func(n int, c *call) error // told which attempt for this input it is
+		waits   []string                   // the states of the invocations when all the others are done
 		want    []string
 	}{
 		"a delayed object of the stage's bucket": {
 			"{name: x, primitive: dynamic_group, group_by: {prefix: ':'}, until: {functions: [seed]}, target: fire}",
 			func(c *call) error {
 				c.put("in", "a:1", "")
-				c.out[0].DeliverAfter = 50 * time.Millisecond
+				c.out[0].DeliverAfter = 20 * time.Minute
 				c.put("in", "b:1", "")
 				return nil
 			},
-			nil, []string{"fire:a=a:1", "fire:b=b:1"},
+			nil, []string{"seed succeeded"}, []string{"a=a:1", "b=b:1"},
 		},
 		"a delayed object that causes an invocation": {
 			"{name: x, primitive: dynamic_group, group_by: {prefix: ':'}, until: {functions: [each]}, target: fire}",
 			func(c *call) error {
 				c.put("work", "now", "")
 				c.put("work", "later", "")
-				c.out[1].DeliverAfter = 50 * time.Millisecond
+				c.out[1].DeliverAfter = 20 * time.Minute
 				return nil
 			},
-			func(c *call) error { c.put("in", "g:"+string(c.in[0].Key), ""); return nil },
-			[]string{"fire:g=g:now+g:later"},
+			func(_ int, c *call) error { c.put("in", "g:"+string(c.in[0].Key), ""); return nil },
+			[]string{"seed succeeded", "each succeeded"}, []string{"g=g:later+g:now"},
 		},
 		"a retry": {
 			"{name: x, primitive: dynamic_group, group_by: {prefix: ':'}, until: {functions: [each]}, target: fire}",
 			func(c *call) error { c.put("work", "1", ""); c.put("work", "2", ""); return nil },
-			func(c *call) error {
-				if c.Attempt == 1 && c.in[0].Key == "1" {
+			func(n int, c *call) error {
+				if n == 1 && c.in[0].Key == "1" {
 					return errors.New("not yet")
 				}
 				c.put("in", "g:"+string(c.in[0].Key), "")
 				return nil
 			},
-			[]string{"fire:g=g:2+g:1"},
+			[]string{"seed succeeded", "each retrying failed", "each succeeded"}, []string{"g=g:1+g:2"},
 		},
 		"a rule that runs an ended invocation again": {
-			"{name: x, primitive: dynamic_group, group_by: {prefix: ':'}, until: {functions: [each]}, target: fire, rerun: [{source: each, timeout: 60ms, max: 3}]}",
+			"{name: x, primitive: dynamic_group, group_by: {prefix: ':'}, until: {functions: [each]}, target: fire, rerun: [{source: each, timeout: 20m, max: 3}]}",
 			func(c *call) error { c.put("work", "1", ""); c.put("work", "2", ""); return nil },
-			func(c *call) error {
-				if c.Attempt == 1 && c.in[0].Key == "1" {
+			func(n int, c *call) error {
+				if n == 1 && c.in[0].Key == "1" {
 					return nil // it succeeds, and has put nothing
 				}
 				c.put("in", "g:"+string(c.in[0].Key), "")
 				return nil
 			},
-			[]string{"fire:g=g:2+g:1"},
+			[]string{"seed succeeded", "each succeeded", "each succeeded"}, []string{"g=g:1+g:2"},
 		},
 	} {
 		for _, restart := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", restart ", restart), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, 1, strings.Replace(oneTrigger(test.trigger), "each: {runtime: inproc}", "each: {runtime: inproc, retry: {backoff: 20ms}}", 1),
-					map[string]function{"fire": fired, "seed": test.seed, "each": test.each})
+				var n tries
+				w := newWorld(t, 1, strings.Replace(oneTrigger(test.trigger), "each: {runtime: inproc}", "each: {runtime: inproc, retry: {backoff: 20m, max_backoff: 20m}}", 1),
+					map[string]function{"fire": sortedKeys, "seed": test.seed, "each": func(c *call) error { return test.each(n.next(string(c.in[0].Key)), c) }})
 				id := w.put("seeds", "s", "")
+				waits := func() bool { return slices.Equal(w.states(id), test.waits) }
+				eventually(t, fmt.Sprintf("there are %q", test.waits), waits)
 				if restart {
 					w.restart()
 				}
-				want := test.want
-				if turned := []string{"fire:g=g:1+g:2"}; restart && slices.Equal(outputs(w.result(id)), turned) {
-					want = turned // what the restart ended ran again, later than the other
+				w.forward(time.Minute)
+				if !waits() {
+					t.Errorf("the stage does not wait: there are %q", w.states(id))
 				}
-				w.completed(id, want...)
+				w.forward(time.Hour)
+				w.completed(id, test.want...)
 			})
 		}
 	}
+}
+
+// sortedKeys makes an output of the inputs' keys, whose order no rule tells.
+func sortedKeys(c *call) error {
+	keys := keysOf(c.in)
+	slices.Sort(keys)
+	c.output(c.Group, strings.Join(keys, "+"))
+	return nil
 }

@@ -51,6 +51,7 @@ func TestEachPrimitiveInASession(t *testing.T) {
 		put     []string // the keys that a function puts into the bucket, in order
 		join    []spec.Key
 		want    []string // the keys of each firing
+		later   bool     // the last of them when the clock is put forward
 	}{
 		"immediate fires for every object": {
 			trigger: "{name: x, primitive: immediate, target: fire}",
@@ -77,8 +78,8 @@ func TestEachPrimitiveInASession(t *testing.T) {
 			put:     []string{"a", "b", "c", "d", "e"}, want: []string{"a+b", "c+d"},
 		},
 		"by_batch_size fires with fewer after max_wait": {
-			trigger: "{name: x, primitive: by_batch_size, scope: session, count: 3, max_wait: 30ms, target: fire}",
-			put:     []string{"a", "b", "c", "d", "e"}, want: []string{"a+b+c", "d+e"},
+			trigger: "{name: x, primitive: by_batch_size, scope: session, count: 3, max_wait: 10m, target: fire}",
+			put:     []string{"a", "b", "c", "d", "e"}, want: []string{"a+b+c", "d+e"}, later: true,
 		},
 		"redundant fires with the first k of n": {
 			trigger: "{name: x, primitive: redundant, k: 2, n: 4, target: fire}",
@@ -118,7 +119,15 @@ func TestEachPrimitiveInASession(t *testing.T) {
 					}
 					return nil
 				}})
-				res := w.result(w.put("seeds", "s", ""))
+				id := w.put("seeds", "s", "")
+				if test.later {
+					eventually(t, "all is put and the others have fired", func() bool {
+						s := w.session(id)
+						return s.PendingInvocations == 0 && s.Invocations == len(test.want)
+					})
+					w.forward(20 * time.Minute)
+				}
+				res := w.result(id)
 				if res.Status != wire.SessionCompleted {
 					t.Fatalf("ended as %s: %+v", res.Status, res.Error)
 				}
@@ -263,26 +272,31 @@ func TestADelayedObjectIsCountedWhenItIsDue(t *testing.T) {
 	w := newWorld(t, 1, oneTrigger("{name: x, primitive: immediate, target: fire}"), map[string]function{
 		"fire": fired,
 		"seed": func(c *call) error {
-			c.emit(exec.Emission{Bucket: "in", Key: "later", DeliverAfter: 60 * time.Millisecond})
+			c.emit(exec.Emission{Bucket: "in", Key: "later", DeliverAfter: 20 * time.Minute})
 			c.put("in", "now", "")
 			return nil
 		},
 	})
-	start := time.Now()
 	id := w.put("seeds", "s", "")
-	res := w.result(id)
-	wantLines(t, values(res), "later", "now")
-	if took := time.Since(start); took < 60*time.Millisecond {
-		t.Errorf("the delayed object was counted after %v", took)
-	}
-	direct, err := w.tryPut(leader.Put{Bucket: "in", Key: "k", Body: strings.NewReader(""), DeliverAfter: 30 * time.Millisecond})
+	direct, err := w.tryPut(leader.Put{Bucket: "in", Key: "k", Body: strings.NewReader(""), DeliverAfter: 10 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := w.session(direct.Session); s.Status != wire.SessionRunning || s.Invocations != 0 {
-		t.Errorf("before the object is due its session is %+v", s)
+	check := func(when string, id spec.SessionID, invocations int) {
+		t.Helper()
+		if s := w.session(id); s.Status != wire.SessionRunning || s.Invocations != invocations || s.PendingInvocations != 0 {
+			t.Errorf("%s session %s is %+v", when, id, s)
+		}
 	}
+	eventually(t, "the other object has fired", func() bool { s := w.session(id); return s.Invocations == 2 && s.PendingInvocations == 0 })
+	w.forward(5 * time.Minute)
+	check("before its object is due", id, 2)
+	check("before its object is due", direct.Session, 0)
+	w.forward(10 * time.Minute)
 	wantLines(t, values(w.result(direct.Session)), "k")
+	check("when only the other one's was due", id, 2)
+	w.forward(10 * time.Minute)
+	wantLines(t, values(w.result(id)), "later", "now")
 }
 
 func TestASessionTellsWhatItsTriggersWaitFor(t *testing.T) {

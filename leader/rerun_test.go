@@ -3,10 +3,13 @@ package leader_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/spec/wire"
 )
 
@@ -51,24 +54,40 @@ func (t *tries) String() string {
 	return fmt.Sprintf("a=%d b=%d c=%d", t.n["a"], t.n["b"], t.n["c"])
 }
 
+// attempted waits until the session has so many objects and its invocations are as told.
+func (w *world) attempted(id spec.SessionID, objects int, states ...string) {
+	w.t.Helper()
+	slices.Sort(states)
+	eventually(w.t, fmt.Sprintf("it has %d objects, and %q", objects, states), func() bool {
+		got := w.states(id)
+		slices.Sort(got)
+		return w.session(id).Objects == objects && slices.Equal(got, states)
+	})
+}
+
 func TestARuleRunsOnlyTheMissingSourceAgain(t *testing.T) {
-	for name, bad := range map[string]func(c *call) error{
-		"a source that hangs":                  func(c *call) error { <-c.ctx.Done(); return errors.New("cancelled") },
-		"a source that gave up":                func(*call) error { return errors.New("no luck") },
-		"a source that succeeds without a put": func(*call) error { return nil },
+	for name, test := range map[string]struct {
+		bad   func(c *call) error
+		state string
+	}{
+		"a source that hangs":                  {func(c *call) error { <-c.ctx.Done(); return errors.New("cancelled") }, "work running"},
+		"a source that gave up":                {func(*call) error { return errors.New("no luck") }, "work failed failed"},
+		"a source that succeeds without a put": {func(*call) error { return nil }, "work succeeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var n tries
-			w := newWorld(t, 1, ruled("timeout: 200ms, max: 3"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
+			w := newWorld(t, 1, ruled("timeout: 10m, max: 3"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
 				key := string(c.in[0].Key)
 				if n.next(key) == 1 && key == "b" {
-					return bad(c)
+					return test.bad(c)
 				}
 				c.put("results", key, key)
 				return nil
 			}})
 			id := w.put("in", "x", "")
+			w.attempted(id, 6, "split succeeded", "work succeeded", test.state, "work succeeded")
+			w.forward(20 * time.Minute)
 			res := w.result(id)
 			if res.Status != wire.SessionCompleted {
 				t.Fatalf("the session ended as %s: %+v", res.Status, res.Error)
@@ -84,7 +103,9 @@ func TestARuleRunsOnlyTheMissingSourceAgain(t *testing.T) {
 func TestASourceThatAnswersLateIsNotCountedTwice(t *testing.T) {
 	var n tries
 	late := make(chan struct{})
-	w := newWorld(t, 1, ruled("timeout: 100ms, max: 3"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
+	answer := sync.OnceFunc(func() { close(late) })
+	defer answer()
+	w := newWorld(t, 1, ruled("timeout: 10m, max: 3"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
 		key := string(c.in[0].Key)
 		if n.next(key) == 1 && key == "b" {
 			<-late
@@ -95,20 +116,28 @@ func TestASourceThatAnswersLateIsNotCountedTwice(t *testing.T) {
 		return nil
 	}})
 	id := w.put("in", "x", "")
+	w.attempted(id, 6, "split succeeded", "work succeeded", "work running", "work succeeded")
+	w.forward(20 * time.Minute)
 	res := w.result(id)
-	close(late)
+	answer()
+	w.run.running.Wait()
 	wantLines(t, outputs(res), "join:inv-5=a+b+c")
 	wantLines(t, w.states(id), "split succeeded", "work succeeded", "work succeeded timeout", "work succeeded", "join succeeded")
 }
 
 func TestARuleGivesUpAndNamesWhatIsMissing(t *testing.T) {
-	w := newWorld(t, 1, ruled("timeout: 50ms, max: 2"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
+	w := newWorld(t, 1, ruled("timeout: 10m, max: 2"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
 		if key := string(c.in[0].Key); key == "a" {
 			c.put("results", key, key)
 		}
 		return nil
 	}})
 	id := w.put("in", "x", "")
+	for round := range 3 {
+		w.attempted(id, 5, "split succeeded", "work succeeded", "work succeeded", "work succeeded")
+		eventually(t, "b and c have been tried", func() bool { return w.run.count("work") == 3+2*round })
+		w.forward(20 * time.Minute)
+	}
 	e := w.failed(id)
 	for _, part := range []string{`"work"`, `"results"`, "2 times", `"b", "c"`} {
 		if !strings.Contains(e.Message, part) {
@@ -122,7 +151,7 @@ func TestARuleGivesUpAndNamesWhatIsMissing(t *testing.T) {
 
 func TestARulesTimerSurvivesARestart(t *testing.T) {
 	var n tries
-	w := newWorld(t, 1, ruled("timeout: 1s, max: 3"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
+	w := newWorld(t, 1, ruled("timeout: 10m, max: 3"), map[string]function{"split": split, "join": fired, "work": func(c *call) error {
 		key := string(c.in[0].Key)
 		if n.next(key) > 1 || key != "b" {
 			c.put("results", key, key)
@@ -130,7 +159,8 @@ func TestARulesTimerSurvivesARestart(t *testing.T) {
 		return nil
 	}})
 	id := w.put("in", "x", "")
-	eventually(t, "all have been tried", func() bool { return w.run.count("work") == 3 })
+	w.attempted(id, 6, "split succeeded", "work succeeded", "work succeeded", "work succeeded")
 	w.restart()
+	w.forward(20 * time.Minute)
 	wantLines(t, outputs(w.result(id)), "join:inv-5=a+b+c")
 }

@@ -45,6 +45,7 @@ var tight = leader.MemoryBounds{Dispatched: 2, Sessions: 1, Timers: 2}
 
 func newCrashableWorld(t testing.TB, shards int, manifest string, functions map[string]function) *world {
 	w := &world{t: t, dir: t.TempDir(), shards: shards, apps: &deployed{}, run: newRunner(functions), fs: vfs.NewCrashableMem(), memory: tight}
+	w.clock.set(midday())
 	w.apps.apply(t, manifest)
 	w.start()
 	t.Cleanup(w.close)
@@ -93,12 +94,12 @@ func TestARestartAtAnyPointChangesNothing(t *testing.T) {
 		"a pending invocation":    {"{name: x, primitive: immediate, target: fire}", []string{"a", "b"}, false, 0, []string{"a", "b"}},
 		"a half-counted set":      {"{name: x, primitive: by_set, keys: [a, b, c], target: fire}", []string{"c", "a", "b"}, true, 0, []string{"a+b+c"}},
 		"a half-counted batch":    {"{name: x, primitive: by_batch_size, count: 2, target: fire}", []string{"a", "b", "c", "d"}, false, 0, []string{"a+b", "c+d"}},
-		"a batch that waits":      {"{name: x, primitive: by_batch_size, count: 5, max_wait: 3s, target: fire}", []string{"a", "b"}, false, 0, []string{"a+b"}},
-		"an open window":          {"{name: x, primitive: by_time, every: 500ms, target: fire}", []string{"a"}, false, 0, []string{"a"}},
-		"an open session window":  {"{name: x, primitive: by_time, scope: session, every: 300ms, target: fire}", []string{"a"}, true, 0, []string{"a"}},
+		"a batch that waits":      {"{name: x, primitive: by_batch_size, count: 5, max_wait: 20m, target: fire}", []string{"a", "b"}, false, 0, []string{"a+b"}},
+		"an open window":          {"{name: x, primitive: by_time, every: 20m, target: fire}", []string{"a"}, false, 0, []string{"a"}},
+		"an open session window":  {"{name: x, primitive: by_time, scope: session, every: 20m, target: fire}", []string{"a"}, true, 0, []string{"a"}},
 		"k of n":                  {"{name: x, primitive: redundant, k: 2, n: 4, target: fire}", []string{"a", "b", "c"}, true, 0, []string{"a+b"}},
 		"a group without its end": {"{name: x, primitive: dynamic_group, group_by: {prefix: '/'}, until: {keys: [end]}, target: fire}", []string{"p/1", "q/1", "p/2", "end"}, true, 0, []string{"p/1+p/2", "q/1"}},
-		"a delayed object":        {"{name: x, primitive: immediate, target: fire}", []string{"a", "b"}, false, 300 * time.Millisecond, []string{"a", "b"}},
+		"a delayed object":        {"{name: x, primitive: immediate, target: fire}", []string{"a", "b"}, false, 20 * time.Minute, []string{"a", "b"}},
 	} {
 		for how, interrupt := range interruptions {
 			for _, shards := range []int{1, 3} {
@@ -121,6 +122,8 @@ func TestARestartAtAnyPointChangesNothing(t *testing.T) {
 						w.putOnce(p)
 						interrupt(w)
 					}
+					w.delivered()
+					w.forward(30 * time.Minute)
 					eventually(t, fmt.Sprint(len(test.want), " firings"), func() bool { return len(got.sorted()) >= len(test.want) })
 					if w.quiet(); shards == 1 {
 						wantLines(t, got.sorted(), test.want...)

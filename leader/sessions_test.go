@@ -85,13 +85,14 @@ func TestASessionWithoutRetentionLeavesNothing(t *testing.T) {
 	for i := range 20 {
 		w.into(fmt.Sprint("run-", i), "documents", "d", "a bb ccc "+strings.Repeat("x", i*10000))
 	}
-	for i := range 20 {
-		w.result(spec.SessionID(fmt.Sprint("run-", i)))
-	}
+	eventually(t, "all are through", func() bool { return w.run.count("merge") == 20 })
+	w.quiet()
 	w.restart()
+	w.forward(time.Minute)
 	w.nothingLeft()
 	_, err := w.home("run-1").Session(t.Context(), "demo", "run-1")
 	wantCode(t, err, spec.CodeNotFound)
+	w.deploy(wordcount)                              // in which sessions are kept
 	w.into("run-1", "documents", "d", "another one") // the id is free again
 	w.completed("run-1", "total=7+3")
 }
@@ -156,7 +157,7 @@ func TestAResultCanBeHadWithTheFirstOutput(t *testing.T) {
 		return nil
 	}})
 	id := w.put("in", "k", "")
-	res, err := w.home(id).Result(t.Context(), "demo", id, 20*time.Second, true)
+	res, err := w.home(id).Result(t.Context(), "demo", id, patience, true)
 	if err != nil || res.Status != wire.SessionRunning || len(res.Outputs) != 1 {
 		t.Fatalf("until the first output: %+v, %v", res, err)
 	}
