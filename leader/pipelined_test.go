@@ -85,9 +85,9 @@ func TestPipelinedFunctionsRunBeforeTheirInputsAreCommittedAndNobodyIsToldSooner
 	g.shut(0)
 	answer := w.putAside("run", "a", "k", "x")
 	eventually(t, "the chain runs to its durable bucket", func() bool { return len(r.of("c")) == 1 && g.waiting() >= 4 })
+	before := g.waiting()
 	other := w.putAside("other", "plain", "k", "x")
 	// An entry behind the one that has fired the last function: if that went out early, it has.
-	before := g.waiting()
 	eventually(t, "another entry is proposed", func() bool { return g.waiting() > before })
 	if n := w.run.count("last"); n != 0 {
 		t.Errorf("the function behind a durable bucket has run %d times on what is not committed", n)

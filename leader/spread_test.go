@@ -51,7 +51,7 @@ func newExecutors(t *testing.T) *executors {
 			Node: node, Local: exec.New(map[spec.Runtime]exec.Runtime{spec.RuntimeInproc: x.funcs[node]}, exec.Settings{}),
 			Call: x.call, ErrNotSent: errors.New("not sent"), Inputs: lateReader{x.world}, Apps: never{x.apps},
 			Nodes:   func(spec.ShardID) (replicas, others []string) { return []string{"n1", "n2"}, nil },
-			Silence: 500 * time.Millisecond, Poll: 5 * time.Millisecond,
+			Silence: 3 * time.Second, Poll: 5 * time.Millisecond,
 		})
 	}
 	x.execs = x.nodes["n1"]
@@ -162,7 +162,7 @@ func await(t *testing.T, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("it did not come to that")
 	}
 }
@@ -171,11 +171,12 @@ func TestAPartitionedExecutorThatAnswersLateWritesNothing(t *testing.T) {
 	x := newExecutors(t)
 	let := x.fill()
 	begun, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	x.register("work", func(node string, ctx *fn.Context) error {
 		if node == "n1" {
 			return ctx.Output([]byte("right"))
 		}
-		close(begun)
+		once.Do(func() { close(begun) })
 		<-goOn
 		defer close(ended)
 		return ctx.Output([]byte("late"))
@@ -212,12 +213,12 @@ func TestANewLeaderRunsForwardedAttemptsAgainAndTheOldOnesAreStopped(t *testing.
 	x := newExecutors(t)
 	let := x.fill()
 	begun, stopped, second := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	var once, later sync.Once
 	x.register("work", func(_ string, ctx *fn.Context) error {
 		first := false
 		once.Do(func() { first = true })
 		if !first {
-			close(second)
+			later.Do(func() { close(second) })
 			return ctx.Output([]byte("again"))
 		}
 		close(begun)

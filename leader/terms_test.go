@@ -22,7 +22,7 @@ func TestTwoAppsAtWorkAreBothServed(t *testing.T) {
 	w.apps.also = "other"
 	w.apps.mu.Unlock()
 	w.tellOfApps()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var clients sync.WaitGroup
 	for _, app := range []spec.AppName{"demo", "other"} {
@@ -170,7 +170,16 @@ func TestALeaderThatEndsLeavesNoGoroutines(t *testing.T) {
 	w.quiet()
 	w.run.stop()
 	w.close()
-	goleak.VerifyNone(t, opt,
-		// Started once in the process by the raft library, and never stopped.
-		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+	var left error
+	defer func() {
+		if t.Failed() {
+			t.Log(left)
+		}
+	}()
+	eventually(t, "its goroutines have ended", func() bool {
+		left = goleak.Find(opt,
+			// Started once in the process by the raft library, and never stopped.
+			goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+		return left == nil
+	})
 }
