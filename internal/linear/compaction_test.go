@@ -26,7 +26,7 @@ func TestAWatchFromBeforeTheChangeLogsCutIsToldWhereToGoOn(t *testing.T) {
 	}
 	node := start(t, shards, "--data", data)
 	c := patient(t, node)
-	ctx := bounded(t, time.Minute+time.Duration(*changes)*5*time.Millisecond)
+	ctx := bounded(t, 5*time.Minute+time.Duration(*changes)*5*time.Millisecond)
 	old := positionNow(t, c, objects)
 	put(ctx, t, c, objects, "first", "", client.PutOptions{})
 	if *changes > 0 {

@@ -28,7 +28,7 @@ type delayed struct {
 func TestDelayedObjectsAreDeliveredOnceOverRestarts(t *testing.T) {
 	node := start(t, 3)
 	c := patient(t, node)
-	ctx := bounded(t, time.Minute)
+	ctx := bounded(t, 5*time.Minute)
 	numbers := random(5000)
 	stop := make(chan struct{})
 	var all []*delayed
@@ -49,7 +49,7 @@ func TestDelayedObjectsAreDeliveredOnceOverRestarts(t *testing.T) {
 		defer close(stop)
 		lives.Wait()
 	}()
-	t.Logf("%d kills", bounce(node, numbers, 500*time.Millisecond, stop))
+	t.Logf("%d kills", bounce(node, numbers, 500*time.Millisecond, fewKills, stop))
 	for _, d := range all {
 		d.check(ctx, t, c)
 	}

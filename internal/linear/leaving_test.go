@@ -21,7 +21,7 @@ import (
 func TestDeletionsAndExpiriesDriveOnceOverRestarts(t *testing.T) {
 	node := start(t, 3)
 	c := patient(t, node)
-	ctx := bounded(t, 2*time.Minute)
+	ctx := bounded(t, 5*time.Minute)
 	numbers := random(6000)
 	stop := make(chan struct{})
 	var lives sync.WaitGroup
@@ -58,7 +58,7 @@ func TestDeletionsAndExpiriesDriveOnceOverRestarts(t *testing.T) {
 		defer close(stop)
 		lives.Wait()
 	}()
-	kills := bounce(node, numbers, 500*time.Millisecond, stop)
+	kills := bounce(node, numbers, 500*time.Millisecond, fewKills, stop)
 	got := map[spec.Key]int{}
 	nodetest.Eventually(t, "each has its session", func() bool {
 		clear(got)

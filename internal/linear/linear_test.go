@@ -2,6 +2,7 @@ package linear
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 )
@@ -29,7 +30,7 @@ func TestKeyValueObjectsAreLinearizableAndWatchedOverRestarts(t *testing.T) {
 				defer close(finished)
 				l.Run(stop)
 			}()
-			kills := bounce(node, random(uint64(1000+part)), 800*time.Millisecond, stop)
+			kills := bounce(node, random(uint64(1000+part)), 800*time.Millisecond, math.MaxInt, stop)
 			<-finished
 			summary, faults := l.Verify(ctx, w)
 			t.Logf("%d kills, %v", kills, summary)

@@ -76,10 +76,15 @@ func put(ctx context.Context, t *testing.T, c *client.Client, bucket spec.Bucket
 	return r
 }
 
+// fewKills is how often a node is killed under sessions that have to end: far less
+// often than an attempt may end with its node. On a slow machine no executor might ever
+// start between two kills.
+const fewKills = 8
+
 // bounce ends the node at random moments, mostly without warning, and starts it
-// again, until done is closed.
-func bounce(node *nodetest.Node, moments *rand.Rand, between time.Duration, done <-chan struct{}) (times int) {
-	for ; ; times++ {
+// again, until done is closed: at most so many times, and then it waits for that.
+func bounce(node *nodetest.Node, moments *rand.Rand, between time.Duration, most int, done <-chan struct{}) (times int) {
+	for ; times < most; times++ {
 		select {
 		case <-done:
 			return times
@@ -92,6 +97,8 @@ func bounce(node *nodetest.Node, moments *rand.Rand, between time.Duration, done
 		}
 		node.Restart()
 	}
+	<-done
+	return times
 }
 
 // positionNow returns the position of a change that is made for that.

@@ -18,7 +18,7 @@ import (
 func TestPagesOfAListMissAndRepeatNothingWhileObjectsComeAndGo(t *testing.T) {
 	node := start(t, 3)
 	c := patient(t, node)
-	ctx := bounded(t, time.Minute)
+	ctx := bounded(t, 5*time.Minute)
 	var stable []spec.Key
 	for n := range 60 {
 		stable = append(stable, spec.Key(fmt.Sprintf("page/%03d", n)))

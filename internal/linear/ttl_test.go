@@ -140,7 +140,7 @@ func checkLeft(t *testing.T, c *client.Client, all []*mortal) {
 func checkFates(t *testing.T, c *client.Client, from string, all []*mortal) {
 	t.Helper()
 	shown := map[spec.Key]string{}
-	ctx := bounded(t, 30*time.Second)
+	ctx := bounded(t, 5*time.Minute)
 	watch := func(until func() bool) {
 		t.Helper()
 		for e, err := range c.Watch(ctx, app, objects, client.WatchOptions{From: from}) {
