@@ -36,6 +36,11 @@ func (e *Error) Error() string { return e.Op + ": " + e.Err.Message }
 // Unwrap returns the *spec.Error.
 func (e *Error) Unwrap() error { return e.Err }
 
+// cutShort tells whether the caller's context ended in the middle of the call.
+func (e *Error) cutShort() bool {
+	return errors.Is(e, context.Canceled) || errors.Is(e, context.DeadlineExceeded)
+}
+
 // sentOnce says why the call is not sent again, though its failure would allow it.
 func (e *Error) sentOnce() *Error {
 	said := *e.Err

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -70,7 +69,7 @@ func (c *Client) over(attempt int, began time.Time) bool {
 // mayRepeat says whether sending r once more can't do its work twice.
 func mayRepeat(r *request, failure *Error) bool {
 	switch {
-	case errors.Is(failure, context.Canceled), errors.Is(failure, context.DeadlineExceeded):
+	case failure.cutShort():
 		return false
 	case failure.Status == http.StatusTooManyRequests:
 		return true

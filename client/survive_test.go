@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -144,6 +145,28 @@ func TestCallsAreRepeatedForAsLongAsIsAskedFor(t *testing.T) {
 	c := cluster.client(url, client.WithRetry(client.Retry{For: time.Hour, Reach: time.Nanosecond}))
 	if _, err := c.Apps(t.Context()); spec.CodeOf(err) != spec.CodeUnavailable {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestACallWhoseTimeEndsWhileItIsRepeatedTellsWhyItIs(t *testing.T) {
+	for _, refusals := range []int64{0, 1} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var n atomic.Int64
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1) <= refusals {
+				refuse(w, 503, spec.CodeUnavailable, "not now")
+				return
+			}
+			cancel() // before there is an answer
+			<-r.Context().Done()
+		})
+		_, err := c.Apps(ctx)
+		if refusals == 0 && !errors.Is(err, context.Canceled) {
+			t.Errorf("of the first attempt: %v", err)
+		}
+		if refusals > 0 && (spec.CodeOf(err) != spec.CodeUnavailable || !strings.Contains(err.Error(), "not now") || n.Load() != 2) {
+			t.Errorf("after a refusal: %v, and %d attempts", err, n.Load())
+		}
 	}
 }
 

@@ -83,6 +83,7 @@ func (c *Client) send(ctx context.Context, r request, take func(answer) *Error) 
 	}
 	began := time.Now()
 	at, _ := c.servers.choose(&r)
+	var before *Error // of the attempt before
 	for attempt := 1; ; attempt++ {
 		resp, failure := c.once(ctx, at, r, body)
 		if failure == nil {
@@ -90,6 +91,9 @@ func (c *Client) send(ctx context.Context, r request, take func(answer) *Error) 
 		}
 		if c.note(at, &r, failure); failure == nil {
 			return nil
+		}
+		if failure.cutShort() && before != nil && r.wait == 0 {
+			return before // which tells why there was no more time; who waits at the server runs out of it unasked
 		}
 		if !mayRepeat(&r, failure) || c.over(attempt, began) {
 			return failure
@@ -110,6 +114,7 @@ func (c *Client) send(ctx context.Context, r request, take func(answer) *Error) 
 		if !pause(ctx, wait) {
 			return failure
 		}
+		before = failure
 	}
 }
 
