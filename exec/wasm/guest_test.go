@@ -25,6 +25,14 @@ var all = []wasmtest.Function{
 // hurried ends a process soon after an attempt has ignored that it is over.
 var hurried = process.Settings{GroupProcesses: 1, CancelGrace: 10 * time.Millisecond, SuspectLimit: 10 * time.Millisecond}
 
+// spin submits an attempt that ends only if it is ended: however long what runs beside
+// it takes, it has more time.
+func (b *bench) spin() *run {
+	r := b.task("guest.wasm", "spin")
+	r.task.Timeout = time.Hour
+	return b.submit(r)
+}
+
 func TestAModuleRunsManyAttempts(t *testing.T) {
 	b := benchOf(t, process.Settings{}, all...)
 	var runs []*run
@@ -48,7 +56,7 @@ func TestWhatEndsAnInstanceFailsItsAttemptAloneAndTheNextGetsAnother(t *testing.
 		{"again", exec.Refused, "the module broke its interface: it sent HELLO, which a module does not send"},
 	} {
 		t.Run(c.function, func(t *testing.T) {
-			beside := b.guest("spin") // an attempt that runs beside it
+			beside := b.spin() // an attempt that runs beside it
 			b.guest(c.function).fail(c.kind, c.says)
 			after := b.guest("nothing")
 			after.succeed()
@@ -70,7 +78,7 @@ func TestAttemptsThatSpinHoldUpNoOtherOfTheirProcess(t *testing.T) {
 	b := benchOf(t, hurried, all...)
 	var spinning []*run
 	for range host.Instances - 1 {
-		spinning = append(spinning, b.guest("spin"))
+		spinning = append(spinning, b.spin())
 	}
 	for range 100 {
 		r := b.submit(b.task("guest.wasm", "nothing", object("k", make([]byte, 57_000))))
@@ -103,7 +111,7 @@ func TestAnAttemptThatSpinsPastItsDeadlineHasItsProcessKilled(t *testing.T) {
 
 func TestAnAttemptBesideOneThatIsKilledIsLostAndNotAtFault(t *testing.T) {
 	b := benchOf(t, hurried, all...)
-	ignores, beside := b.guest("spin"), b.guest("spin")
+	ignores, beside := b.spin(), b.spin()
 	await(t, "both attempts", func() bool { return beside.executor() != "" })
 	b.Cancel(ignores.task.Ref())
 	ignores.fail(exec.Cancelled, "")
@@ -119,7 +127,7 @@ func awaitGone(b *bench, executor string) {
 
 func TestAHostThatIsKilledFailsItsAttemptsAndAnotherTakesTheNext(t *testing.T) {
 	b := benchOf(t, process.Settings{GroupProcesses: 1}, all...)
-	spin := b.guest("spin")
+	spin := b.spin()
 	await(t, "the attempt", func() bool { return spin.executor() != "" })
 	if err := syscall.Kill(b.Processes()[0].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
