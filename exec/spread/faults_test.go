@@ -14,10 +14,13 @@ import (
 	"github.com/pheromone-run/pheromone/spec"
 )
 
-func withLinks(l *links) func(*cluster, *spread.Config) {
+func withLinks(l *links) func(*cluster, *spread.Config) { return withSilence(l, 5*time.Second) }
+
+// withSilence is withLinks for a test that waits for the silence of a node.
+func withSilence(l *links, silence time.Duration) func(*cluster, *spread.Config) {
 	return func(c *cluster, cfg *spread.Config) {
 		c.dial = l.dial
-		cfg.Silence = 500 * time.Millisecond
+		cfg.Silence = silence
 	}
 }
 
@@ -46,7 +49,7 @@ func TestAnAttemptOfANodeThatIsLostEndsAsLost(t *testing.T) {
 
 func TestAPartitionedNodeThatAnswersLateIsNotHeard(t *testing.T) {
 	l := newLinks(t)
-	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withLinks(l))
+	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withSilence(l, 2*time.Second))
 	first := c.fill("n1", 1)
 	begun, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	c.register("f", func(node string, ctx *fn.Context, _ []fn.Object) error {
@@ -82,7 +85,7 @@ func TestAPartitionedNodeThatAnswersLateIsNotHeard(t *testing.T) {
 
 func TestANodeStopsAttemptsWhoseLeaderIsSilent(t *testing.T) {
 	l := newLinks(t)
-	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withLinks(l))
+	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withSilence(l, 2*time.Second))
 	defer close(c.fill("n1", 1).let)
 	h := newHeld()
 	c.register("f", h.run)
@@ -152,7 +155,7 @@ func TestAnAttemptOnItsWayToAnExecutorIsStoppedWithItsLeader(t *testing.T) {
 
 func TestAttemptsThatTakeLongAreNotTakenForLost(t *testing.T) {
 	l := newLinks(t)
-	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withLinks(l), func(_ *cluster, cfg *spread.Config) { cfg.Silence = 3 * time.Second })
+	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withSilence(l, 3*time.Second))
 	defer close(c.fill("n1", 1).let)
 	h := newHeld()
 	c.register("f", h.run)
@@ -165,7 +168,7 @@ func TestAttemptsThatTakeLongAreNotTakenForLost(t *testing.T) {
 
 func TestALeaderThatTakesItsTimeWithEmissionsIsWaitedFor(t *testing.T) {
 	l := newLinks(t)
-	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withLinks(l), func(_ *cluster, cfg *spread.Config) { cfg.Silence = 3 * time.Second })
+	c := newCluster(t, map[string]int{"n1": 1, "n2": 1}, withSilence(l, 3*time.Second))
 	defer close(c.fill("n1", 1).let)
 	second := make(chan struct{})
 	c.register("f", func(_ string, ctx *fn.Context, _ []fn.Object) error {
@@ -279,7 +282,7 @@ func TestWhereverConnectionsBreakAnAttemptEndsOnceAndEmitsInOrder(t *testing.T) 
 	r := rand.New(rand.NewPCG(seed, 1))
 	l := newLinks(t)
 	l.allow = func() int64 { return r.Int64N(8000) } // called one at a time
-	c := newCluster(t, map[string]int{"n1": 1, "n2": 4, "n3": 4}, withLinks(l))
+	c := newCluster(t, map[string]int{"n1": 1, "n2": 4, "n3": 4}, withSilence(l, time.Second))
 	defer close(c.fill("n1", 1).let)
 	var ran, broken atomic.Int64
 	c.register("f", func(node string, ctx *fn.Context, in []fn.Object) error {
