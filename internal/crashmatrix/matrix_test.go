@@ -111,13 +111,14 @@ type cell struct {
 func (c *cell) purged() bool { return strings.HasPrefix(c.point, "purged/") }
 
 const (
-	kept      = time.Hour       // the retention of cells that are compared to the end
-	shortKept = 2 * time.Second // of those whose sessions are purged meanwhile
-	patience  = time.Minute     // for anything to come true
+	kept      = time.Hour        // the retention of cells that are compared to the end
+	shortKept = 2 * time.Second  // of those whose sessions are purged meanwhile
+	patience  = 3 * time.Minute  // for anything to come true
+	forColumn = 14 * time.Minute // for all of a scenario: less than the tests have
 )
 
 func newColumn(t *testing.T, s *scenario) *column {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), forColumn)
 	t.Cleanup(cancel)
 	c := &column{t: t, ctx: ctx, scenario: s, node: nodetest.New(t, s.args...), reached: map[string]int{}, proven: map[string]bool{}}
 	c.client = c.node.Client()

@@ -171,7 +171,7 @@ var scenarios = []scenario{
 		name: "rerun", about: "a source that a re-execution rule runs again",
 		functions: map[string]string{"forgetful": "", "report": ""},
 		buckets: `in: {triggers: [{name: t, primitive: immediate, target: forgetful}]}
-  made: {triggers: [{name: t, primitive: by_set, keys: [a], target: report, rerun: [{source: forgetful, timeout: 200ms, max: 50}]}]}`,
+  made: {triggers: [{name: t, primitive: by_set, keys: [a], target: report, rerun: [{source: forgetful, timeout: 1s, max: 100}]}]}`,
 		drive:   func(d *driver) { d.put("in", "a", "1") },
 		outputs: []string{"a=1"},
 	},
