@@ -289,7 +289,14 @@ func TestBadPrograms(t *testing.T) {
 		{"frames on stdout are only text", "frames-on-stdout", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBench(t, process.Settings{HelloTimeout: time.Second, CancelGrace: 100 * time.Millisecond, StopGrace: 200 * time.Millisecond})
+			s := process.Settings{StopGrace: 200 * time.Millisecond, HelloTimeout: wait, CancelGrace: wait}
+			switch c.program { // where it is what ends the attempt
+			case "silent":
+				s.HelloTimeout = time.Second
+			case "closes":
+				s.CancelGrace = 100 * time.Millisecond
+			}
+			b := newBench(t, s)
 			r := b.submit(b.task(goProgram(t, c.program), "f", object("k", nil)))
 			if c.kind == "" {
 				r.succeed()
