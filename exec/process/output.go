@@ -2,12 +2,15 @@ package process
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
@@ -63,8 +66,8 @@ func newOutput(rt *Runtime, g *group) (o *output, stdout, stderr *os.File, err e
 }
 
 func (o *output) begin(p *process) {
-	o.readers.Go(func() { o.read(p, o.streams[0], exec.StreamStdout) })
-	o.readers.Go(func() { o.read(p, o.streams[1], exec.StreamStderr) })
+	o.readers.Go(func() { o.read(p, &toTheEnd{pipe: o.streams[0]}, exec.StreamStdout) })
+	o.readers.Go(func() { o.read(p, &toTheEnd{pipe: o.streams[1]}, exec.StreamStderr) })
 }
 
 // close takes the rest of the output of an ended program and frees the pipes.
@@ -81,6 +84,47 @@ func (o *output) close() {
 	o.mu.dropped = 0
 	o.mu.Unlock()
 	o.reportDropped(dropped)
+}
+
+// pipeBytes is the most that a pipe holds, if nobody has changed the system.
+const pipeBytes = 1 << 20
+
+// toTheEnd reads a pipe to its end, or to what is in it once its deadline is over: on
+// a busy machine nothing may have been read until then.
+type toTheEnd struct {
+	pipe *os.File
+	late bool // the deadline is over
+	left int  // what may be read since
+}
+
+func (r *toTheEnd) Read(b []byte) (int, error) {
+	if !r.late {
+		n, err := r.pipe.Read(b)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		r.late, r.left = true, pipeBytes // others may write on
+		if err := r.pipe.SetReadDeadline(time.Time{}); err != nil {
+			return 0, err
+		}
+	}
+	raw, err := r.pipe.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	n, failed := 0, error(nil)
+	err = raw.Read(func(fd uintptr) bool {
+		n, failed = unix.Read(int(fd), b[:min(len(b), r.left)])
+		return true // without waiting for more
+	})
+	if err == nil && failed != nil {
+		err = os.ErrDeadlineExceeded
+	}
+	if n = max(n, 0); n == 0 && err == nil {
+		err = io.EOF
+	}
+	r.left -= n
+	return n, err
 }
 
 // tail is the end of what the program printed to stderr, or else printed and
