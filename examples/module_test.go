@@ -28,7 +28,7 @@ func TestTheFunctionsOfAModuleAnswerAsTheReadmeSaysAndAgainAfterTheNodeIsKilled(
 	answers := func(key string) {
 		t.Helper()
 		want := key + ": 3 readings, mean 20.50\n"
-		if got := dev.run(t, "put", "wasm", "readings/"+key, "20.5\n21\noops\n20\n", "--wait", "25s"); got != want {
+		if got := dev.run(t, "put", "wasm", "readings/"+key, "20.5\n21\noops\n20\n", "--wait", "60s"); got != want {
 			t.Errorf("pheromone put printed %q, want %q", got, want)
 		}
 	}
