@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,12 @@ type index struct {
 	done  []string
 }
 
+func (i *index) begin(start string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.start = start
+}
+
 func (i *index) note(document string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -46,9 +53,26 @@ func (i *index) all() []string {
 }
 
 func TestABurstThatARestartInterruptsFiresOnceWithItsNewestObject(t *testing.T) {
+	for quiet := 5 * time.Second; ; quiet *= 2 {
+		took, indexed := interruptedBurst(t, quiet)
+		if took >= quiet && quiet < time.Minute {
+			t.Logf("two starts took %s: the burst may have been over", took)
+			continue
+		}
+		if want := []string{"essay: x by the third start", "poem: abc by the third start"}; !slices.Equal(indexed, want) {
+			t.Errorf("indexed %q, want %q", indexed, want)
+		}
+		return
+	}
+}
+
+// interruptedBurst saves documents before and after a restart of the node, and lets a
+// third start index them. It returns how long saving and both ends of the node took.
+func interruptedBurst(t *testing.T, quiet time.Duration) (took time.Duration, indexed []string) {
+	t.Helper()
 	defer func(whole []byte) { manifest = whole }(manifest)
-	manifest = bytes.Replace(manifest, []byte("quiet: 500ms"), []byte("quiet: 5s"), 1)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	manifest = bytes.Replace(manifest, []byte("quiet: 500ms, max_wait: 10s"), fmt.Appendf(nil, "quiet: %s, max_wait: %s", quiet, 2*quiet), 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	data := t.TempDir()
 	idx := &index{}
@@ -58,6 +82,7 @@ func TestABurstThatARestartInterruptsFiresOnceWithItsNewestObject(t *testing.T) 
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer c.Close()
 		for _, draft := range drafts {
 			name, text, _ := strings.Cut(draft, ": ")
 			if _, err := c.Put(ctx, "search", "drafts", spec.Key(name), strings.NewReader(text), client.PutOptions{}); err != nil {
@@ -65,14 +90,18 @@ func TestABurstThatARestartInterruptsFiresOnceWithItsNewestObject(t *testing.T) 
 			}
 		}
 	}
+	var began time.Time
 	for _, s := range []struct {
 		name   string
 		drafts []string
 	}{{"first start", []string{"poem: a", "poem: ab", "essay: x"}}, {"second start", []string{"poem: abc"}}, {"third start", nil}} {
-		idx.start = s.name
+		idx.begin(s.name)
 		n, err := start(ctx, data, "127.0.0.1:0", idx.note)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if began.IsZero() {
+			began = time.Now()
 		}
 		put(n.URL(), s.drafts...)
 		for s.drafts == nil && len(idx.all()) < 2 {
@@ -85,10 +114,11 @@ func TestABurstThatARestartInterruptsFiresOnceWithItsNewestObject(t *testing.T) 
 		if err := n.Close(); err != nil {
 			t.Fatal(err)
 		}
+		if s.drafts != nil {
+			took = time.Since(began)
+		}
 	}
-	got := idx.all()
-	slices.Sort(got)
-	if want := []string{"essay: x by the third start", "poem: abc by the third start"}; !slices.Equal(got, want) {
-		t.Errorf("indexed %q, want %q", got, want)
-	}
+	indexed = idx.all()
+	slices.Sort(indexed)
+	return took, indexed
 }
