@@ -33,15 +33,20 @@ func TestAFullDiskRefusesWritesUntilThereIsRoom(t *testing.T) {
 	}
 	free := int64(disk.Bavail) * disk.Bsize
 	// Others write to this disk too: what is filled and what is left over are far
-	// more than they will.
-	reserve := free / 2
+	// more than they will, and more than the reserve of nodes of other tests.
+	left := min(max(free/4, 2<<30), free/2)
+	reserve := (free + left) / 2
+	t.Logf("%d MiB are free, %d MiB are reserved, %d MiB are left", free>>20, reserve>>20, left>>20)
+	if free < 1<<30 {
+		t.Fatal("that is too little for this test and those beside it")
+	}
 	node := nodetest.Start(t, "--disk-reserve", strconv.FormatInt(reserve, 10)+"B")
 	node.CLI(0, "apply", "-f", "testdata/healthy/app.yaml")
 	node.CLI(0, "put", "healthy", "doubled/before", "1")
 	node.CLI(0, "invoke", "healthy", "double", "2")
 
 	filler := filepath.Join(dir, "filler")
-	fill(t, filler, free-reserve/2)
+	fill(t, filler, free-left)
 	objects := "/v1/apps/healthy/buckets/doubled/objects"
 	write := func() answer { return call(t, node, http.MethodPut, objects+"/during", strings.NewReader("3")) }
 	nodetest.Eventually(t, "writes are refused", func() bool { return write().status == http.StatusServiceUnavailable })
