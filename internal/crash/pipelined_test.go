@@ -140,22 +140,21 @@ func work(t *testing.T, manifest string, nodes []*nodetest.Node, victim func(*cl
 		t.Fatal(err)
 	}
 	defer scribe.Close()
-	n := &notes{}
-	clients.Go(func() { n.put(ctx, scribe) })
 	asker := nodes[0].Client()
 	defer asker.Close()
+	n := &notes{began: termOf(t, asker)}
+	clients.Go(func() { n.put(ctx, scribe) })
 	for range 3 {
 		more := d.count() + 40
 		nodetest.Eventually(t, "puts are accepted", func() bool { return d.count() > more })
 		node := victim(asker)
-		node.Kill()
-		n.cut()
+		n.move(node.Kill)
 		node.Restart()
 	}
 	stop()
 	clients.Wait()
 	d.check(t, asker, effects)
-	n.check(t, asker, !strings.Contains(manifest, string(spec.Ephemeral)))
+	n.check(t, asker, true, !strings.Contains(manifest, string(spec.Ephemeral)))
 }
 
 func (d *drafts) put(ctx context.Context, c *client.Client) {
