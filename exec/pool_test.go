@@ -9,11 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/inproc"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -100,7 +99,7 @@ func newBenchOver(t *testing.T, rt *inproc.Runtime, s exec.Settings) *bench {
 		if err := b.Close(); err != nil {
 			t.Error(err)
 		}
-		goleak.VerifyNone(t)
+		nodetest.NoGoroutinesLeft(t)
 	})
 	return b
 }

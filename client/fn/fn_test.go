@@ -8,16 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
 func TestMain(m *testing.M) {
 	fn.Handle("f", func(ctx *fn.Context, in []fn.Object) error { return nil })
-	goleak.VerifyTestMain(m)
+	nodetest.MainWithoutLeaks(m)
 }
 
 // node answers the program's HELLO and returns its end of the connection.

@@ -10,11 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/inproc"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -134,7 +133,7 @@ func newBench(t *testing.T, s inproc.Settings) *bench {
 		if err := b.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		goleak.VerifyNone(t)
+		nodetest.NoGoroutinesLeft(t)
 	})
 	return b
 }

@@ -14,13 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -268,7 +268,7 @@ func printsEnv() {
 }
 
 func TestBadPrograms(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer nodetest.NoGoroutinesLeft(t)
 	for _, c := range []struct {
 		name, program, kind, says string
 	}{

@@ -9,10 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -25,7 +24,7 @@ type scenario struct {
 // TestEverySDK runs each scenario against each SDK, all scenarios of an SDK in
 // one runtime.
 func TestEverySDK(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer nodetest.NoGoroutinesLeft(t)
 	for sdk, command := range map[string][]string{
 		"go":     goProgram(t, "functions"),
 		"python": {"python3", "functions.py"},

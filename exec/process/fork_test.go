@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 )
 
 var forked = []string{"python3", "forked.py"}
@@ -205,7 +205,7 @@ func TestWhatAProgramPrintsAndSetsWhileItIsLoadedIsKept(t *testing.T) {
 }
 
 func TestCloseLeavesNothingOfWhatWasForked(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer nodetest.NoGoroutinesLeft(t)
 	b := newBench(t, process.Settings{GroupProcesses: 2})
 	first, second := b.siblings("")
 	b.hold("")

@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 )
 
 func TestWaitingTasksOfAllFunctionsGetTheirTurn(t *testing.T) {
@@ -124,7 +124,7 @@ func TestAProgramGetsACleanEnvironment(t *testing.T) {
 }
 
 func TestCloseLeavesNoProcessNorItsChildren(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer nodetest.NoGoroutinesLeft(t)
 	b := newBench(t, process.Settings{StopGrace: 200 * time.Millisecond})
 	out := b.submit(b.task(goProgram(t, "with-grandchild"), "f")).succeed()
 	var grandchild int

@@ -11,13 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 )
 
 func init() {
@@ -336,7 +336,7 @@ func TestAProgramThatLiesAboutItsOutputsIsRefused(t *testing.T) {
 }
 
 func TestMemoryOfAProgramThatDiesIsGivenBack(t *testing.T) {
-	t.Cleanup(func() { goleak.VerifyNone(t) }) // after the runtime has been closed
+	t.Cleanup(func() { nodetest.NoGoroutinesLeft(t) }) // after the runtime has been closed
 	b := newBench(t, process.Settings{})
 	r := b.submit(b.task(goProgram(t, "dies-after-put"), "f", object("k", noise(1<<20, 1))))
 	r.fail(exec.Crashed)

@@ -9,12 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/client/fn/protocol"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/process"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/spec"
 )
 
@@ -148,7 +147,7 @@ func startOf(size uint64) []byte {
 }
 
 func TestABadStartEndsItsAttemptAndStartsNothing(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer nodetest.NoGoroutinesLeft(t)
 	for input, says := range map[string]string{
 		"no object":           "a START without an object or a function",
 		"no function":         "a START without an object or a function",

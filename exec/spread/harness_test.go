@@ -15,12 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/pheromone-run/pheromone/client/fn"
 	"github.com/pheromone-run/pheromone/exec"
 	"github.com/pheromone-run/pheromone/exec/inproc"
 	"github.com/pheromone-run/pheromone/exec/spread"
+	"github.com/pheromone-run/pheromone/internal/nodetest"
 	"github.com/pheromone-run/pheromone/node/peer"
 	"github.com/pheromone-run/pheromone/spec"
 )
@@ -145,7 +144,7 @@ func (c *cluster) close() {
 		n.served.Wait()
 	}
 	if _, ok := c.t.(*testing.T); ok { // a benchmark has goroutines of its own
-		goleak.VerifyNone(c.t)
+		nodetest.NoGoroutinesLeft(c.t)
 	}
 }
 

@@ -22,10 +22,10 @@ func NoGoroutinesLeft(t testing.TB, ignore ...goleak.Option) {
 }
 
 // MainWithoutLeaks is the TestMain of a package whose tests leave no goroutines.
-func MainWithoutLeaks(m *testing.M) {
+func MainWithoutLeaks(m *testing.M, ignore ...goleak.Option) {
 	code := m.Run()
 	if code == 0 {
-		if err := goroutinesLeft(leakWait, nil); err != nil {
+		if err := goroutinesLeft(leakWait, ignore); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
