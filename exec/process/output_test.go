@@ -46,11 +46,15 @@ func TestAReaderThatComesLateReadsWhatIsInThePipe(t *testing.T) {
 func TestAReaderThatComesLateIsNotKeptByWhoWritesOn(t *testing.T) {
 	r, w := latePipe(t)
 	buf, total := make([]byte, 4096), 0
-	for n, err := len(buf), error(nil); err == nil; total += n {
+	for {
 		if _, err := w.Write(buf); err != nil {
 			t.Fatal(err)
 		}
-		if n, err = r.Read(buf); total > pipeBytes {
+		n, err := r.Read(buf)
+		if err != nil {
+			return
+		}
+		if total += n; total > pipeBytes {
 			t.Fatalf("it has read %d bytes, more than a pipe holds", total)
 		}
 	}
