@@ -35,6 +35,10 @@ type request struct {
 	ofNamed bool
 }
 
+// onlyReads tells that nothing is left open by a request that was cut short: it changes
+// nothing, and does not wait at the server, where it runs out of its time unasked.
+func (r request) onlyReads() bool { return r.method == http.MethodGet && r.wait == 0 }
+
 // at says on which slot the thing is that r is about.
 func (r request) at(slot spec.Slot) request {
 	r.slot, r.placed = slot, true
@@ -92,8 +96,8 @@ func (c *Client) send(ctx context.Context, r request, take func(answer) *Error) 
 		if c.note(at, &r, failure); failure == nil {
 			return nil
 		}
-		if failure.cutShort() && before != nil && r.wait == 0 {
-			return before // which tells why there was no more time; who waits at the server runs out of it unasked
+		if failure.cutShort() && before != nil && r.onlyReads() {
+			return before // which tells why there was no more time
 		}
 		if !mayRepeat(&r, failure) || c.over(attempt, began) {
 			return failure
