@@ -153,7 +153,7 @@ def starts_large(ctx, objects):
 def starts_bad_text(ctx, objects):
     fields = struct.pack("<BBHB3xQQ", 10, 0, 20, 0, 0, 0)
     name = b"\xff\x00../floods"
-    ctx._send(14, 0, fields + struct.pack("<BBH", 16, 0, len(name)) + name, b"")
+    ctx._add(14, 0, fields + struct.pack("<BBH", 16, 0, len(name)) + name, b"")
 
 
 @function
@@ -175,7 +175,7 @@ def forced(ctx, bucket, key):
     fields = struct.pack("<BBHB3xQQ", 10, 0, 20, 0, 0, 0)
     for tag, value in ((5, bucket), (11, key)):
         fields += struct.pack("<BBH", tag, 0, len(value)) + value
-    ctx._send(3, 0, fields, b"")
+    ctx._add(3, 0, fields, b"")
 
 
 @function
