@@ -55,7 +55,10 @@ func (s *stream) transport() raft.Transport {
 		Logger:                hashicorpLog(s.cfg.Log, false),
 		Stream:                s,
 		MaxPool:               connections,
-		Timeout:               networkTimeout,
+		// No pipelines: a leader that stops while a follower goes away may wait for ever
+		// to hand a request to one whose reader has ended. The group has few entries.
+		MaxRPCsInFlight: 1,
+		Timeout:         networkTimeout,
 	})
 }
 
