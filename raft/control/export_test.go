@@ -1,6 +1,10 @@
 package control
 
-import "github.com/hashicorp/raft"
+import (
+	"errors"
+
+	"github.com/hashicorp/raft"
+)
 
 // StandForElection has a voter do so at once, though it has not waited for a leader.
 func StandForElection(g *Group) error {
@@ -8,4 +12,10 @@ func StandForElection(g *Group) error {
 	return g.transport.TimeoutNow(own, raft.ServerAddress(own), &raft.TimeoutNowRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax},
 	}, &raft.TimeoutNowResponse{})
+}
+
+// Pipelines tells whether entries go to followers by pipelines.
+func Pipelines(g *Group) bool {
+	_, err := g.transport.AppendEntriesPipeline(raft.ServerID(g.cfg.Node), raft.ServerAddress(g.cfg.Node))
+	return !errors.Is(err, raft.ErrPipelineReplicationNotSupported)
 }

@@ -289,3 +289,11 @@ func TestTheLeaderKnowsOfWhomItHearsNoMore(t *testing.T) {
 		t.Error("a follower says whom it hears of")
 	}
 }
+
+// A pipeline of the raft library could keep a leader that stops from ever ending.
+func TestEntriesGoToFollowersOneByOne(t *testing.T) {
+	c := newCluster(t, "n1")
+	if control.Pipelines(c.nodes["n1"].group) {
+		t.Error("entries go to followers by pipelines")
+	}
+}
