@@ -266,6 +266,9 @@ const starts = 3
 func start(ctx context.Context, o options, r *recorder, binary string) (err error) {
 	var ready []time.Duration
 	runtimes := slices.DeleteFunc(slices.Clone(o.runtimes), func(runtime string) bool { return runtime == "inproc" })
+	if len(runtimes) == 0 {
+		runtimes = []string{"go"} // a node starts as soon whatever is run on it
+	}
 	for i, runtime := range runtimes {
 		dir, err := folder(ctx, o, runtime, "durable")
 		if err != nil {

@@ -41,7 +41,7 @@ NOISE = os.urandom(1 << 20)
 
 def make_bytes(ctx, objects):
     size = int(bytes(objects[0].data))
-    ctx.put("large", "x", (NOISE * (size // len(NOISE) + 1))[:size])
+    ctx.put("large", "x", NOISE * (size // len(NOISE)) + NOISE[:size % len(NOISE)])
 
 
 make_bytes.__name__ = "make"
