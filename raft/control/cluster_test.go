@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,15 @@ type cluster struct {
 	nodes map[string]*node // guarded by mu
 	cut   map[string]bool  // guarded by mu
 	conns map[*conn]bool   // guarded by mu
+	slow  *slow            // guarded by mu
+}
+
+// slow holds back what a node answers to others until it is let go.
+type slow struct {
+	address  string
+	request  string        // what is in a request that counts
+	asked    chan struct{} // has room for one
+	released chan struct{}
 }
 
 // conn is a connection that ends when one of its ends is cut off.
@@ -33,6 +43,34 @@ type conn struct {
 	net.Conn
 	c        *cluster
 	from, to string // a name and an address
+}
+
+func (n *conn) held() *slow {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	if n.c.slow == nil || n.c.slow.address != n.to {
+		return nil
+	}
+	return n.c.slow
+}
+
+func (n *conn) Write(b []byte) (int, error) {
+	k, err := n.Conn.Write(b)
+	if s := n.held(); s != nil && bytes.Contains(b, []byte(s.request)) {
+		select {
+		case s.asked <- struct{}{}:
+		default:
+		}
+	}
+	return k, err
+}
+
+func (n *conn) Read(b []byte) (int, error) {
+	k, err := n.Conn.Read(b)
+	if s := n.held(); s != nil {
+		<-s.released
+	}
+	return k, err
 }
 
 func (n *conn) Close() error {
@@ -144,6 +182,14 @@ func (c *cluster) cutOff(name string, off bool) {
 			_ = n.Conn.Close()
 		}
 	}
+}
+
+// hold has the answers of the node at an address wait.
+func (c *cluster) hold(address, request string) *slow {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slow = &slow{address, request, make(chan struct{}, 1), make(chan struct{})}
+	return c.slow
 }
 
 func (c *cluster) stop(name string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -52,12 +53,21 @@ func (g *Group) AddServer(ctx context.Context, name, address string, voter bool)
 		return errLeads(name)
 	}
 	id, at := raft.ServerID(name), raft.ServerAddress(address)
+	add := func(what string, do func(raft.ServerID, raft.ServerAddress, uint64, time.Duration) raft.IndexFuture) error {
+		return g.configure(ctx, what, func() error {
+			begin := func() raft.IndexFuture { return do(id, at, 0, acceptTimeout) }
+			if known {
+				return g.move(id, begin)
+			}
+			return begin().Error()
+		})
+	}
 	if voter {
-		return g.configure(ctx, "add voter "+name, func() error { return g.raft.AddVoter(id, at, 0, acceptTimeout).Error() })
+		return add("add voter "+name, g.raft.AddVoter)
 	}
 	if !known || !old.Voter || old.Address != address {
 		// Of a voter it changes the address alone.
-		err := g.configure(ctx, "add server "+name, func() error { return g.raft.AddNonvoter(id, at, 0, acceptTimeout).Error() })
+		err := add("add server "+name, g.raft.AddNonvoter)
 		if err != nil || !known || !old.Voter {
 			return err
 		}

@@ -93,6 +93,34 @@ func TestANodeJoinsGetsAVoteAndTakesThePlaceOfAnother(t *testing.T) {
 	d.awaitSetting("by two")
 }
 
+// Raft may be changing what it knows of a server that moves, and must not hear of it
+// meanwhile.
+func TestAnswersOfAServerThatMovesAreLost(t *testing.T) {
+	c := newCluster(t, "a", "b", "c")
+	leader, other := c.leader(), c.followers()[0]
+	ask := func(by string) error { return control.Ask(leader.group, other.cfg.Node, other.cfg.Address, by) }
+	if err := ask("before"); err != nil {
+		t.Fatal(err)
+	}
+	held := c.hold(other.cfg.Address, "meanwhile")
+	answer := make(chan error, 1)
+	go func() { answer <- ask("meanwhile") }()
+	<-held.asked
+	moved := nodetest.FreeAddress(t)
+	if err := leader.group.AddServer(withTimeout(t), other.cfg.Node, moved, true); err != nil {
+		t.Fatal(err)
+	}
+	close(held.released)
+	if err := <-answer; err == nil || !strings.Contains(err.Error(), "changes") {
+		t.Errorf("an answer to what was asked before it moved: %v", err)
+	}
+	if err := ask("after"); err != nil {
+		t.Errorf("after it moved: %v", err)
+	}
+	leader.set("after")
+	c.awaitSetting("after")
+}
+
 func TestAVoteCanBeTakenAgain(t *testing.T) {
 	c := newCluster(t, "a", "b", "c")
 	ctx := withTimeout(t)

@@ -49,8 +49,8 @@ func openStream(cfg Config, find func(string) []string) *stream {
 	return s
 }
 
-func (s *stream) transport() raft.Transport {
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+func (s *stream) transport() *transport {
+	return &transport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: s,
 		Logger:                hashicorpLog(s.cfg.Log, false),
 		Stream:                s,
@@ -59,7 +59,7 @@ func (s *stream) transport() raft.Transport {
 		// to hand a request to one whose reader has ended. The group has few entries.
 		MaxRPCsInFlight: 1,
 		Timeout:         networkTimeout,
-	})
+	})}
 }
 
 // ServerAddr has raft call a server by its name.
