@@ -23,12 +23,27 @@ type packer struct {
 // next call.
 func (p *packer) first(chunk []byte) []byte {
 	packed := p.encode(chunk)
-	if saved := len(chunk) - len(packed); saved == 0 || saved < len(chunk)/packWorth {
+	if !worthPacking(chunk, packed) {
 		p.codec = CodecNone
 		return chunk
 	}
 	p.codec = CodecS2
 	return packed
+}
+
+func worthPacking(chunk, packed []byte) bool {
+	saved := len(chunk) - len(packed)
+	return saved > 0 && saved >= len(chunk)/packWorth
+}
+
+// codecSample is how much of a blob is packed to find out whether that pays, while
+// others wait for it.
+const codecSample = 64 << 10
+
+func codecFor(sample []byte) Codec {
+	var p packer
+	p.first(sample)
+	return p.codec
 }
 
 // pack returns a later chunk as it is stored, valid until the next call.
