@@ -64,7 +64,7 @@ func (k *sink) Get(ctx context.Context, task *exec.Task, bucket spec.BucketName,
 	data := c.rec.Inline
 	if c.rec.Blob != nil {
 		var err error
-		if data, err = r.leader.cfg.DB.ReadBlobTo(exec.PlaceFor(ctx, c.rec.Blob.Size), r.leader.cfg.Shard, task.App, *c.rec.Blob); err != nil {
+		if data, err = r.behind.read(r.leader.cfg.DB, exec.PlaceFor(ctx, c.rec.Blob.Size), r.leader.cfg.Shard, task.App, c.rec.Blob); err != nil {
 			return exec.Input{}, fmt.Errorf("read the bytes of revision %d: %w", c.rec.Revision, err)
 		}
 	}

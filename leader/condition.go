@@ -24,7 +24,7 @@ func (t *tx) admits(s *session, bucket spec.BucketName, tr *spec.Trigger, key sp
 		Size: rec.Size, ContentType: rec.ContentType, Meta: rec.Meta,
 	}
 	if tr.When.NeedsValue() && rec.Size <= spec.MaxConditionValueBytes {
-		value, err := t.leader.bytesOf(s.name.app, rec)
+		value, err := t.bytesOf(s.name.app, rec)
 		if err != nil {
 			t.unread(err)
 			return false

@@ -25,6 +25,12 @@ type Term = term
 // Wrap has the leader work with f of each term that begins from now on.
 func (l *Leader) Wrap(f func(*shard.Term) Term) { l.own = f }
 
+// TakesNoMoreBytes tells whether an entry waits for bytes and for no more of them.
+func (l *Leader) TakesNoMoreBytes() bool {
+	r := l.reigning()
+	return r != nil && r.behind.paused.Load()
+}
+
 // StartDelay is how long the start of an attempt waits for an entry to be written with.
 const StartDelay = startDelay
 

@@ -2,7 +2,6 @@ package leader
 
 import (
 	"bytes"
-	"context"
 	"slices"
 	"time"
 
@@ -51,7 +50,7 @@ func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emiss
 	}
 	puts := make([]emission, len(emissions))
 	h := &handed{leader: r.leader, app: task.App, emissions: puts}
-	inline, err := h.stage(r.ctx, emissions)
+	inline, err := h.stage(r, task, emissions)
 	if err != nil {
 		h.letGo(nil)
 		return err
@@ -72,7 +71,8 @@ func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emiss
 // stage has the bytes of emissions where they are to be, those of several blobs at a
 // time: each one waits for the disks of other nodes. It returns how many bytes travel
 // in the entry.
-func (h *handed) stage(ctx context.Context, emissions []exec.Emission) (inline int64, err error) {
+func (h *handed) stage(r *reign, task *exec.Task, emissions []exec.Emission) (inline int64, err error) {
+	ctx := r.ctx
 	payloads := make([]payload, len(emissions))
 	var staging *errgroup.Group // of what is large, if anything is
 	for i := range emissions {
@@ -91,7 +91,15 @@ func (h *handed) stage(ctx context.Context, emissions []exec.Emission) (inline i
 			staging, ctx = errgroup.WithContext(ctx)
 			staging.SetLimit(handedStagedAtOnce)
 		}
-		h.stageLarge(ctx, staging, put, data)
+		staging.Go(func() (err error) {
+			if r.writesBehind(task, put) {
+				put.payload = r.writeBehind(h.app, data, put.Lent)
+			}
+			if put.payload == nil {
+				put.payload, err = h.leader.stageBlob(ctx, h.app, bytes.NewReader(data), int64(len(data)))
+			}
+			return err
+		})
 	}
 	if staging == nil {
 		return inline, nil
@@ -99,11 +107,10 @@ func (h *handed) stage(ctx context.Context, emissions []exec.Emission) (inline i
 	return inline, staging.Wait()
 }
 
-func (h *handed) stageLarge(ctx context.Context, staging *errgroup.Group, put *emission, data []byte) {
-	staging.Go(func() (err error) {
-		put.payload, err = h.leader.stageBlob(ctx, h.app, bytes.NewReader(data), int64(len(data)))
-		return err
-	})
+// writesBehind tells whether an emission counts before its bytes are on disks.
+func (r *reign) writesBehind(task *exec.Task, put *emission) bool {
+	app, _, ok := r.leader.cfg.Apps.App(task.App, task.Version)
+	return ok && put.puts() && durability(app, put.Bucket) == spec.Ephemeral
 }
 
 // inlineMost is how large bytes may be to travel in an entry that others do already.

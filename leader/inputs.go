@@ -22,6 +22,7 @@ type inputs struct {
 	refs    []store.InputRef
 	exact   bool // objects count as missing that are not of the revision asked for
 	flight  *flight
+	behind  *behind
 }
 
 // key returns where an input is stored, and the session that it comes from.
@@ -80,7 +81,7 @@ func (in *inputs) load(ctx context.Context) ([]exec.Input, error) {
 			return nil
 		}
 		var err error
-		if out[i].Data, err = in.db.ReadBlobTo(exec.PlaceFor(ctx, rec.Blob.Size), in.shard, in.app, *rec.Blob); err != nil {
+		if out[i].Data, err = in.behind.read(in.db, exec.PlaceFor(ctx, rec.Blob.Size), in.shard, in.app, rec.Blob); err != nil {
 			return fmt.Errorf("read the bytes of input %s/%s: %w", out[i].Bucket, out[i].Key, err)
 		}
 		return nil

@@ -129,7 +129,7 @@ func (t *tx) handOut(inv *invocation) {
 	inv.attempt++
 	t.parking.take(inv)
 	t.steps.Pass(failpoint.Dispatched, inv.session.name.app)
-	in := &inputs{db: t.leader.cfg.DB, shard: t.shard(), app: inv.session.name.app, session: inv.session.name.session, number: inv.number, refs: inv.rec.Inputs}
+	in := &inputs{db: t.leader.cfg.DB, shard: t.shard(), app: inv.session.name.app, session: inv.session.name.session, number: inv.number, refs: inv.rec.Inputs, behind: &t.behind}
 	early := t.early(inv)
 	if early {
 		in.flight = t.inFlight(in)

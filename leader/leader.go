@@ -121,12 +121,16 @@ type MemoryBounds struct {
 	Sessions int
 	// Timers is how many timers are loaded: 16,384.
 	Timers int
+	// Behind is how many bytes of large objects of ephemeral buckets are on their way to
+	// the disks: 64 MiB. Larger ones, and those that come while so many are, are written first.
+	Behind int
 }
 
 func (b MemoryBounds) withDefaults() MemoryBounds {
 	b.Dispatched = cmp.Or(b.Dispatched, 16<<10)
 	b.Sessions = cmp.Or(b.Sessions, 4<<10)
 	b.Timers = cmp.Or(b.Timers, 16<<10)
+	b.Behind = cmp.Or(b.Behind, 64<<20)
 	return b
 }
 
@@ -137,9 +141,12 @@ type Leader struct {
 	hub *hub
 	own func(*shard.Term) term // the identity; tests hold up what is proposed
 
-	room    *room
-	firm    atomic.Int64 // how many want nothing to linger
-	largest atomic.Int64 // bytes of the largest entry proposed
+	room *room
+	firm atomic.Int64 // how many want nothing to linger
+	// behindFrom is when bytes are written behind their objects again; nil if they are.
+	behindFrom atomic.Pointer[time.Time]
+	reading    atomic.Int64 // how many puts are read to be written behind their objects
+	largest    atomic.Int64 // bytes of the largest entry proposed
 
 	confirmed atomic.Pointer[time.Time] // when the local store was last known to hold everything; nil: never
 	asking    atomic.Bool

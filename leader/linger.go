@@ -18,7 +18,8 @@ import (
 // moment. Entries still hold what was done in the order in which it was done, so a
 // crash takes the last of it and leaves a state that was: what is pending there is run
 // again, and with it all that followed. Nothing that was told as durable rests on what
-// lingers, because it is in the same entry or a later one.
+// lingers, because it is in the same entry or a later one. Entries that refer to bytes
+// which are still being written linger for as long as that takes (behind.go).
 
 // lingerFor is how long an entry lingers at most.
 const lingerFor = 50 * time.Millisecond
@@ -58,7 +59,7 @@ func (t *tx) lingers(c command) bool {
 
 // putInto notes that an object was put into a bucket of a session.
 func (t *tx) putInto(s *session, bucket spec.BucketName, rec *store.Object) {
-	if rec.Blob == nil && s.plan.ephemeral(bucket) {
+	if s.plan.ephemeral(bucket) {
 		t.lazy = true
 		return
 	}
@@ -93,6 +94,18 @@ func (r *reign) promise(tx *tx) {
 	if tx.lazy {
 		r.promised.Store(tx.seq)
 	}
+}
+
+// lingersTooLong tells whether the entry that lingers is to be proposed. One that waits
+// for bytes goes on to linger, so that what comes meanwhile need not stand still. But no
+// more bytes come that it would wait for.
+func (r *reign) lingersTooLong(now time.Time) bool {
+	if r.lingering == nil || !r.lull.wasOver(now) {
+		return false
+	}
+	unwritten := r.lingering.unwritten()
+	r.behind.paused.Store(unwritten)
+	return !unwritten
 }
 
 // hasten proposes the entry that lingers, if there is one.
@@ -203,7 +216,7 @@ func (s *session) addResult(bucket spec.BucketName, key spec.Key, rec *store.Obj
 func (t *tx) tellEnd(s *session) {
 	durable := func(b spec.BucketName) bool { return !s.plan.ephemeral(b) }
 	if s.rec.State != store.SessionCompleted || s.results == nil || s.results.partial ||
-		s.rec.Blobs > 0 || s.rec.Children > 0 || slices.ContainsFunc(s.rec.Buckets, durable) {
+		s.rec.Children > 0 || slices.ContainsFunc(s.rec.Buckets, durable) {
 		t.urgent = true
 		return
 	}

@@ -3,6 +3,7 @@ package leader
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"math/bits"
 	"slices"
 
@@ -25,7 +26,9 @@ type payload struct {
 	size   int64
 	stored bool // a record refers to the blob
 
-	enough func() bool // what Copies.Spread of the blob gave; nil without Copies
+	app     spec.AppName // of the blob
+	writing *writing     // set while the blob is written behind its object
+	enough  func() bool  // what Copies.Spread of the blob gave; nil without Copies
 }
 
 // same tells whether two payloads have the same bytes.
@@ -265,7 +268,18 @@ func (t *tx) staged(app spec.AppName, p *payload) error {
 	if p == nil || p.blob == nil {
 		return nil
 	}
-	there, err := t.leader.cfg.DB.Has(store.AppendStagedKey(nil, t.shard(), app, p.blob.ID))
+	if w := p.writing; w != nil {
+		if w.reign != t.reign { // it was given up with that one
+			return errNotTaken(t.shard())
+		}
+		if !w.ended() {
+			return nil // the entry waits for them
+		}
+		if w.err != nil {
+			return fmt.Errorf("%w: they can't be written: %w", errThinned, w.err)
+		}
+	}
+	there, err := t.marked(p)
 	if err != nil {
 		t.broken(err)
 		return err
@@ -279,9 +293,18 @@ func (t *tx) staged(app spec.AppName, p *payload) error {
 	return nil
 }
 
+// marked tells whether a payload's bytes are here, with the mark of what is staged.
+func (t *tx) marked(p *payload) (bool, error) {
+	return t.leader.cfg.DB.Has(store.AppendStagedKey(nil, t.shard(), p.app, p.blob.ID))
+}
+
 func (t *tx) adopt(app spec.AppName, p *payload) {
 	store.AdoptBlob(t.batch, t.shard(), app, *p.blob)
 	p.stored = true
+	t.adopted = append(t.adopted, p)
+	if p.writing != nil { // who waits for the answer alone has it before the entry is proposed
+		t.after(func(error) { t.leader.cfg.DB.ReleaseBlob(*p.blob) })
+	}
 }
 
 // share counts one more record that refers to a blob.

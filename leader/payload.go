@@ -12,9 +12,11 @@ import (
 	"github.com/pheromone-run/pheromone/store"
 )
 
-// stage reads an object's bytes, at most limit of them. Small ones stay in
-// memory, large ones go to the store at once, so that memory does not hold them.
-func (l *Leader) stage(ctx context.Context, app spec.AppName, r io.Reader, limit int64) (*payload, error) {
+// stage reads the bytes of an object for a bucket, as many as the app allows. Small ones
+// stay in memory, large ones go to the store at once, so that memory does not hold them,
+// or are written behind the object if its bucket is ephemeral.
+func (l *Leader) stage(ctx context.Context, app *spec.App, bucket spec.BucketName, r io.Reader) (*payload, error) {
+	limit := app.Limits.MaxObjectBytes
 	var head bytes.Buffer
 	n, err := io.CopyN(&head, r, InlineBytes+1)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -30,7 +32,14 @@ func (l *Leader) stage(ctx context.Context, app spec.AppName, r io.Reader, limit
 	if n <= InlineBytes {
 		return &payload{inline: head.Bytes(), size: n}, nil
 	}
-	return l.stageBlob(ctx, app, io.MultiReader(&head, r), limit)
+	rest := io.MultiReader(&head, r)
+	if durability(app, bucket) == spec.Ephemeral {
+		var p *payload
+		if p, rest = l.readBehind(app.Name, rest, limit); p != nil {
+			return p, nil
+		}
+	}
+	return l.stageBlob(ctx, app.Name, rest, limit)
 }
 
 // stageBlob stages bytes that do not travel in the log, here and on a majority of
@@ -40,7 +49,7 @@ func (l *Leader) stageBlob(ctx context.Context, app spec.AppName, r io.Reader, l
 	if err != nil {
 		return nil, err
 	}
-	p := &payload{blob: &blob, size: blob.Size}
+	p := &payload{app: app, blob: &blob, size: blob.Size}
 	if err := l.spread(ctx, app, p); err != nil {
 		l.letGo(app, p, false)
 		return nil, err
@@ -98,6 +107,12 @@ func undecided(err error) bool {
 func (l *Leader) letGo(app spec.AppName, p *payload, unknown bool) {
 	switch {
 	case p == nil || p.blob == nil:
+	case p.writing != nil && !p.writing.ended():
+		if !unknown && !p.stored {
+			p.writing.cancel()
+		}
+		p.writing.then(func() { l.letGo(app, p, unknown) })
+	case !unknown && p.stored && p.writing != nil: // the entry lets go of it
 	case unknown || p.stored:
 		l.cfg.DB.ReleaseBlob(*p.blob)
 	default:
@@ -110,9 +125,15 @@ func (l *Leader) letGo(app spec.AppName, p *payload, unknown bool) {
 	}
 }
 
-// bytesOf reads the bytes of an object's record.
-func (l *Leader) bytesOf(app spec.AppName, rec *store.Object) ([]byte, error) {
-	return l.bytesFrom(l.cfg.DB, app, rec)
+// bytesOf reads the bytes of an object's record, which may be on their way to the disk.
+// They must not be changed.
+func (t *tx) bytesOf(app spec.AppName, rec *store.Object) ([]byte, error) {
+	if rec.Blob != nil {
+		if data, ok := t.behind.get(rec.Blob); ok {
+			return data, nil
+		}
+	}
+	return t.leader.bytesFrom(t.leader.cfg.DB, app, rec)
 }
 
 // blobReader is a store.DB, or a snapshot of it.

@@ -34,11 +34,13 @@ type triggerName struct {
 func (p *plan) readsHistory() bool { return p.cancels || len(p.reruns) > 0 }
 
 // durability is that of a bucket, declared or implied.
-func (p *plan) durability(bucket spec.BucketName) spec.Durability {
-	if b := p.app.Buckets[bucket]; b != nil {
+func (p *plan) durability(bucket spec.BucketName) spec.Durability { return durability(p.app, bucket) }
+
+func durability(app *spec.App, bucket spec.BucketName) spec.Durability {
+	if b := app.Buckets[bucket]; b != nil {
 		return b.Durability
 	}
-	return p.app.Durability
+	return app.Durability
 }
 
 // hastened tells whether the triggers of a bucket fire early.

@@ -52,7 +52,7 @@ type PutResult struct {
 
 // Put stores an object and everything that follows from it at once: the firings,
 // invocations and timers. It returns once that is durable, or evaluated if the bucket is
-// ephemeral and the object is small.
+// ephemeral.
 func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	app, _, ok := l.cfg.Apps.App(p.App, 0)
 	switch {
@@ -70,7 +70,7 @@ func (l *Leader) Put(ctx context.Context, p Put) (PutResult, error) {
 	if here, known, _ := l.cfg.Replica.Led(); known && !here {
 		return PutResult{}, errNotTaken(l.cfg.Shard) // before its bytes are read
 	}
-	body, err := l.stage(ctx, p.App, p.Body, app.Limits.MaxObjectBytes)
+	body, err := l.stage(ctx, app, p.Bucket, p.Body)
 	if err != nil {
 		return PutResult{}, err
 	}
@@ -90,8 +90,7 @@ type put struct {
 	result  PutResult
 }
 
-// lingers tells whether the put's answer waits for no commit: its object's bytes must
-// be in the entry.
+// lingers tells whether the put's answer waits for no commit.
 func (c *put) lingers(t *tx) bool {
 	p := t.newest[c.App]
 	if p == nil || !p.hastens {
@@ -102,7 +101,12 @@ func (c *put) lingers(t *tx) bool {
 			p = s.plan
 		}
 	}
-	return p.ephemeral(c.Bucket) && c.payload.blob == nil
+	return c.fleeting(p)
+}
+
+// fleeting tells whether nobody waits for the object's commit, nor did for its bytes.
+func (c *put) fleeting(p *plan) bool {
+	return p.ephemeral(c.Bucket) && (c.payload.blob == nil || c.payload.writing != nil)
 }
 
 func (c *put) evaluate(t *tx) error {
@@ -174,7 +178,7 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 		rec.Session = spec.NewSessionID(spec.KeySlot(c.App, c.Bucket, c.Key), timeOf(t.at))
 	}
 	t.put(at, store.AppendObject(nil, &rec))
-	lingers := rec.Blob == nil && p.ephemeral(c.Bucket)
+	lingers := c.fleeting(p)
 	t.lazy = t.lazy || lingers
 	t.urgent = t.urgent || !lingers || t.leader.hub.awaitsChange()
 	t.event(store.EventPut, c.App, c.Bucket, c.Key, &rec)

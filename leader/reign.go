@@ -15,17 +15,11 @@ import (
 	"github.com/pheromone-run/pheromone/triggers"
 )
 
-// Bounds of an entry and of what is in flight. Larger entries cost leaderships
-// of other shards, more in flight costs latency: measured for raft/shard.
+// Bounds of an entry. Larger ones cost leaderships of other shards: measured for
+// raft/shard.
 const (
 	entryBytes    = 64 << 10 // an entry is closed when its batch reaches this
 	entryCommands = 512
-	window        = 8 // entries in flight
-	// beyond is how many more may be in flight, of apps with pipelined buckets and while
-	// all together are small: a chain that does not wait for its commits would wait for
-	// the window. beyondBytes is what counts as small.
-	beyond      = 56
-	beyondBytes = 128 << 10
 )
 
 // reign is the time of one term: it owns the working state of the shard. All
@@ -82,6 +76,7 @@ type reign struct {
 
 	stalls   stalls
 	starts   starts
+	behind   behind
 	loading  sync.WaitGroup // reads of large inputs, begun by effects
 	pendingN atomic.Int64   // for status
 	mailN    atomic.Int64   // messages in the outbox, as evaluated
@@ -152,6 +147,7 @@ func assume(ctx context.Context, l *Leader, term term) (*reign, error) {
 		overlay:   newOverlay(),
 		slots:     make(chan struct{}, window),
 		extra:     make(chan struct{}, beyond),
+		behind:    behind{most: l.cfg.Memory.Behind},
 	}
 	r.lull.init()
 	r.stalls.byName = make(map[machineName]wire.StalledTrigger)
@@ -178,7 +174,7 @@ func (r *reign) serve(ctx context.Context) error {
 			}
 		}
 		// Timers read the store, as exclusive commands do. Under load nobody looks at clocks.
-		if now := r.now(); first == nil || isExclusive(first.command) || r.timers.isDue(micros(now)) || r.lull.wasOver(now) {
+		if now := r.now(); first == nil || isExclusive(first.command) || r.timers.isDue(micros(now)) || r.lingersTooLong(now) {
 			if err := r.hasten(); err != nil {
 				r.refuse(first)
 				return err
@@ -230,6 +226,9 @@ func (r *reign) awaitCommand(ctx context.Context) (*request, error) {
 		case <-r.timers.due():
 			return nil, nil
 		case <-r.lull.over():
+			if !r.lingersTooLong(r.now()) {
+				continue // what it waits for wakes the loop
+			}
 			if err := r.hasten(); err != nil {
 				return nil, err
 			}
@@ -237,42 +236,6 @@ func (r *reign) awaitCommand(ctx context.Context) (*request, error) {
 		case <-ctx.Done():
 		}
 	}
-}
-
-// awaitSlot takes a token for an entry that begins with a command.
-func (r *reign) awaitSlot(first *request) (slot chan struct{}, err error) {
-	select {
-	case r.slots <- struct{}{}:
-		return r.slots, nil
-	default:
-	}
-	var extra chan struct{} // never ready
-	if first != nil && r.mayGoBeyond(first.command) {
-		extra = r.extra
-	}
-	select {
-	case extra <- struct{}{}:
-		return extra, nil
-	case r.slots <- struct{}{}:
-		return r.slots, nil
-	case <-r.term.Done():
-		return nil, r.term.Err()
-	}
-}
-
-// mayGoBeyond tells whether a command may be evaluated while the window is full: of an
-// app with buckets that are not durable, or one that would hold those up.
-func (r *reign) mayGoBeyond(c command) bool {
-	switch c.(type) {
-	case wake, hurry:
-	default:
-		if p := r.newest[ownerOf(c)]; p == nil || !p.hastens {
-			return false
-		}
-	}
-	r.inflight.Lock()
-	defer r.inflight.Unlock()
-	return r.inflight.bytes < beyondBytes
 }
 
 // round evaluates what waits, first and after it, and proposes it as one entry, unless
@@ -301,13 +264,16 @@ func (r *reign) round(tx *tx, first *request) error {
 	}
 	tx.settleMoved()
 	r.remind()
-	if tx.lazy && !tx.urgent && !tx.full() && r.failed == nil && r.leader.firm.Load() == 0 {
+	unwaited := tx.lazy && !tx.urgent
+	if unwaited {
 		r.intake.giveBack(taken)
+	} else if len(taken) > 0 {
+		tx.after(func(error) { r.intake.giveBack(taken) })
+	}
+	tooLong := tx.left && r.lull.wasOver(r.now())
+	if (unwaited && !tooLong || tx.unwritten()) && !tx.full() && r.failed == nil && r.leader.firm.Load() == 0 {
 		r.leave(tx)
 		return nil
-	}
-	if len(taken) > 0 {
-		tx.after(func(error) { r.intake.giveBack(taken) })
 	}
 	return r.close(tx)
 }
@@ -319,6 +285,11 @@ func (r *reign) close(tx *tx) error {
 		tx.fail(r.failed)
 		return fmt.Errorf("working state lost: %w", r.failed)
 	}
+	if err := tx.awaitBytes(); err != nil {
+		tx.fail(err)
+		return err
+	}
+	r.behind.paused.Store(false)
 	return r.propose(tx)
 }
 
@@ -397,23 +368,6 @@ type exclusive interface{ exclusive() }
 func isExclusive(c command) bool {
 	_, ok := c.(exclusive)
 	return ok
-}
-
-// drain waits until nothing is in flight.
-func (r *reign) drain() error {
-	for _, slots := range []chan struct{}{r.slots, r.extra} {
-		for range cap(slots) {
-			select {
-			case slots <- struct{}{}:
-			case <-r.term.Done():
-				return r.term.Err()
-			}
-		}
-		for range cap(slots) {
-			<-slots
-		}
-	}
-	return nil
 }
 
 // offer queues a request for the loop. It returns false if the reign is over or

@@ -20,6 +20,7 @@ type tx struct {
 	keys     []string
 	effects  []func(error)
 	out      []func()     // what goes out once the entry is proposed
+	adopted  []*payload   // blobs that the entry refers to
 	at       store.Micros // the time of this round
 
 	left   bool       // it has lingered

@@ -24,12 +24,19 @@ const ephemeral = functions + `buckets:
 
 func TestWhatAKilledNodeHasLostOfAnEphemeralBucketIsMadeAgain(t *testing.T) {
 	node := nodetest.Start(t, "--shards", "1")
-	work(t, ephemeral, []*nodetest.Node{node}, func(*client.Client) *nodetest.Node { return node })
+	work(t, ephemeral, 1, []*nodetest.Node{node}, func(*client.Client) *nodetest.Node { return node })
 }
 
 func TestWhatAKilledLeaderHasLostOfAnEphemeralBucketIsMadeAgain(t *testing.T) {
 	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1"}})
-	work(t, ephemeral, c.Nodes(), leads(t, c))
+	work(t, ephemeral, 1, c.Nodes(), leads(t, c))
+}
+
+// Objects that do not travel in their entries are on their way to the disks when the
+// leader is killed.
+func TestWhatAKilledLeaderHasLostOfLargeEphemeralObjectsIsMadeAgain(t *testing.T) {
+	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1"}})
+	work(t, ephemeral, 200<<10/16, c.Nodes(), leads(t, c))
 }
 
 // notes are objects that one client put, one after the other.

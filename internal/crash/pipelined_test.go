@@ -26,9 +26,9 @@ const early spec.AppName = "early"
 const functions = `apiVersion: pheromone/v1
 app: early
 functions:
-  draft: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q}, retry: {max_attempts: 10, backoff: 20ms}}
-  check: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q}, retry: {max_attempts: 10, backoff: 20ms}}
-  seal: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q}, retry: {max_attempts: 10, backoff: 20ms}}
+  draft: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q, TIMES: "%[2]d"}, retry: {max_attempts: 10, backoff: 20ms}}
+  check: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q, TIMES: "%[2]d"}, retry: {max_attempts: 10, backoff: 20ms}}
+  seal: {runtime: process, command: [python3, app.py], env: {EFFECTS: %[1]q, TIMES: "%[2]d"}, retry: {max_attempts: 10, backoff: 20ms}}
 `
 
 const pipelined = functions + `buckets:
@@ -42,6 +42,8 @@ const program = `import os
 
 from pheromone import function, main
 
+TIMES = int(os.environ["TIMES"])
+
 
 def note(*words):
     fd = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -53,12 +55,15 @@ def note(*words):
 def draft(ctx, objects):
     nonce = os.urandom(8).hex()
     note("draft", ctx.session, nonce)
-    ctx.put("checked", objects[0].key, nonce.encode())
+    ctx.put("checked", objects[0].key, nonce.encode() * TIMES)
 
 
 @function
 def check(ctx, objects):
-    ctx.put("sealed", objects[0].key, objects[0].data)
+    drafted = bytes(objects[0].data)
+    if drafted != drafted[:16] * TIMES:
+        raise ValueError("the draft is damaged")
+    ctx.put("sealed", objects[0].key, drafted[:16])
 
 
 @function
@@ -73,12 +78,12 @@ main()
 
 func TestOnlyPipelinedFunctionsRunOnWhatAKilledNodeHasLost(t *testing.T) {
 	node := nodetest.Start(t)
-	work(t, pipelined, []*nodetest.Node{node}, func(*client.Client) *nodetest.Node { return node })
+	work(t, pipelined, 1, []*nodetest.Node{node}, func(*client.Client) *nodetest.Node { return node })
 }
 
 func TestOnlyPipelinedFunctionsRunOnWhatAKilledLeaderHasLost(t *testing.T) {
 	c := nodetest.StartCluster(t, nodetest.ClusterConfig{Nodes: 3, Args: []string{"--shards", "1"}})
-	work(t, pipelined, c.Nodes(), leads(t, c))
+	work(t, pipelined, 1, c.Nodes(), leads(t, c))
 }
 
 // leads finds the node of a cluster with one shard that leads it.
@@ -112,11 +117,11 @@ func (d *drafts) count() int {
 }
 
 // work has an app at work while the node that victim names is killed, three times, and
-// checks what is left.
-func work(t *testing.T, manifest string, nodes []*nodetest.Node, victim func(*client.Client) *nodetest.Node) {
+// checks what is left. times is how often a draft repeats what is in it, 16 bytes.
+func work(t *testing.T, manifest string, times int, nodes []*nodetest.Node, victim func(*client.Client) *nodetest.Node) {
 	dir := t.TempDir()
 	effects := filepath.Join(dir, "effects")
-	for name, text := range map[string]string{"app.yaml": fmt.Sprintf(manifest, effects), "app.py": program} {
+	for name, text := range map[string]string{"app.yaml": fmt.Sprintf(manifest, effects, times), "app.py": program} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
