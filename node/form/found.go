@@ -27,7 +27,7 @@ func (f *Former) found(ctx context.Context, s seen) (waiting string, err error) 
 	}
 	founders, odd := []Node{f.self()}, ""
 	for _, v := range s.waiting {
-		n := v.answer.Node
+		n, apart := v.answer.Node, f.clockObstacle(v)
 		switch {
 		case v.answer.Expect != f.cfg.Expect:
 			odd += fmt.Sprintf("; node %s expects %d nodes, not %d", n.Name, v.answer.Expect, f.cfg.Expect)
@@ -37,6 +37,8 @@ func (f *Former) found(ctx context.Context, s seen) (waiting string, err error) 
 			odd += fmt.Sprintf("; node %s has other addresses to join: %s, not %s", n.Name, strings.Join(v.answer.Seeds, ", "), strings.Join(s.seeds, ", "))
 		case slices.ContainsFunc(founders, func(o Node) bool { return o.Name == n.Name || o.Address == n.Address }):
 			odd += fmt.Sprintf("; node %s at %s has the name or the address of another", n.Name, n.Address)
+		case apart != nil: // one of the two gives up, but it may not know yet
+			odd += fmt.Sprintf("; %v", apart)
 		default:
 			founders = append(founders, n)
 		}
@@ -157,6 +159,9 @@ func (f *Former) init(ctx context.Context, voters []string) error {
 	}
 	founders := []Node{f.self()}
 	for _, v := range s.waiting {
+		if err := f.clockObstacle(v); err != nil {
+			return err
+		}
 		founders = append(founders, v.answer.Node)
 	}
 	if err := checkVoters(founders, voters); err != nil {

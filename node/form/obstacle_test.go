@@ -70,6 +70,23 @@ func TestTheNodeThatComesLaterGivesUpForWhatIsWrong(t *testing.T) {
 	}
 }
 
+// A node that would give up if it heard of the others does not count meanwhile.
+func TestNoClusterIsFoundedWithANodeWhoseClockIsFarOff(t *testing.T) {
+	w := newWorld(t)
+	w.deaf = "n3"
+	a := w.add("n1", "h1:1", 3, three...).start()
+	b := w.add("n2", "h2:1", 3, three...).start()
+	defer w.end(a, b)
+	a.waits("2 of 3 nodes are there")
+	odd := w.add("n3", "h3:1", 3, three...).ahead(11 * time.Minute).start()
+	defer w.end(odd)
+	a.waits("2 of 3 nodes are there; the clocks of node n1 and of node n3 at h3:1 are 11m0s apart")
+	w.mu.Lock()
+	w.deaf = ""
+	w.mu.Unlock()
+	refuses(t, odd.fails(), spec.CodePrecondition, " apart", "NTP")
+}
+
 // Of three nodes the one with another token gives up, not those that take each other.
 func TestTheOneThatNobodyTakesGivesUp(t *testing.T) {
 	w := newWorld(t)

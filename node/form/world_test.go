@@ -28,6 +28,7 @@ type world struct {
 	mu    sync.Mutex
 	nodes map[string]*life // by address; guarded by mu
 	lossy *rand.Rand       // loses requests and answers if it is set; guarded by mu
+	deaf  string           // a node that gets no answers; guarded by mu
 }
 
 func newWorld(t testing.TB) *world { return &world{t: t, nodes: map[string]*life{}} }
@@ -126,6 +127,7 @@ func (w *world) ask(ctx context.Context, from *life, address, method string, arg
 	if w.lossy != nil {
 		lost, mute = w.lossy.IntN(4) == 0, w.lossy.IntN(4) == 0
 	}
+	lost = lost || from.name == w.deaf && to != from
 	w.mu.Unlock()
 	switch {
 	case to == nil || lost:
