@@ -3,7 +3,9 @@ package store_test
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -26,6 +28,12 @@ func TestWhatWasReadStaysInMemoryUnderWrites(t *testing.T) {
 		if err := db.Commit(&b, false); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for deadline := time.Now().Add(time.Minute); db.Metrics().Flush.Count == 0; { // on a slow disk
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is flushed")
+		}
+		runtime.Gosched()
 	}
 	for range 2 { // the first time from the disk
 		if _, err := db.Get(key(0)); err != nil {
