@@ -116,7 +116,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	c.collectShared(to)
 	c.collectSpread(to)
 	c.collectLacking(to)
-	gauge(diskDesc, float64(c.node.db.Metrics().DiskSpaceUsage()))
+	gauge(diskDesc, float64(c.node.db.DiskBytes()))
 	gauge(writableDesc, truth(c.node.db.Writable() == nil))
 }
 

@@ -107,9 +107,8 @@ func (s *staging) has(id [16]byte) bool {
 }
 
 // NewBlobID names a blob that is made at a time: its first six bytes are the time in
-// milliseconds, the others are random. So blobs lie in the store in the order in which
-// they came, and tables of them need not be merged: of objects of 1 MiB that come and go
-// 2.3 bytes are written for each of their bytes, and 3.9 if names are in no order.
+// milliseconds, the others are random. So what is known of blobs lies in the store in the
+// order in which they came, and tables of it need not be merged.
 func NewBlobID(at Micros) (id [16]byte) {
 	const timeBytes = 6
 	var ms [8]byte
@@ -141,9 +140,9 @@ func (db *DB) StageBlob(ctx context.Context, shard spec.ShardID, app spec.AppNam
 }
 
 func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r io.Reader, max int64, blob *Blob) error {
-	chunks := chunkWriter{db: db, shard: shard, name: BlobName{app, blob.ID}, large: sizeOf(r) >= tableLeast}
-	defer chunks.dropTable()
-	// The mark comes first: by it a sweep finds what a crash in the middle leaves.
+	chunks := db.writeChunks(shard, BlobName{app, blob.ID})
+	defer chunks.end()
+	// The mark comes first: by it a sweep finds what a crash leaves.
 	chunks.mark(db.identity.Node)
 	if err := chunks.begin(); err != nil {
 		return err
@@ -175,7 +174,7 @@ func (db *DB) stage(ctx context.Context, shard spec.ShardID, app spec.AppName, r
 			if blob.Chunks == 0 {
 				pack = packer.first
 			}
-			err := chunks.put(blob.Chunks, pack(chunk[:n]))
+			err := chunks.put(pack(chunk[:n]))
 			hashing.Wait()
 			if err != nil {
 				return err
@@ -202,14 +201,6 @@ func (r *stageRoom) of(size int64) []byte {
 	r.packer.codec = CodecNone
 	r.chunk = slices.Grow(r.chunk[:0], int(size))[:size]
 	return r.chunk
-}
-
-// sizeOf is how much a reader has if it says so, else 0.
-func sizeOf(r io.Reader) int {
-	if sized, ok := r.(interface{ Len() int }); ok {
-		return sized.Len()
-	}
-	return 0
 }
 
 // fillChunk is io.ReadFull for a last chunk that may be short. io.ReadFull calls
@@ -258,20 +249,19 @@ func dropChunks(b *Batch, shard spec.ShardID, name BlobName) {
 	b.Delete(AppendStagedKey(key[:0], shard, name.App, name.ID))
 }
 
-// The states of a blob's chunks on this replica.
-const (
-	hereArriving byte = 1
-	hereWhole    byte = 2
-)
-
 // chunkWriter stores the chunks of one blob as they come in.
 type chunkWriter struct {
-	db    *DB
-	shard spec.ShardID
-	name  BlobName
-	batch Batch
-	large bool // the chunks go to tables of their own
-	table *chunkTable
+	db      *DB
+	shard   spec.ShardID
+	name    BlobName
+	here    []byte // the key that says where they are
+	batch   Batch
+	arrival *arrival
+}
+
+func (db *DB) writeChunks(shard spec.ShardID, name BlobName) *chunkWriter {
+	here := appendBlobHereKey(nil, shard, name.App, name.ID)
+	return &chunkWriter{db: db, shard: shard, name: name, here: here, arrival: db.arrive(here)}
 }
 
 // mark adds to what is written next that the blob is staged, by a node.
@@ -280,34 +270,30 @@ func (w *chunkWriter) mark(node string) {
 	w.batch.Set(AppendStagedKey(nil, w.shard, w.name.App, w.name.ID), appendMark(nil, &m))
 }
 
+// begin notes that chunks are arriving, so that finish sees whether anybody has deleted
+// that, with their app or their shard.
 func (w *chunkWriter) begin() error {
-	w.batch.Set(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID), []byte{hereArriving})
+	w.batch.Set(w.here, []byte{hereArriving})
 	return w.commit()
 }
 
-func (w *chunkWriter) put(chunk uint32, stored []byte) error {
-	if w.large {
-		return w.add(chunk, stored)
-	}
-	w.batch.Set(AppendBlobChunkKey(nil, w.shard, w.name.App, w.name.ID, chunk), stored)
-	return w.commit()
-}
+func (w *chunkWriter) put(stored []byte) error { return w.arrival.put(stored) }
 
 func (w *chunkWriter) commit() error {
 	defer w.batch.Reset()
 	return w.db.Commit(&w.batch, false)
 }
 
-// finish notes that all chunks are here and syncs. Chunks that an entry has
-// deleted meanwhile, with their app, took along that they were arriving.
+// finish makes the chunks durable and then notes where they are: whoever finds that
+// after a power cut finds the chunks too.
 func (w *chunkWriter) finish() error {
-	if err := w.endTable(); err != nil {
+	if err := w.arrival.sync(); err != nil {
 		return err
 	}
 	w.db.blobs.Lock()
 	err := w.arriving()
 	if err == nil {
-		w.batch.Set(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID), []byte{hereWhole})
+		w.batch.Set(w.here, w.arrival.record())
 		err = w.commit()
 	}
 	w.db.blobs.Unlock()
@@ -317,9 +303,12 @@ func (w *chunkWriter) finish() error {
 	return w.db.Sync()
 }
 
+// end is for who has finished, or gives up: what is in the log is garbage then.
+func (w *chunkWriter) end() { w.arrival.end() }
+
 // arriving returns an error if the chunks are not wanted any more.
 func (w *chunkWriter) arriving() error {
-	there, err := w.db.Has(appendBlobHereKey(nil, w.shard, w.name.App, w.name.ID))
+	there, err := w.db.Has(w.here)
 	if err == nil && !there {
 		err = spec.Errorf(spec.CodeConflict, "app %q was deleted while the object's bytes came in: put it again", w.name.App)
 	}

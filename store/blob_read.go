@@ -12,10 +12,14 @@ import (
 
 // OpenBlob returns the bytes of a blob, read chunk by chunk. At the end they are
 // checked against the blob's size and checksum: only who sees io.EOF has read
-// what was stored. A blob that is deleted meanwhile gives an error. Bytes that this
+// what was stored. A blob that is deleted meanwhile may give an error. Bytes that this
 // replica lacks come from another one (RepairWith), which the reader waits for.
 func (db *DB) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadCloser {
-	return &blobReader{db: db, from: db, release: func() {}, shard: shard, app: app, blob: blob}
+	return db.readFrom(db, func() {}, shard, app, blob)
+}
+
+func (db *DB) readFrom(from chunkReader, release func(), shard spec.ShardID, app spec.AppName, blob Blob) *blobReader {
+	return &blobReader{chunks: chunks{db: db, from: from, shard: shard, name: BlobName{app, blob.ID}}, release: release, blob: blob}
 }
 
 // OpenBlob is DB.OpenBlob as of the snapshot, which it takes over: the snapshot is
@@ -24,7 +28,7 @@ func (db *DB) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadC
 // was deleted must not take up the disk for as long as a client likes.
 func (s *Snapshot) OpenBlob(shard spec.ShardID, app spec.AppName, blob Blob) io.ReadCloser {
 	h := s.db.holds.take(s)
-	return &blobReader{db: s.db, from: h, release: h.end, shard: shard, app: app, blob: blob}
+	return s.db.readFrom(h, h.end, shard, app, blob)
 }
 
 // ReadBlob returns the bytes of a blob, checked.
@@ -50,7 +54,7 @@ func readBlob(db *DB, from chunkReader, dst []byte, shard spec.ShardID, app spec
 	if int64(cap(out)) < blob.Size {
 		out = make([]byte, 0, blob.Size)
 	}
-	r := &blobReader{db: db, from: from, release: func() {}, shard: shard, app: app, blob: blob}
+	r := db.readFrom(from, func() {}, shard, app, blob)
 	for {
 		// Each chunk is unpacked to where it is to be. A damaged one may need more room
 		// than is left there: it is found out, and what holds it is dropped.
@@ -80,11 +84,8 @@ type chunkReader interface {
 }
 
 type blobReader struct {
-	db      *DB
-	from    chunkReader
+	chunks  chunks
 	release func() // when nothing more is read; may be called again
-	shard   spec.ShardID
-	app     spec.AppName
 	blob    Blob
 	next    uint32
 	read    int64
@@ -151,18 +152,17 @@ func (r *blobReader) nextChunk() error {
 		}
 		return io.EOF
 	}
-	var key [160]byte
-	at := AppendBlobChunkKey(key[:0], r.shard, r.app, r.blob.ID, r.next)
 	into := r.stored[:0]
 	if r.blob.Codec == CodecNone { // as it is stored, so is it read to where it is to be
 		into = r.buf[:0]
 	}
-	stored, err := r.from.GetTo(into, at)
+	c := &r.chunks
+	stored, err := c.read(into, r.next)
 	if errors.Is(err, ErrNotFound) {
-		if err = r.db.RepairBlob(context.Background(), r.shard, r.app, r.blob); err == nil {
+		if err = c.db.RepairBlob(context.Background(), c.shard, c.name.App, r.blob); err == nil {
 			r.release() // no snapshot of before has what was brought here
-			r.from = r.db
-			stored, err = r.from.GetTo(into, at)
+			c.from, c.known = c.db, false
+			stored, err = c.read(into, r.next)
 		}
 	}
 	if err != nil {
@@ -190,5 +190,5 @@ func (r *blobReader) nextChunk() error {
 }
 
 func (r *blobReader) fault(err error) error {
-	return fmt.Errorf("store: blob %x of shard %d, chunk %d of %d: %w", r.blob.ID, r.shard, r.next, r.blob.Chunks, err)
+	return fmt.Errorf("store: blob %x of shard %d, chunk %d of %d: %w", r.blob.ID, r.chunks.shard, r.next, r.blob.Chunks, err)
 }

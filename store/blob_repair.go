@@ -182,7 +182,7 @@ func lackingIn(r Reader, shard spec.ShardID, lower, upper []byte) (lacking []Lac
 	err = r.Scan(appendBlobHereKey(nil, shard, first.App, first.Blob.ID), append(appendBlobHereKey(nil, shard, last.App, last.Blob.ID), 0), func(key, value []byte) bool {
 		var name BlobName
 		name, fault = blobOf(key, tableBlobHere)
-		if len(value) == 1 && value[0] == hereWhole {
+		if isWhole(value) {
 			whole[name] = true
 		}
 		return fault == nil

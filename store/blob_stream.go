@@ -43,18 +43,17 @@ func (db *DB) ExportBlob(shard spec.ShardID, app spec.AppName, blob Blob) (io.Re
 	if !whole {
 		return nil, fmt.Errorf("blob %x of shard %d: %w", blob.ID, shard, ErrNotFound)
 	}
-	return &blobStream{db: db, shard: shard, app: app, blob: blob, rest: []byte(blobMagic)}, nil
+	from := chunks{db: db, from: db, shard: shard, name: BlobName{app, blob.ID}}
+	return &blobStream{chunks: from, blob: blob, rest: []byte(blobMagic)}, nil
 }
 
 type blobStream struct {
-	db    *DB
-	shard spec.ShardID
-	app   spec.AppName
-	blob  Blob
-	next  uint32
-	buf   []byte // the chunk, with its head
-	rest  []byte // what of it is not handed out yet
-	err   error
+	chunks chunks
+	blob   Blob
+	next   uint32
+	buf    []byte // the chunk, with its head
+	rest   []byte // what of it is not handed out yet
+	err    error
 }
 
 func (s *blobStream) Read(p []byte) (int, error) {
@@ -75,10 +74,9 @@ func (s *blobStream) fill() error {
 	if s.next == s.blob.Chunks {
 		return io.EOF
 	}
-	var key [160]byte
-	buf, err := s.db.GetTo(append(s.buf[:0], 0, 0, 0, 0), AppendBlobChunkKey(key[:0], s.shard, s.app, s.blob.ID, s.next))
+	buf, err := s.chunks.read(append(s.buf[:0], 0, 0, 0, 0), s.next)
 	if err != nil {
-		return fmt.Errorf("store: blob %x of shard %d, chunk %d of %d: %w", s.blob.ID, s.shard, s.next, s.blob.Chunks, err)
+		return fmt.Errorf("store: blob %x of shard %d, chunk %d of %d: %w", s.blob.ID, s.chunks.shard, s.next, s.blob.Chunks, err)
 	}
 	binary.BigEndian.PutUint32(buf, uint32(len(buf)-chunkHeadSize))
 	s.next++
@@ -136,8 +134,8 @@ func (db *DB) receive(ctx context.Context, shard spec.ShardID, app spec.AppName,
 }
 
 func (db *DB) receiveNew(ctx context.Context, shard spec.ShardID, name BlobName, blob *Blob, r io.Reader, stagedBy string) error {
-	w := &chunkWriter{db: db, shard: shard, name: name, large: blob.Size >= tableLeast}
-	defer w.dropTable()
+	w := db.writeChunks(shard, name)
+	defer w.end()
 	if err := w.begin(); err != nil {
 		return err
 	}
@@ -188,7 +186,7 @@ func (w *chunkWriter) receive(ctx context.Context, r io.Reader, blob *Blob) erro
 		if err != nil {
 			return fmt.Errorf("chunk %d of %d: %w", n, blob.Chunks, err)
 		}
-		if err := w.put(n, stored); err != nil {
+		if err := w.put(stored); err != nil {
 			return err
 		}
 	}
@@ -261,5 +259,5 @@ func hasWhole(r Reader, shard spec.ShardID, name BlobName) (bool, error) {
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && bytes.Equal(value, []byte{hereWhole}), err
+	return err == nil && isWhole(value), err
 }

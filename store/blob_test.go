@@ -12,6 +12,7 @@ import (
 
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
+	"github.com/pheromone-run/pheromone/store/bytelog"
 )
 
 const mib = 1 << 20
@@ -176,6 +177,9 @@ func TestDamagedBlobsAreNoticed(t *testing.T) {
 	for _, data := range [][]byte{text(2*mib + 9), noise(2*mib + 9)} {
 		db := inMemory(t)
 		blob := stage(t, db, data)
+		if err := db.StoreAsBefore(1, "a", blob); err != nil {
+			t.Fatal(err)
+		}
 		key := store.AppendBlobChunkKey(nil, 1, "a", blob.ID, 1)
 		chunk, err := db.Get(key)
 		if err != nil {
@@ -192,13 +196,49 @@ func TestDamagedBlobsAreNoticed(t *testing.T) {
 			if err := db.Commit(b, false); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := db.ReadBlob(1, "a", blob); err == nil {
-				t.Errorf("codec %d: %s: it was read whole", blob.Codec, name)
-			}
-			if _, err := io.Copy(io.Discard, db.OpenBlob(1, "a", blob)); err == nil {
-				t.Errorf("codec %d: %s: it was copied whole", blob.Codec, name)
-			}
+			wantDamaged(t, db, blob, name)
 		}
+	}
+}
+
+func TestDamageInTheLogOfBytesIsNoticed(t *testing.T) {
+	for _, data := range [][]byte{text(2*mib + 9), noise(2*mib + 9)} {
+		db := inMemory(t)
+		blob := stage(t, db, data)
+		key := store.HereKey(1, "a", blob)
+		here, err := db.Get(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, change := range map[string]func(p []bytelog.Place) []bytelog.Place{
+			"other bytes":         func(p []bytelog.Place) []bytelog.Place { p[1].Offset--; return p },
+			"a chunk cut short":   func(p []bytelog.Place) []bytelog.Place { p[1].Length--; return p },
+			"an empty chunk":      func(p []bytelog.Place) []bytelog.Place { p[1].Length = 0; return p },
+			"behind its segment":  func(p []bytelog.Place) []bytelog.Place { p[2].Offset += 9 * mib; return p },
+			"a segment that went": func(p []bytelog.Place) []bytelog.Place { p[1].Segment = 77; return p },
+			"a chunk less":        func(p []bytelog.Place) []bytelog.Place { return p[:2] },
+		} {
+			places, logged, err := store.DecodePlaces(here)
+			if err != nil || !logged || len(places) != 3 {
+				t.Fatalf("%d places, %v", len(places), err)
+			}
+			b := db.NewBatch()
+			b.Set(key, store.AppendPlaces(change(places)))
+			if err := db.Commit(b, false); err != nil {
+				t.Fatal(err)
+			}
+			wantDamaged(t, db, blob, name)
+		}
+	}
+}
+
+func wantDamaged(t *testing.T, db *store.DB, blob store.Blob, damage string) {
+	t.Helper()
+	if _, err := db.ReadBlob(1, "a", blob); err == nil {
+		t.Errorf("codec %d: %s: it was read whole", blob.Codec, damage)
+	}
+	if _, err := io.Copy(io.Discard, db.OpenBlob(1, "a", blob)); err == nil {
+		t.Errorf("codec %d: %s: it was copied whole", blob.Codec, damage)
 	}
 }
 

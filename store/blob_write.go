@@ -39,8 +39,8 @@ func (db *DB) WriteBlob(ctx context.Context, shard spec.ShardID, app spec.AppNam
 }
 
 func (db *DB) write(ctx context.Context, shard spec.ShardID, app spec.AppName, blob Blob, data []byte) error {
-	chunks := chunkWriter{db: db, shard: shard, name: BlobName{app, blob.ID}, large: blob.Size >= tableLeast}
-	defer chunks.dropTable()
+	chunks := db.writeChunks(shard, BlobName{app, blob.ID})
+	defer chunks.end()
 	chunks.mark(db.identity.Node)
 	if err := chunks.begin(); err != nil {
 		return err
@@ -52,7 +52,7 @@ func (db *DB) write(ctx context.Context, shard spec.ShardID, app spec.AppName, b
 		}
 		chunk := rest[:min(blobChunkBytes, len(rest))]
 		rest = rest[len(chunk):]
-		if err := chunks.put(n, packer.pack(chunk)); err != nil {
+		if err := chunks.put(packer.pack(chunk)); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pheromone-run/pheromone/spec"
+	"github.com/pheromone-run/pheromone/store/bytelog"
 )
 
 // DB is the one store of a node. Its methods may be called at the same time from
@@ -27,22 +28,26 @@ import (
 // once, and every later write returns the reason. Nothing tries again after a
 // failed sync, because the kernel may have dropped the pages it could not write.
 type DB struct {
-	dir      string
-	log      *slog.Logger
-	pebble   *pebble.DB
-	fs       vfs.FS
-	tables   string // the folder of tables, and of those in the making
-	lock     interface{ Close() error }
-	identity Identity
-	fatal    func(error)
-	failure  atomic.Pointer[failure]
-	synced   atomic.Int64 // when a log or a folder was last synced, in Unix nanoseconds
-	opened   atomic.Bool  // before that, a failure is what Open returns
-	disk     disk
-	now      func() time.Time
-	staging  staging
-	repairs  repairs
-	holds    holds
+	dir    string
+	log    *slog.Logger
+	pebble *pebble.DB
+	bytes  *bytelog.Log
+	// segmentBytes is Options.SegmentBytes.
+	segmentBytes int64
+	lock         interface{ Close() error }
+	identity     Identity
+	fatal        func(error)
+	failure      atomic.Pointer[failure]
+	synced       atomic.Int64 // when a log or a folder was last synced, in Unix nanoseconds
+	opened       atomic.Bool  // before that, a failure is what Open returns
+	disk         disk
+	now          func() time.Time
+	staging      staging
+	repairs      repairs
+	holds        holds
+	epochs       epochs
+	arrivals     arrivals
+	sweeper      sweeper
 	// blobs is held for reading while entries are applied, and for writing by those
 	// who look at what is known of blobs and change it by that.
 	blobs sync.RWMutex
@@ -65,6 +70,11 @@ type Options struct {
 	// HoldReads bounds how long a reader of a large object keeps its bytes from being
 	// deleted; default 15 minutes.
 	HoldReads time.Duration
+	// SegmentBytes is the size of the files of the log of large bytes; default 64 MiB.
+	SegmentBytes int64
+	// GarbageBytes is how much that log may take beyond twice of what is in use, before
+	// what is left of its files is moved to others; default 256 MiB.
+	GarbageBytes int64
 	// Fatal is called once, when the store has failed and the node has to stop. It
 	// may be called from any goroutine, with locks held: it must not call the DB.
 	// It should not return, because pebble can't always go on behind a failed write
@@ -83,6 +93,8 @@ const (
 	defaultMemTableBytes = 16 << 20
 	defaultHoldReads     = 15 * time.Minute
 	memTablesAtMost      = 4
+	defaultSegmentBytes  = 64 << 20
+	defaultGarbageBytes  = 256 << 20
 
 	// pebbleFormat is fixed, so that an upgrade of the library alone does not
 	// make a folder unreadable for the version before.
@@ -114,6 +126,8 @@ func (o *Options) setDefaults() {
 	}
 	o.MemTableBytes = cmp.Or(o.MemTableBytes, defaultMemTableBytes)
 	o.HoldReads = cmp.Or(o.HoldReads, defaultHoldReads)
+	o.SegmentBytes = cmp.Or(o.SegmentBytes, defaultSegmentBytes)
+	o.GarbageBytes = cmp.Or(o.GarbageBytes, defaultGarbageBytes)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -150,14 +164,22 @@ func (db *DB) open(o Options) (err error) {
 			return err
 		}
 	}
-	db.fs, db.tables = o.FS, folder.pebbleDir()
-	if err := sweepTables(db.fs, db.tables); err != nil {
-		_ = opened.Close()
-		return err
+	err = sweepTables(o.FS, folder.pebbleDir())
+	if err == nil {
+		db.bytes, err = bytelog.Open(o.FS, folder.path(bytesFolder), o.SegmentBytes)
 	}
+	if err != nil {
+		_ = opened.Close()
+		return fmt.Errorf("open store %s: %w", db.dir, err)
+	}
+	db.segmentBytes = o.SegmentBytes
 	db.pebble, db.lock, db.identity = opened, folder.lock, folder.identity
 	db.opened.Store(true)
-	return db.Err()
+	if err := db.Err(); err != nil {
+		return err
+	}
+	db.sweeper.start(db, o.GarbageBytes)
+	return nil
 }
 
 // openPebble returns as an error what pebble meets with a panic, such as a folder
@@ -214,11 +236,13 @@ func (db *DB) pebbleOptions(o Options, mustExist bool) *pebble.Options {
 // only let go of: its files stay locked until the process ends.
 func (db *DB) Close() error {
 	if err := db.Err(); err != nil {
+		db.sweeper.cancel() // it may be the one that waits in Options.Fatal
 		return fmt.Errorf("close store %s: %w", db.dir, err)
 	}
 	db.repairs.close()
+	db.sweeper.stop()
 	db.holds.close()
-	err := errors.Join(db.Sync(), db.pebble.Close(), db.lock.Close())
+	err := errors.Join(db.Sync(), db.bytes.Close(), db.pebble.Close(), db.lock.Close())
 	if err != nil {
 		return fmt.Errorf("close store %s: %w", db.dir, err)
 	}
@@ -241,6 +265,11 @@ func (db *DB) Synced() time.Time { return time.Unix(0, db.synced.Load()) }
 
 // Metrics returns what pebble counts, for the node's metrics page.
 func (db *DB) Metrics() *pebble.Metrics { return db.pebble.Metrics() }
+
+// DiskBytes is how much of the disk the store takes up.
+func (db *DB) DiskBytes() int64 {
+	return int64(db.pebble.Metrics().DiskSpaceUsage()) + db.bytes.Bytes()
+}
 
 func (db *DB) fail(err error) {
 	err = spec.Errorf(spec.CodeUnavailable, "the store in %s has failed: %w", db.dir, err).

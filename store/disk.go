@@ -71,6 +71,20 @@ func (d *disk) writable(now time.Time) error {
 
 const freeSpaceHint = "free space on the node's disk; writes are taken again by themselves"
 
+// tight tells whether little more is free than is reserved, so that garbage is worth any
+// effort.
+func (d *disk) tight() bool {
+	usage, err := d.fs.GetDiskUsage(d.dir)
+	return err == nil && d.reserve >= 0 && usage.AvailBytes < 2*d.reserved(usage)
+}
+
+func (d *disk) reserved(usage vfs.DiskUsage) uint64 {
+	if d.reserve > 0 {
+		return uint64(d.reserve)
+	}
+	return min(defaultReserveBytes, usage.TotalBytes/smallDiskShare)
+}
+
 func (d *disk) check() error {
 	usage, err := d.fs.GetDiskUsage(d.dir)
 	if errors.Is(err, vfs.ErrUnsupported) {
@@ -79,10 +93,7 @@ func (d *disk) check() error {
 	if err != nil {
 		return spec.Errorf(spec.CodeUnavailable, "the free space of the disk under %s can't be read: %w", d.dir, err)
 	}
-	reserve := uint64(d.reserve)
-	if reserve == 0 {
-		reserve = min(defaultReserveBytes, usage.TotalBytes/smallDiskShare)
-	}
+	reserve := d.reserved(usage)
 	if usage.AvailBytes < reserve {
 		return spec.Errorf(spec.CodeUnavailable, "the disk is full: %d MiB are free under %s and %d MiB are reserved", usage.AvailBytes>>20, d.dir, reserve>>20).
 			WithHint(freeSpaceHint)

@@ -16,11 +16,18 @@
 // comes first by another way: StageBlob writes and syncs its chunks, and the
 // entry that refers to it adopts them.
 //
+// Chunks are not kept in Pebble, which would write them to its log, to a table, and again
+// when tables are merged, but in a log of their own (package bytelog, blob_log.go), and
+// the database has their places. They are durable before a record says where they are.
+// What no record refers to any more is garbage, and goes when the log is swept
+// (log_sweep.go). Chunks of one kind stay in Pebble: those that entries bring themselves,
+// for objects that triggers of buckets hold; and those that earlier versions have stored.
+//
 // With several replicas the chunks reach the others by ExportBlob and StageCopy
 // (blob_stream.go). A blob has four keys besides its chunks. Entries decide on two:
 // its record, which is there from the entry that adopts it to the one that lets go
-// of it, and the count of its references. The other two are each replica's own: that
-// its chunks are here, or arriving, and that it is staged. So a replica that missed
+// of it, and the count of its references. The other two are each replica's own: where
+// its chunks are, or that they are arriving, and that it is staged. So a replica that missed
 // the bytes knows it, by a record without the chunks, and RepairBlob gets them from
 // another one. What is staged and never adopted is removed by sweeps (blob_sweep.go);
 // package node/blobs says which replica may remove what, and when. HashRange is over
@@ -32,8 +39,8 @@
 // prefix of the batches in the order in which they were applied; a shard that was
 // half restored from a snapshot says so; a replica that lacks the bytes of a blob
 // knows it, also one that was restored from a snapshot of another that does; after
-// a write or a sync that failed the store takes nothing more and has the node
-// stopped.
+// a sync that failed, or a write other than of a large object, the store takes nothing
+// more and has the node stopped.
 //
-// Imports spec.
+// Imports spec and store/bytelog.
 package store

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,6 +33,7 @@ const (
 	unfinishedFile   = "pheromone.json.new"
 	lockFile         = "LOCK"
 	pebbleFolder     = "pebble"
+	bytesFolder      = "bytes"
 	maxIdentityBytes = 64 << 10
 )
 
@@ -186,6 +188,23 @@ func (f *folder) syncDir(dir string) error {
 	}
 	if err := errors.Join(d.Sync(), d.Close()); err != nil {
 		return fmt.Errorf("sync folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+// sweepTables removes tables of blobs that versions before the log of bytes have left
+// half written in the database's folder.
+func sweepTables(disk vfs.FS, dir string) error {
+	names, err := disk.List(dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "chunks-") && strings.HasSuffix(name, ".making") {
+			if err := disk.Remove(disk.PathJoin(dir, name)); err != nil {
+				return fmt.Errorf("remove %s: %w", name, err)
+			}
+		}
 	}
 	return nil
 }

@@ -98,10 +98,9 @@ func (s *Snapshot) HashBlobs(shard spec.ShardID) (hash RangeHash, lacking int, e
 			lacking++
 			return true
 		}
-		from, to := Bounds(appendBlobPrefix(nil, shard, l.App, l.Blob.ID))
-		fault = s.Scan(from, to, func(key, value []byte) bool {
+		fault = s.eachChunk(shard, BlobName{l.App, l.Blob.ID}, func(key, value []byte) error {
 			h.add(key, value)
-			return true
+			return nil
 		})
 		return fault == nil
 	})

@@ -79,6 +79,13 @@ func (h *hold) GetTo(dst, key []byte) ([]byte, error) {
 	return h.db.GetTo(dst, key)
 }
 
+// over tells whether the snapshot is let go of.
+func (h *hold) over() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mu.snap == nil
+}
+
 // end is for the reader that needs it no more.
 func (h *hold) end() {
 	h.of.mu.Lock()

@@ -111,7 +111,7 @@ func AppendBlobKey(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte
 }
 
 // appendBlobHereKey appends the key that says that chunks of a blob came to this
-// replica outside of the raft log, and whether all of them have.
+// replica outside of the raft log, whether all of them have, and where they are.
 func appendBlobHereKey(dst []byte, shard spec.ShardID, app spec.AppName, id [16]byte) []byte {
 	return append(appendApp(dst, shard, tableBlobHere, app), id[:]...)
 }

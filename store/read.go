@@ -34,15 +34,25 @@ type Reader interface {
 // Snapshot is the store as it was at one point between two batches. It has to be
 // closed; while it is open, what is deleted keeps its place on disk.
 type Snapshot struct {
-	s  *pebble.Snapshot
-	db *DB
+	s     *pebble.Snapshot
+	db    *DB
+	epoch uint64
 }
 
 // Snapshot returns the store as it is now.
-func (db *DB) Snapshot() *Snapshot { return &Snapshot{db.pebble.NewSnapshot(), db} }
+func (db *DB) Snapshot() *Snapshot {
+	epoch := db.epochs.enter() // before there is anything to read from it
+	return &Snapshot{db.pebble.NewSnapshot(), db, epoch}
+}
 
 // Close releases the snapshot.
-func (s *Snapshot) Close() error { return s.s.Close() }
+func (s *Snapshot) Close() error {
+	err := s.s.Close()
+	if err == nil {
+		s.db.epochs.leave(s.epoch)
+	}
+	return err
+}
 
 // Meta is DB.Meta as of the snapshot.
 func (s *Snapshot) Meta(shard spec.ShardID) (ShardMeta, error) { return readMeta(s, shard) }

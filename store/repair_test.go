@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
 
 	"github.com/pheromone-run/pheromone/spec"
@@ -305,7 +306,9 @@ func TestReplicasThatMissBlobsComeToHoldTheSame(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := &replicas{applied: make([]int, 3), decided: map[[16]byte]bool{}}
 		for range 3 {
-			r.dbs = append(r.dbs, inMemory(t))
+			db := open(t, "data", store.Options{FS: vfs.NewMem(), SegmentBytes: 4000, GarbageBytes: 1})
+			t.Cleanup(func() { closeDB(t, db) })
+			r.dbs = append(r.dbs, db)
 		}
 		follower := rapid.IntRange(1, 2)
 		rt.Repeat(map[string]func(*rapid.T){
@@ -382,6 +385,11 @@ func TestReplicasThatMissBlobsComeToHoldTheSame(t *testing.T) {
 					r.applied[to] = r.applied[source]
 				}
 				if err != nil {
+					t.Fatal(err)
+				}
+			},
+			"sweep the log of bytes": func(t *rapid.T) {
+				if _, err := r.dbs[rapid.IntRange(0, 2).Draw(t, "who")].SweepLog(); err != nil {
 					t.Fatal(err)
 				}
 			},

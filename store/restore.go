@@ -22,6 +22,7 @@ type restore struct {
 	// those of the snapshot, so that the bytes stay of those that are in both.
 	adopted *adoptedBefore
 	last    []byte // the last key of an adopted blob in the snapshot
+	logged  restoredChunks
 }
 
 func (s *restore) run(r io.Reader) (ShardMeta, error) {
@@ -30,6 +31,7 @@ func (s *restore) run(r io.Reader) (ShardMeta, error) {
 		return ShardMeta{}, err
 	}
 	defer frames.close()
+	defer s.logged.end()
 	if err := s.clear(); err != nil {
 		return ShardMeta{}, err
 	}
@@ -63,7 +65,16 @@ func (s *restore) clear() error {
 	s.batch.DeleteRange(lower, appendTable(nil, s.shard, tableBlob))
 	s.batch.DeleteRange(Bounds(appendTable(nil, s.shard, tableBlobRefs)))
 	s.batch.Set(appendRestoringKey(nil, s.shard), nil)
-	if err := errors.Join(s.clearChunks(upper), s.flush()); err != nil {
+	if err := s.clearChunks(upper); err != nil {
+		return err
+	}
+	if err := s.eachRestoring(func(key []byte) error {
+		s.batch.Delete(key)
+		return s.commitFull()
+	}); err != nil {
+		return err
+	}
+	if err := s.commit(); err != nil {
 		return err
 	}
 	s.adopted = newAdoptedBefore(s.db, s.shard)
@@ -97,7 +108,7 @@ func (s *restore) clearChunks(upper []byte) error {
 		case keep && from != nil:
 			s.batch.DeleteRange(from, key)
 			from = nil
-			if err := s.flushFull(); err != nil {
+			if err := s.commitFull(); err != nil {
 				return err
 			}
 		case !keep && from == nil:
@@ -147,11 +158,18 @@ func (s *restore) put(key, value []byte) error {
 		if name, err := blobOf(key, t); err == nil {
 			s.theirs[name] = struct{}{}
 		}
-	case tableBlobChunk: // of versions that kept no record of adopted blobs
-		if name, err := blobOf(key, t); err == nil {
-			if _, there := s.theirs[name]; !there {
-				s.adoptHere(name)
-			}
+	case tableBlobHere:
+		return s.putHere(key, value)
+	case tableBlobChunk:
+		name, err := blobOf(key, t)
+		if err != nil {
+			break
+		}
+		if _, there := s.theirs[name]; !there { // of versions that kept no record of adopted blobs
+			s.adoptHere(name)
+		}
+		if put, err := s.putLogged(name, key, value); put || err != nil {
+			return err
 		}
 	}
 	s.batch.Set(key, value)
@@ -178,7 +196,7 @@ func (s *restore) forget(names []BlobName) error {
 
 // finish makes the range whole: the meta comes last.
 func (s *restore) finish() (meta ShardMeta, err error) {
-	if err := s.forget(s.adopted.rest()); err != nil {
+	if err := errors.Join(s.forget(s.adopted.rest()), s.endLogged()); err != nil {
 		return ShardMeta{}, err
 	}
 	s.batch.Delete(appendRestoringKey(nil, s.shard))
@@ -201,7 +219,35 @@ func (s *restore) flushFull() error {
 	return s.flush()
 }
 
+// flush writes the batch, and where the chunks are of the blobs that are whole.
 func (s *restore) flush() error {
+	if err := s.logged.sync(); err != nil {
+		return err
+	}
+	if len(s.logged.whole) == 0 {
+		return s.commit()
+	}
+	s.db.blobs.Lock()
+	defer s.db.blobs.Unlock()
+	for _, a := range s.logged.whole {
+		s.batch.Set(a.here, a.record())
+	}
+	if err := s.commit(); err != nil {
+		return err
+	}
+	s.logged.written()
+	return nil
+}
+
+// commitFull is flushFull with DB.blobs held, before anything has come.
+func (s *restore) commitFull() error {
+	if s.batch.Len() < restoreBatchBytes {
+		return nil
+	}
+	return s.commit()
+}
+
+func (s *restore) commit() error {
 	defer s.batch.Reset()
 	return s.db.Commit(&s.batch, false)
 }

@@ -19,7 +19,8 @@ import (
 // bytes), a frame for each key, an end frame, and the xxhash64 of all that (8
 // bytes, big-endian). A frame is the length of the key plus one, the key without
 // its shard, the length of the value, the value; the end frame is a zero. The
-// last byte of the magic word is the version.
+// last byte of the magic word is the version. Where the chunks of a blob are on this
+// replica is not told: what says so is hereWhole, and each chunk has a frame, behind that.
 const snapshotMagic = "PHRANGE\x01"
 
 const (
@@ -63,19 +64,28 @@ func (s *Snapshot) writeSnapshot(w io.Writer, shard spec.ShardID) error {
 		}
 	}
 	write(AppendShardPrefix(nil, shard))
+	frame := func(key, value []byte) error {
+		key = key[4:]
+		head = binary.AppendUvarint(head[:0], uint64(len(key))+1)
+		write(head, key)
+		head = binary.AppendUvarint(head[:0], uint64(len(value)))
+		write(head, value)
+		return err
+	}
 	lower, upper := ShardRange(shard)
 	arriving := map[BlobName]bool{}
 	scanErr := s.Scan(lower, upper, func(key, value []byte) bool {
 		if arrives(arriving, key, value) {
 			return true
 		}
-		key = key[4:]
-		head = binary.AppendUvarint(head[:0], uint64(len(key))+1)
-		write(head, key)
-		head = binary.AppendUvarint(head[:0], uint64(len(value)))
-		write(head, value)
-		return err == nil
+		if table(key[4]) == tableBlobHere {
+			value = []byte{hereWhole}
+		}
+		return frame(key, value) == nil
 	})
+	if scanErr == nil && err == nil {
+		scanErr = s.eachLogged(shard, frame)
+	}
 	write([]byte{0})
 	if err := errors.Join(scanErr, err); err != nil {
 		z.Reset(io.Discard)
@@ -87,12 +97,30 @@ func (s *Snapshot) writeSnapshot(w io.Writer, shard spec.ShardID) error {
 	return errors.Join(buffered.Flush(), z.Close())
 }
 
+// eachLogged calls fn for the chunks of shard that are in the log of bytes, with the keys
+// that they have in a snapshot.
+func (s *Snapshot) eachLogged(shard spec.ShardID, fn func(key, stored []byte) error) error {
+	var fault error
+	lower, upper := Bounds(appendTable(nil, shard, tableBlobHere))
+	err := s.Scan(lower, upper, func(key, value []byte) bool {
+		if len(value) == 0 || value[0] != hereLogged {
+			return true
+		}
+		var name BlobName
+		if name, fault = blobOf(key, tableBlobHere); fault == nil {
+			fault = s.eachChunk(shard, name, fn)
+		}
+		return fault == nil
+	})
+	return errors.Join(err, fault)
+}
+
 // arrives tells whether a key is of a blob that is coming in. What says so stands
 // before the chunks.
 func arrives(arriving map[BlobName]bool, key, value []byte) bool {
 	switch t := table(key[4]); t {
 	case tableBlobHere:
-		if len(value) != 1 || value[0] != hereArriving {
+		if isWhole(value) {
 			return false
 		}
 		name, err := blobOf(key, t)

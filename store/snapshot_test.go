@@ -210,7 +210,7 @@ func copyBlob(t *testing.T, from, to *store.DB, blob store.Blob) {
 	b.Set(store.AppendStagedKey(nil, 1, "a", blob.ID), nil)
 	for chunk := range blob.Chunks {
 		key := store.AppendBlobChunkKey(nil, 1, "a", blob.ID, chunk)
-		value, err := from.Get(key)
+		value, err := from.StoredChunk(1, "a", blob, chunk)
 		if err != nil {
 			t.Fatal(err)
 		}
