@@ -98,6 +98,9 @@ func ask[A, R any](ctx context.Context, n *Node, q *question[A, R], shard spec.S
 			begun := time.Now()
 			r, answer, err = askAt(asking, n, q, node, shard, args, content)
 			hasMoved := letGo(answer != nil)
+			if err == nil && hasMoved && answer != nil { // the rest of it would not come
+				err = errors.Join(errDeposed(shard, node, leader.ErrNotTaken), answer.Close())
+			}
 			if err == nil {
 				return r, answer, nil
 			}

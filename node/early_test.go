@@ -1,8 +1,10 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +40,34 @@ func TestEachNodeReadsWhatAnEphemeralBucketOfAnOlderVersionHasAnswered(t *testin
 		list, err := c.at(at).ListPage(ctx, "app", "notes", client.ListOptions{Session: "of-the-first"})
 		if err != nil || len(list.Items) != i+2 {
 			t.Errorf("right after the put of %s node %d lists %d objects of %d, %v", key, at, len(list.Items), i+2, err)
+		}
+	}
+}
+
+// Reads of an ephemeral bucket go to the leader, and a large object comes in a stream
+// that goes on after the question is answered.
+func TestEachNodeReadsLargeObjectsOfAnEphemeralBucketToTheirEnd(t *testing.T) {
+	c := newCluster(t, 3, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	manifest := "apiVersion: pheromone/v1\napp: app\nbuckets: {notes: {durability: ephemeral}}\n"
+	if _, err := c.at(0).Apply(ctx, "app", []byte(manifest), client.ApplyOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 16<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
+	if _, err := c.at(0).Put(ctx, "app", "notes", "large", bytes.NewReader(data), client.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for at, m := range c.members {
+		asked, err := client.New(m.node.URL(), client.WithoutDiscovery())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer asked.Close()
+		o, err := asked.Get(ctx, "app", "notes", "large", client.GetOptions{})
+		if err != nil || !bytes.Equal(o.Data, data) {
+			t.Errorf("node %d: %d bytes of %d, %v", at, len(o.Data), len(data), err)
 		}
 	}
 }

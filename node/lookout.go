@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pheromone-run/pheromone/node/peer"
@@ -32,30 +31,41 @@ func (n *Node) silence() time.Duration {
 // the answer has not come for a while then. moved tells of news of an election since
 // before the node was chosen; it is nil if no replica is here.
 //
-// letGo is called when the question is over, and tells whether it was ended. It is for
-// answers without a body.
+// letGo is called when the question is over, and tells whether it was ended. The body of
+// an answer, if it has one, is read in the same context, which goes on.
 func (n *Node) whileLed(ctx context.Context, shard spec.ShardID, asked string, harmless bool, moved <-chan struct{}) (asking context.Context, letGo func(bool) bool) {
 	asking, cancel := context.WithCancel(ctx)
-	var hasMoved atomic.Bool
+	watching, stop := context.WithCancel(asking)
+	var mu sync.Mutex
+	over, hasMoved := false, false // guarded by mu
 	go func() {
-		for asking.Err() == nil {
-			moved = n.awaitNews(asking, shard, moved, n.silence())
-			if !n.ledElsewhere(asking, shard, asked) {
+		for watching.Err() == nil {
+			moved = n.awaitNews(watching, shard, moved, n.silence())
+			if !n.ledElsewhere(watching, shard, asked) {
 				continue
 			}
 			if !harmless {
-				n.awaitNews(asking, shard, nil, deposedWait)
-				if asking.Err() != nil || !n.ledElsewhere(asking, shard, asked) {
+				n.awaitNews(watching, shard, nil, deposedWait)
+				if watching.Err() != nil || !n.ledElsewhere(watching, shard, asked) {
 					continue
 				}
 			}
-			hasMoved.Store(true)
-			cancel()
+			mu.Lock()
+			if hasMoved = !over; hasMoved {
+				cancel()
+			}
+			mu.Unlock()
+			stop()
 		}
 	}()
-	return asking, func(bool) bool {
-		cancel()
-		return hasMoved.Load()
+	return asking, func(body bool) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		if stop(); !body {
+			cancel()
+		}
+		return hasMoved
 	}
 }
 
