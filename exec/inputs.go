@@ -86,7 +86,7 @@ func (e *tooLarge) Error() string {
 	return fmt.Sprintf("the inputs have %s together: an attempt takes at most %s", spec.FormatSize(e.bytes), spec.FormatSize(MaxInputBytes))
 }
 
-// LoadFailure is what becomes of an attempt whose Load has failed: another attempt
+// LoadFailure is what becomes of an attempt whose inputs could not be read: another attempt
 // may find its inputs, but not smaller ones.
 func LoadFailure(err error) *Failure {
 	if large, ok := errors.AsType[*tooLarge](err); ok {
@@ -95,11 +95,14 @@ func LoadFailure(err error) *Failure {
 	return &Failure{Kind: Lost, Message: "load the inputs: " + err.Error()}
 }
 
-// inputs is the part of an entry that stands between its runtime and Load.
+// source is an entry as its runtime reads the inputs from it.
+type source entry
+
+// inputs is what an entry has of the budget.
 type inputs struct {
 	mu      sync.Mutex
 	share   share
-	begun   bool // load was called
+	begun   bool // Load was called
 	loading bool
 	ended   bool
 	stop    context.CancelFunc // ends the wait for the budget; nil if there is none
@@ -130,9 +133,12 @@ func (e *entry) unreserve() {
 	}
 }
 
-// load takes what the inputs need from the budget and reads them.
-func (e *entry) load(ctx context.Context) ([]Input, error) {
-	in := &e.inputs
+// Size implements Source.
+func (s *source) Size(ctx context.Context) (int64, error) { return s.task.Source.Size(ctx) }
+
+// Load implements Source: it takes what the inputs need from the budget and reads them.
+func (s *source) Load(ctx context.Context) ([]Input, error) {
+	e, in := (*entry)(s), &s.inputs
 	in.mu.Lock()
 	in.begun, in.loading = true, true
 	reserved := in.share.bytes > 0
@@ -142,7 +148,7 @@ func (e *entry) load(ctx context.Context) ([]Input, error) {
 			return nil, err
 		}
 	}
-	list, err := e.task.Load(ctx)
+	list, err := e.task.Source.Load(ctx)
 	var bytes int64
 	for i := range list {
 		bytes += int64(len(list[i].Data))
@@ -170,7 +176,7 @@ func (e *entry) wait(ctx context.Context) error {
 	bytes := e.task.SizeAtMost
 	if bytes <= 0 {
 		var err error
-		if bytes, err = e.task.Size(ctx); err != nil {
+		if bytes, err = e.task.Source.Size(ctx); err != nil {
 			return err
 		}
 	}

@@ -37,15 +37,17 @@ func (m *memory) sizesAsked() int {
 // function takes away again.
 func (b *bench) sized(f *spec.Function, sink exec.Sink, m *memory, bytes int64) *exec.Task {
 	t := b.task(f, sink)
-	t.Size = func(context.Context) (int64, error) {
-		m.Lock()
-		defer m.Unlock()
-		m.asked++
-		return bytes, nil
-	}
-	t.Load = func(context.Context) ([]exec.Input, error) {
-		m.add(bytes)
-		return []exec.Input{{Data: make([]byte, bytes)}}, nil
+	t.Source = given{
+		size: func() int64 {
+			m.Lock()
+			defer m.Unlock()
+			m.asked++
+			return bytes
+		},
+		load: func() []exec.Input {
+			m.add(bytes)
+			return []exec.Input{{Data: make([]byte, bytes)}}
+		},
 	}
 	return t
 }
@@ -132,7 +134,7 @@ type inline struct{ tasks sync.Map }
 
 func (r *inline) Submit(t *exec.Task) {
 	r.tasks.Store(t.Ref(), t)
-	if _, err := t.Load(context.Background()); err != nil {
+	if _, err := t.Source.Load(context.Background()); err != nil {
 		r.end(t.Ref(), exec.LoadFailure(err))
 	}
 }
@@ -228,8 +230,10 @@ func TestInputsLargerThanAnAttemptTakesAreRefusedUnread(t *testing.T) {
 	b.inproc.Register("app", "f", func(*fn.Context, []fn.Object) error { t.Error("it ran"); return nil })
 	r := newRun(t)
 	task := b.task(inprocFunction("f", 0), r)
-	task.Size = func(context.Context) (int64, error) { return exec.MaxInputBytes + 1, nil }
-	task.Load = func(context.Context) ([]exec.Input, error) { t.Error("they were read"); return nil, nil }
+	task.Source = given{
+		size: func() int64 { return exec.MaxInputBytes + 1 },
+		load: func() []exec.Input { t.Error("they were read"); return nil },
+	}
 	b.Submit(task)
 	r.end(exec.Refused)
 }

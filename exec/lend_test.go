@@ -1,7 +1,6 @@
 package exec_test
 
 import (
-	"context"
 	"testing"
 
 	"github.com/pheromone-run/pheromone/client/fn"
@@ -81,7 +80,7 @@ func testTakingBack(t *testing.T, b *bench, f *spec.Function, end func()) {
 	tasks := make([]*exec.Task, 3)
 	for i, r := range []*run{first, second, cancelled} {
 		tasks[i] = b.task(f, r)
-		tasks[i].Size, tasks[i].SizeAtMost = func(context.Context) (int64, error) { return 10, nil }, 10
+		tasks[i].SizeAtMost = 10
 		b.Submit(tasks[i])
 	}
 	b.Cancel(tasks[2].Ref())

@@ -60,13 +60,13 @@ func New(runtimes map[spec.Runtime]Runtime, s Settings) *Pool {
 	return p
 }
 
-// Submit implements Runtime. If an executor has room, Sink.Started and Load are
+// Submit implements Runtime. If an executor has room, Sink.Started and Source.Load are
 // called before Submit returns; no other method of the sink is called from Submit.
 func (p *Pool) Submit(t *Task) {
 	e := &entry{pool: p, task: t, inner: *t}
 	e.inner.Sink = e
-	if p.counts(t) {
-		e.inner.Load = e.load
+	if p.inputs != nil {
+		e.inner.Source = (*source)(e)
 	}
 	p.mu.Lock()
 	if p.mu.closed {
@@ -97,15 +97,12 @@ func (p *Pool) lane(t *Task) *lane {
 	return l
 }
 
-// counts tells whether a task's inputs take from the budget.
-func (p *Pool) counts(t *Task) bool { return p.inputs != nil && t.Size != nil }
-
 func (p *Pool) hand(e *entry) {
 	r := p.runtimes[e.task.Function.Runtime]
 	switch {
 	case r == nil:
 		go e.Done(&e.inner, nil, &Failure{Kind: Refused, Message: fmt.Sprintf("this node has no runtime %q", e.task.Function.Runtime)})
-	case !p.counts(e.task):
+	case p.inputs == nil:
 		r.Submit(&e.inner)
 	case e.reserve():
 		r.Submit(&e.inner)
@@ -279,7 +276,7 @@ func (p *Pool) Close() error {
 type entry struct {
 	pool  *Pool
 	task  *Task // as submitted
-	inner Task  // as the runtime sees it: its Sink is the entry
+	inner Task  // as the runtime sees it: its Sink is the entry, and its Source, if inputs are counted
 
 	inputs inputs
 	// Guarded by the pool's mutex.

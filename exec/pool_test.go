@@ -108,8 +108,29 @@ func (b *bench) task(f *spec.Function, sink exec.Sink, in ...exec.Input) *exec.T
 	b.number++
 	return &exec.Task{
 		App: "app", Function: f, Invocation: spec.InvocationID{Session: "s", Number: b.number}, Attempt: 1, Bucket: "in", Trigger: "t",
-		Timeout: wait, Sink: sink, Load: func(context.Context) ([]exec.Input, error) { return in, nil },
+		Timeout: wait, Sink: sink, Source: given{in: in},
 	}
+}
+
+// given are inputs at hand; load and size, if set, come before.
+type given struct {
+	in   []exec.Input
+	load func() []exec.Input
+	size func() int64
+}
+
+func (g given) Load(context.Context) ([]exec.Input, error) {
+	if g.load != nil {
+		return g.load(), nil
+	}
+	return g.in, nil
+}
+
+func (g given) Size(context.Context) (int64, error) {
+	if g.size != nil {
+		return g.size(), nil
+	}
+	return 0, nil
 }
 
 func inprocFunction(name string, concurrency int) *spec.Function {

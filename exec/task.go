@@ -30,18 +30,28 @@ type Task struct {
 	// MaxObjectBytes bounds an object that the attempt emits; 0 leaves it to the
 	// runtime's own bound.
 	MaxObjectBytes int64
-	// Load reads the inputs. The pool calls it once an executor is free, so that
-	// what waits costs no memory.
-	Load func(ctx context.Context) ([]Input, error)
-	// Inputs makes a reference to what Load reads that another node can read them
-	// by. nil if the attempt can only run here.
-	Inputs func() ([]byte, error)
-	// Size tells how many bytes Load will return: the pool takes them from its
-	// budget before it has them read. nil if they are not to be counted.
-	Size func(ctx context.Context) (int64, error)
-	// SizeAtMost is a bound of Size that takes no read; 0 if there is none.
+	// Source has the inputs. If it is not Portable, the attempt can only run here.
+	Source Source
+	// SizeAtMost is a bound of the inputs' bytes that takes no read; 0 if there is none.
 	SizeAtMost int64
 	Sink       Sink
+}
+
+// Source has the inputs of a task.
+type Source interface {
+	// Load reads them. It is called once an executor is free, so that what waits
+	// costs no memory.
+	Load(ctx context.Context) ([]Input, error)
+	// Size tells how many bytes Load will return: the pool takes them from its
+	// budget before it has them read.
+	Size(ctx context.Context) (int64, error)
+}
+
+// Portable is a Source of inputs that other nodes can read too.
+type Portable interface {
+	Source
+	// Reference names to another node what Load reads.
+	Reference() ([]byte, error)
 }
 
 // TaskRef names a task. The epoch is part of it: after a change of the leader an

@@ -54,7 +54,7 @@ type away struct {
 
 func (a *away) Submit(t *exec.Task) {
 	go func() {
-		reference, err := t.Inputs()
+		reference, err := t.Source.(exec.Portable).Reference()
 		if err == nil {
 			var in []exec.Input
 			if in, err = (leader.Reader{DB: a.w.db}).Load(context.Background(), reference); err == nil && string(in[0].Data) != "x" {

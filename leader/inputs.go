@@ -72,8 +72,8 @@ func (in *inputs) input(i int, from spec.SessionID, rec *store.Object) exec.Inpu
 	return exec.Input{Bucket: ref.Bucket, Key: ref.Key, Session: from, ContentType: rec.ContentType, Meta: rec.Meta, Deleted: rec.Deleted}
 }
 
-// load reads the inputs from the store.
-func (in *inputs) load(ctx context.Context) ([]exec.Input, error) {
+// Load implements exec.Source: it reads the inputs from the store.
+func (in *inputs) Load(ctx context.Context) ([]exec.Input, error) {
 	out := make([]exec.Input, len(in.refs))
 	err := in.each(ctx, func(i int, from spec.SessionID, rec *store.Object) error {
 		out[i] = in.input(i, from, rec)
@@ -92,8 +92,8 @@ func (in *inputs) load(ctx context.Context) ([]exec.Input, error) {
 	return out, nil
 }
 
-// size adds up the inputs' bytes.
-func (in *inputs) size(ctx context.Context) (bytes int64, err error) {
+// Size implements exec.Source: it adds up the inputs' bytes.
+func (in *inputs) Size(ctx context.Context) (bytes int64, err error) {
 	err = in.each(ctx, func(_ int, _ spec.SessionID, rec *store.Object) error {
 		bytes += rec.Size
 		return nil
@@ -110,9 +110,9 @@ type inputsReference struct {
 	Refs    []store.InputRef `json:"refs"`
 }
 
-// reference is what Reader reads the inputs by. It waits until they are committed:
-// another node has no other way to them.
-func (in *inputs) reference() ([]byte, error) {
+// Reference implements exec.Portable: it is what Reader reads the inputs by. It waits
+// until they are committed: another node has no other way to them.
+func (in *inputs) Reference() ([]byte, error) {
 	if err := in.flight.wait(); err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (r Reader) Load(ctx context.Context, reference []byte) ([]exec.Input, error
 		return nil, err
 	}
 	in.exact = true
-	return in.load(ctx)
+	return in.Load(ctx)
 }
 
 // Each calls f with each of the inputs, in order: what is said of it, and its

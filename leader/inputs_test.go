@@ -57,7 +57,7 @@ func TestInputsCanBeReadByReferenceFromACopyOfTheShard(t *testing.T) {
 
 // sameByReference tells how what a Reader reads differs from what the attempt got.
 func sameByReference(c *call, db *store.DB) error {
-	reference, err := c.Inputs()
+	reference, err := c.Source.(exec.Portable).Reference()
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func sameByReference(c *call, db *store.DB) error {
 func TestACopyThatLacksAnInputSaysSo(t *testing.T) {
 	references := make(chan []byte, 1)
 	w := newWorld(t, 1, inputsManifest, map[string]function{"one": func(c *call) error {
-		reference, err := c.Inputs()
+		reference, err := c.Source.(exec.Portable).Reference()
 		references <- reference
 		return err
 	}})

@@ -192,9 +192,7 @@ func (t *tx) task(inv *invocation, in *inputs) *exec.Task {
 		Traceparent:    inv.rec.Traceparent,
 		Timeout:        fn.Timeout,
 		MaxObjectBytes: s.plan.app.Limits.MaxObjectBytes,
-		Load:           in.load,
-		Inputs:         in.reference,
-		Size:           in.size,
+		Source:         in,
 		Sink:           (*sink)(t.reign),
 	}
 	if s.rec.Blobs == 0 && len(inv.rec.Inputs) <= inputsAtOnce {

@@ -297,8 +297,8 @@ func (r *runner) Submit(t *exec.Task) {
 		defer cancel()
 		c := &call{Task: t, ctx: ctx}
 		var failure *exec.Failure
-		in, err := t.Load(ctx)
-		if size, failed := t.Size(ctx); err == nil && failed == nil && (size != bytesOf(in) || t.SizeAtMost != 0 && t.SizeAtMost < size) {
+		in, err := t.Source.Load(ctx)
+		if size, failed := t.Source.Size(ctx); err == nil && failed == nil && (size != bytesOf(in) || t.SizeAtMost != 0 && t.SizeAtMost < size) {
 			err = permanent(fmt.Sprintf("the inputs have %d bytes, said to be %d and at most %d", bytesOf(in), size, t.SizeAtMost))
 		}
 		r.loads.Done()

@@ -71,7 +71,7 @@ func (a *attempt) run(h fn.Handler) {
 		a.leave(closedFailure())
 		return
 	}
-	in, err := t.Load(a.ctx)
+	in, err := t.Source.Load(a.ctx)
 	a.rt.reads.Done()
 	if err != nil {
 		a.leave(exec.LoadFailure(err))

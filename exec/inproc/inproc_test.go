@@ -145,12 +145,18 @@ func (b *bench) task(function string) (*exec.Task, *sink) {
 	return &exec.Task{
 		App: "app", Function: &spec.Function{Name: spec.FunctionName(function)},
 		Invocation: spec.InvocationID{Session: "s1", Number: b.next}, Attempt: 2, Bucket: "in", Trigger: "tr", Timeout: wait,
-		Load: func(context.Context) ([]exec.Input, error) {
+		Source: source(func(context.Context) ([]exec.Input, error) {
 			return []exec.Input{{Bucket: "in", Key: "k", Session: "s1", ContentType: "text/x", Data: []byte("x")}}, nil
-		},
+		}),
 		Sink: s,
 	}, s
 }
+
+// source reads inputs of a task.
+type source func(context.Context) ([]exec.Input, error)
+
+func (s source) Load(ctx context.Context) ([]exec.Input, error) { return s(ctx) }
+func (s source) Size(context.Context) (int64, error)            { return 0, nil }
 
 // run submits a task of h, registered for it alone.
 func (b *bench) run(h fn.Handler) (*exec.Task, *sink) {
@@ -223,9 +229,9 @@ func TestAnInputSaysThatItStandsForADeletion(t *testing.T) {
 		return nil
 	})
 	task, s := b.task("f")
-	task.Load = func(context.Context) ([]exec.Input, error) {
+	task.Source = source(func(context.Context) ([]exec.Input, error) {
 		return []exec.Input{{Bucket: "in", Key: "here"}, {Bucket: "in", Key: "gone", Data: []byte("its bytes"), Deleted: true}}, nil
-	}
+	})
 	b.Submit(task)
 	s.end("")
 }
@@ -255,7 +261,7 @@ func TestInputsThatCannotBeLoadedLoseTheAttempt(t *testing.T) {
 	b := newBench(t, inproc.Settings{})
 	b.Register("app", "f", func(*fn.Context, []fn.Object) error { t.Error("it ran"); return nil })
 	task, s := b.task("f")
-	task.Load = func(context.Context) ([]exec.Input, error) { return nil, errors.New("gone") }
+	task.Source = source(func(context.Context) ([]exec.Input, error) { return nil, errors.New("gone") })
 	b.Submit(task)
 	if f := s.end(exec.Lost); !strings.Contains(f.Message, "gone") {
 		t.Fatalf("failure %+v", f)
@@ -401,7 +407,7 @@ func TestCloseWaitsForWhatReadsFromTheNode(t *testing.T) {
 	task, s := b.task("f")
 	entered := make(chan struct{})
 	var left atomic.Bool
-	task.Load = func(ctx context.Context) ([]exec.Input, error) {
+	task.Source = source(func(ctx context.Context) ([]exec.Input, error) {
 		close(entered)
 		<-ctx.Done()
 		for range 10_000 { // a read that does not stop at once
@@ -409,7 +415,7 @@ func TestCloseWaitsForWhatReadsFromTheNode(t *testing.T) {
 		}
 		left.Store(true)
 		return nil, ctx.Err()
-	}
+	})
 	b.Submit(task)
 	within(t, entered)
 	if err := b.Close(); err != nil {

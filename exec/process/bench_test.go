@@ -36,14 +36,13 @@ func BenchmarkRoundTrip(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d", sdk, flight), func(b *testing.B) {
 				rt := newBench(b, process.Settings{GroupProcesses: 1})
 				rt.submit(rt.task(command, "echo")).succeed()
-				in := []exec.Input{object("k", make([]byte, 100))}
+				in := rt.task(command, "echo", object("k", make([]byte, 100))).task.Source
 				sink := &ticket{b: b, done: make(chan *exec.Task, flight)}
 				function := rt.task(command, "echo").task.Function
 				submit := func(n int) {
 					rt.Submit(&exec.Task{
 						App: "app", Artifact: "sum", Function: function, Invocation: spec.InvocationID{Session: "s1", Number: uint64(n) + 100},
-						Attempt: 1, Bucket: "in", Trigger: "tr", Timeout: wait, Sink: sink,
-						Load: func(context.Context) ([]exec.Input, error) { return in, nil },
+						Attempt: 1, Bucket: "in", Trigger: "tr", Timeout: wait, Sink: sink, Source: in,
 					})
 				}
 				b.ReportAllocs()

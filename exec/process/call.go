@@ -64,7 +64,7 @@ func (c *call) start(p *process) {
 	}
 	ctx, done := c.placing()
 	defer done()
-	in, err := c.task.Load(ctx)
+	in, err := c.task.Source.Load(ctx)
 	if err != nil {
 		c.giveUp(p, exec.LoadFailure(err))
 		return

@@ -1,7 +1,6 @@
 package process_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
@@ -24,7 +23,7 @@ func BenchmarkDispatch(b *testing.B) {
 		rt.submit(r).succeed()
 		functions = append(functions, r.task.Function)
 	}
-	in := []exec.Input{object("k", make([]byte, 100))}
+	in := rt.task(nil, "echo", object("k", make([]byte, 100))).task.Source
 	sink := &ticket{b: b, done: make(chan *exec.Task, flight)}
 	free := make(chan struct{}, flight)
 	for range flight {
@@ -38,8 +37,7 @@ func BenchmarkDispatch(b *testing.B) {
 				<-free
 				pool.Submit(&exec.Task{
 					App: "app", Artifact: "sum", Function: functions[n%len(functions)], Invocation: spec.InvocationID{Session: "s1", Number: uint64(n) + 100},
-					Attempt: 1, Bucket: "in", Trigger: "tr", Timeout: wait, Sink: sink,
-					Load: func(context.Context) ([]exec.Input, error) { return in, nil },
+					Attempt: 1, Bucket: "in", Trigger: "tr", Timeout: wait, Sink: sink, Source: in, SizeAtMost: 64 << 10,
 				})
 			}
 		}()

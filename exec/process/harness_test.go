@@ -143,11 +143,17 @@ func (b *bench) task(command []string, function string, in ...exec.Input) *run {
 		Function:   &spec.Function{Name: spec.FunctionName(function), Runtime: spec.RuntimeProcess, Command: command},
 		Invocation: spec.InvocationID{Session: "s1", Number: n}, Attempt: 1, Epoch: 1, Bucket: "in", Trigger: "tr",
 		Timeout: wait,
-		Load:    func(context.Context) ([]exec.Input, error) { return in, nil },
+		Source:  source(func(context.Context) ([]exec.Input, error) { return in, nil }),
 		Sink:    r,
 	}
 	return r
 }
+
+// source reads inputs of a task.
+type source func(context.Context) ([]exec.Input, error)
+
+func (s source) Load(ctx context.Context) ([]exec.Input, error) { return s(ctx) }
+func (s source) Size(context.Context) (int64, error)            { return 0, nil }
 
 func object(key string, data []byte) exec.Input {
 	return exec.Input{Bucket: "in", Key: spec.Key(key), Session: "s1", Data: data}
@@ -162,7 +168,7 @@ func (b *bench) submit(r *run) *run {
 func (b *bench) occupy(command []string) (blocked *run, hold chan struct{}) {
 	b.t.Helper()
 	blocked, hold = b.task(command, "f"), make(chan struct{})
-	blocked.task.Load = func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil }
+	blocked.task.Source = source(func(context.Context) ([]exec.Input, error) { <-hold; return nil, nil })
 	go b.submit(blocked)
 	b.await("the process to be busy", func() bool { return b.running() == 1 })
 	return blocked, hold

@@ -39,7 +39,7 @@ func TestATaskThatWaitsCanBeTakenBackAndTheOthersKeepTheirTurn(t *testing.T) {
 	var all []*run
 	for _, name := range []string{"f", "g", "f", "h"} {
 		r := b.task(command, name)
-		r.task.Load = func(context.Context) ([]exec.Input, error) { order <- name; return nil, nil }
+		r.task.Source = source(func(context.Context) ([]exec.Input, error) { order <- name; return nil, nil })
 		all = append(all, b.submit(r))
 	}
 	for _, i := range []int{1, 2} {

@@ -28,12 +28,12 @@ func TestWaitingTasksOfAllFunctionsGetTheirTurn(t *testing.T) {
 	var all []*run
 	for i, name := range []string{"f", "f", "f", "g", "g", "h"} {
 		r := b.task(command, name)
-		r.task.Load = func(context.Context) ([]exec.Input, error) {
+		r.task.Source = source(func(context.Context) ([]exec.Input, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			order = append(order, fmt.Sprint(name, i))
 			return nil, nil
-		}
+		})
 		all = append(all, b.submit(r))
 	}
 	close(hold)

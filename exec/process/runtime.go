@@ -88,7 +88,7 @@ func prepareScratch(dir string) error {
 	return nil
 }
 
-// Submit implements exec.Runtime. If a process has room, Sink.Started and Load
+// Submit implements exec.Runtime. If a process has room, Sink.Started and Source.Load
 // are called, and the attempt is sent, before Submit returns; no other method of
 // the sink is called from Submit.
 func (rt *Runtime) Submit(t *exec.Task) {

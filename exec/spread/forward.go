@@ -89,18 +89,16 @@ const referenceMost = 16 << 20
 // args describes the attempt.
 func (t *trip) args() (*runArgs, error) {
 	task := t.e.task
-	reference, err := task.Inputs()
+	reference, err := task.Source.(exec.Portable).Reference()
 	if err != nil {
 		return nil, err
 	}
 	if len(reference) > referenceMost {
 		return nil, fmt.Errorf("its inputs take %d bytes to be named, at most %d are sent", len(reference), referenceMost)
 	}
-	var bytes int64
-	if task.Size != nil {
-		if bytes, err = task.Size(t.ctx); err != nil {
-			return nil, err
-		}
+	bytes, err := task.Source.Size(t.ctx)
+	if err != nil {
+		return nil, err
 	}
 	return newRunArgs(t.rt.cfg.Node, task, reference, bytes, t.replica, t.rt.cfg.Silence), nil
 }

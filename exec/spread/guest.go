@@ -16,9 +16,9 @@ import (
 // guestsMost bounds the attempts of other nodes that are here.
 const guestsMost = 1024
 
-// guest is an attempt of another node that runs here: the sink of its task. Local
-// executors call the sink as that of any other one; what it hears goes to the
-// leader's node, in order.
+// guest is an attempt of another node that runs here: the source and the sink of its
+// task. Local executors call the sink as that of any other one; what it hears goes to
+// the leader's node, in order.
 type guest struct {
 	rt       *Runtime
 	args     *runArgs
@@ -131,8 +131,7 @@ func (g *guest) prepare() (*exec.Task, exec.Room, error) {
 		return nil, exec.Room{Absent: true}, spec.Errorf(spec.CodeNotFound, "the app has no function %q", g.args.Function)
 	}
 	task := g.args.task(f, app.Artifact)
-	task.Sink, task.Load = g, g.load
-	task.Size = func(context.Context) (int64, error) { return g.args.InputBytes, nil }
+	task.Sink, task.Source = g, g
 	task.SizeAtMost = max(g.args.InputBytes, 1)
 	errNoRoom := spec.Errorf(spec.CodeOverloaded, "no executor is free")
 	if room := g.rt.room(task); room.Free <= 0 {
@@ -184,9 +183,12 @@ func (g *guest) admit(t *exec.Task) (exec.Room, bool) {
 	return room, g.coming
 }
 
-// load reads the inputs: from this node's copy of the shard, or else from the
-// leader's node.
-func (g *guest) load(ctx context.Context) ([]exec.Input, error) {
+// Size implements exec.Source: the leader's node has said it.
+func (g *guest) Size(context.Context) (int64, error) { return g.args.InputBytes, nil }
+
+// Load implements exec.Source: it reads the inputs from this node's copy of the shard,
+// or else from the leader's node.
+func (g *guest) Load(ctx context.Context) ([]exec.Input, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(g.ctx, cancel)()

@@ -175,11 +175,23 @@ func (c *cluster) task(function string, sink exec.Sink, in ...exec.Input) *exec.
 	return &exec.Task{
 		App: "app", Version: 1, Function: n1.apps.function(function), Shard: 1, Epoch: 7, Bucket: "in", Trigger: "t", Timeout: wait,
 		Invocation: spec.InvocationID{Session: "s", Number: c.last}, Attempt: 1, Sink: sink,
-		Load:   func(ctx context.Context) ([]exec.Input, error) { return n1.inputs.Load(ctx, reference) },
-		Inputs: func() ([]byte, error) { return reference, nil },
-		Size:   func(context.Context) (int64, error) { return bytes, nil }, SizeAtMost: max(bytes, 1),
+		Source: portable{fixed{n1.inputs, reference, bytes}}, SizeAtMost: max(bytes, 1),
 	}
 }
+
+// fixed are inputs that only their node can read, portable those that others can too.
+type fixed struct {
+	from      *memory
+	reference []byte
+	bytes     int64
+}
+
+func (f fixed) Load(ctx context.Context) ([]exec.Input, error) { return f.from.Load(ctx, f.reference) }
+func (f fixed) Size(context.Context) (int64, error)            { return f.bytes, nil }
+
+type portable struct{ fixed }
+
+func (p portable) Reference() ([]byte, error) { return p.reference, nil }
 
 func (c *cluster) submit(function string, in ...exec.Input) *run {
 	r := newRun(c.t)

@@ -37,8 +37,8 @@ const (
 
 // enqueue has an entry offered to other nodes if no local executor takes it soon.
 func (rt *Runtime) enqueue(e *entry) {
-	if e.task.Inputs == nil {
-		return // nobody else could read its inputs
+	if !portable(e.task) {
+		return
 	}
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -196,12 +196,9 @@ func (rt *Runtime) choose(e waiting) choice {
 // bytesOf returns the bytes of an entry's inputs, and has them counted if they are
 // not known yet.
 func (rt *Runtime) bytesOf(e *entry) int64 {
-	if e.task.Size == nil {
-		return 0
-	}
 	if e.bytes.CompareAndSwap(bytesUnknown, bytesBeingRead) {
 		rt.wg.Go(func() {
-			n, err := e.task.Size(rt.ctx)
+			n, err := e.task.Source.Size(rt.ctx)
 			if err != nil {
 				n = exec.MaxInputBytes // whoever loads them will say what is wrong
 			}

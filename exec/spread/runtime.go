@@ -165,7 +165,7 @@ type entry struct {
 }
 
 // Submit implements exec.Runtime. If a local executor has room, Sink.Started and
-// Load are called before Submit returns, as exec.Pool does.
+// Source.Load are called before Submit returns, as exec.Pool does.
 func (rt *Runtime) Submit(t *exec.Task) {
 	e := &entry{rt: rt, task: t, inner: *t, since: time.Now()}
 	e.inner.Sink = e
@@ -193,11 +193,17 @@ func (rt *Runtime) Submit(t *exec.Task) {
 // foreign tells whether the function of a task is only on other nodes: one that the
 // program of this node does not register.
 func (rt *Runtime) foreign(t *exec.Task) bool {
-	if t.Function.Runtime != spec.RuntimeInproc || t.Inputs == nil || !rt.cfg.Local.Room(t).Absent {
+	if t.Function.Runtime != spec.RuntimeInproc || !portable(t) || !rt.cfg.Local.Room(t).Absent {
 		return false
 	}
 	replicas, others := rt.nodes(t.Shard, true)
 	return len(replicas)+len(others) > 0
+}
+
+// portable tells whether another node could read the inputs of a task.
+func portable(t *exec.Task) bool {
+	_, ok := t.Source.(exec.Portable)
+	return ok
 }
 
 func stopping() *exec.Failure {

@@ -53,7 +53,7 @@ func (c *cluster) fill(node string, n int) *held {
 	for range n {
 		r := newRun(c.t)
 		r.task = c.task(name, r)
-		r.task.Inputs = nil // stays there
+		r.task.Source = r.task.Source.(portable).fixed // stays there
 		c.nodes[node].rt.Submit(r.task)
 	}
 	eventually(c.t, "the places of "+node+" are taken", func() bool { return h.count(node) == n })

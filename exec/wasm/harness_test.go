@@ -171,7 +171,7 @@ func (b *bench) task(file, function string, in ...pheromone.Input) *run {
 		App: "app", Version: 1, Artifact: "sum",
 		Function:   &spec.Function{Name: spec.FunctionName(function), Runtime: spec.RuntimeWasm, File: file, Memory: 64 << 20},
 		Invocation: spec.InvocationID{Session: "s1", Number: n}, Attempt: 1, Epoch: 1, Bucket: "in", Trigger: "tr", Timeout: wait,
-		Load: func(context.Context) ([]pheromone.Input, error) { return in, nil }, Sink: r,
+		Source: given(in), Sink: r,
 	}
 	return r
 }
@@ -183,6 +183,12 @@ func (b *bench) submit(r *run) *run {
 
 // guest submits a task of the guest.
 func (b *bench) guest(function string) *run { return b.submit(b.task("guest.wasm", function)) }
+
+// given are inputs at hand.
+type given []pheromone.Input
+
+func (g given) Load(context.Context) ([]pheromone.Input, error) { return g, nil }
+func (g given) Size(context.Context) (int64, error)             { return 0, nil }
 
 func object(key string, data []byte) pheromone.Input {
 	return pheromone.Input{Bucket: "in", Key: spec.Key(key), Session: "s1", Data: data}
