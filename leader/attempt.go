@@ -43,16 +43,13 @@ func (k *sink) Done(task *exec.Task, emissions []exec.Emission, f *exec.Failure)
 	r := (*reign)(k)
 	last, err := r.handEarly(task, emissions, handedAtOnce)
 	if err == nil {
-		err = r.hand(task, last, func(puts []emission) command {
-			return &done{attemptOf(task), puts, f}
-		})
+		err = r.hand(task, last, handedTo{ended: true, failure: f})
 	}
 	if err == nil || r.ctx.Err() != nil {
 		return // of a reign that is over the next one runs the attempt again
 	}
-	_ = r.hand(task, nil, func([]emission) command {
-		return &done{attemptOf(task), nil, &exec.Failure{Kind: exec.Lost, Message: "what the attempt put could not be stored: " + err.Error()}}
-	})
+	lost := &exec.Failure{Kind: exec.Lost, Message: "what the attempt put could not be stored: " + err.Error()}
+	_ = r.hand(task, nil, handedTo{ended: true, failure: lost})
 }
 
 func (k *sink) Get(ctx context.Context, task *exec.Task, bucket spec.BucketName, key spec.Key) (exec.Input, error) {

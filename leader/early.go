@@ -27,12 +27,13 @@ func (t *tx) early(inv *invocation) bool {
 	return inv.session.plan.hastened(inv.rec.Bucket) && len(inv.rec.Inputs) <= earlyInputs && inv.firm <= t.appliedSeq.Load()
 }
 
-// outgoing has f run once the entry is proposed, or the round leaves it to linger.
-func (t *tx) outgoing(f func()) { t.out = append(t.out, f) }
+// outgoing has an effect settled once the entry is proposed, or the round leaves it to
+// linger.
+func (t *tx) outgoing(f effect) { t.out = append(t.out, f) }
 
 func (t *tx) goOut() {
 	for _, f := range t.out {
-		f()
+		f.settle(t.reign, nil)
 	}
 }
 
@@ -48,21 +49,33 @@ func (t *tx) writeInput(p *plan, bucket spec.BucketName, key, value []byte) {
 // flight is those inputs of an early attempt that the store does not have yet. It
 // keeps what the overlay has of them, for as long as that does.
 type flight struct {
-	hurry  func()        // has the entry proposed that they are in
-	landed chan struct{} // closed once the entry is applied, or lost
+	reign *reign
 
 	mu     sync.Mutex
-	inputs map[int]flying // by the input's index; nil once it has landed
+	inputs map[int]flying // by the input's index; nil if none is needed, or once it has landed
+	over   bool           // the entry that they are in is applied, or lost
 	lost   error
+	landed chan struct{} // closed once it is over, for those who wait
 }
 
 // flying is an input that is in flight: its record, and its bytes if they were set
 // apart from that just now.
 type flying struct{ record, bytes []byte }
 
-// inFlight finds the inputs of an early attempt that are in flight, nil if none is.
-func (t *tx) inFlight(in *inputs) *flight {
-	var f *flight
+// inFlight notes those inputs of an early attempt that are in flight.
+func (t *tx) inFlight(out *handout) {
+	in := &out.inputs
+	takeOff := func() {
+		if in.flight == nil {
+			in.flight = &out.flight
+			in.flight.reign = t.reign
+			t.follow(in.flight)
+		}
+	}
+	if in.known {
+		takeOff() // to be waited for
+		return
+	}
 	var key []byte
 	for i := range in.refs {
 		key, _ = in.key(key[:0], i)
@@ -75,28 +88,28 @@ func (t *tx) inFlight(in *inputs) *flight {
 			rec, err := store.DecodeObject(value)
 			if err != nil {
 				t.broken(err)
-				return nil
+				return
 			}
 			if rec.Blob != nil {
 				key = store.AppendBlobChunkKey(key[:0], t.shard(), in.app, rec.Blob.ID, 0)
 				of.bytes, _ = t.overlay.get(key)
 			}
 		}
-		if f == nil {
-			f = &flight{hurry: t.hurry, landed: make(chan struct{}), inputs: make(map[int]flying)}
-			t.after(f.land)
+		if takeOff(); in.flight.inputs == nil {
+			in.flight.inputs = make(map[int]flying)
 		}
-		f.inputs[i] = of
+		in.flight.inputs[i] = of
 	}
-	return f
 }
 
-// land lets go of the inputs: the store has them, or nobody will.
-func (f *flight) land(lost error) {
+// settle lets go of the inputs: the store has them, or nobody will.
+func (f *flight) settle(_ *reign, lost error) {
 	f.mu.Lock()
-	f.inputs, f.lost = nil, lost
-	f.mu.Unlock()
-	close(f.landed)
+	defer f.mu.Unlock()
+	f.inputs, f.over, f.lost = nil, true, lost
+	if f.landed != nil {
+		close(f.landed)
+	}
 }
 
 // record returns an input that is in flight, for a function to do with as it likes.
@@ -122,11 +135,15 @@ func (f *flight) wait() error {
 	if f == nil {
 		return nil
 	}
-	select {
-	case <-f.landed:
-	default:
-		f.hurry()
-		<-f.landed
+	f.mu.Lock()
+	if !f.over && f.landed == nil {
+		f.landed = make(chan struct{})
+	}
+	over, landed := f.over, f.landed
+	f.mu.Unlock()
+	if !over {
+		f.reign.hurry()
+		<-landed
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 type emission struct {
 	exec.Emission
 	payload *payload
+	small   payload // what payload points to if the bytes travel in the entry
 }
 
 // puts tells whether an emission puts an object into the session, and does not
@@ -44,53 +45,65 @@ func (l *Leader) mailsAny(task *exec.Task, emissions []exec.Emission) bool {
 
 // hand stages what is large and passes the command to the loop, waiting while
 // the loop has too much waiting.
-func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to func([]emission) command) error {
+func (r *reign) hand(task *exec.Task, emissions []exec.Emission, to handedTo) error {
 	if len(emissions) > 0 {
 		r.waitForRoom(task, emissions)
 	}
-	puts := make([]emission, len(emissions))
-	h := &handed{leader: r.leader, app: task.App, emissions: puts}
+	h := newHanded(r.leader, task.App, len(emissions))
 	inline, err := h.stage(r, task, emissions)
 	if err != nil {
 		h.letGo(nil)
 		return err
 	}
-	weight := min(inline+128*int64(len(puts)), intakeBytes/4)
+	weight := min(inline+128*int64(len(emissions)), intakeBytes/4)
 	if err := r.leader.room.acquire(r.ctx, task.App, weight); err != nil {
 		h.letGo(nil)
 		return errTermOver(r.leader.cfg.Shard)
 	}
-	h.command, h.weight = to(puts), weight
-	if !r.offer(r.ctx, &request{command: h}) {
+	h.weight = weight
+	h.become(task, to)
+	if !r.offer(r.ctx, &h.request) {
 		h.refuse()
 		return errTermOver(r.leader.cfg.Shard)
 	}
 	return nil
 }
 
-// stage has the bytes of emissions where they are to be, those of several blobs at a
-// time: each one waits for the disks of other nodes. It returns how many bytes travel
-// in the entry.
+// stage has the bytes of emissions where they are to be. It returns how many of them
+// travel in the entry.
 func (h *handed) stage(r *reign, task *exec.Task, emissions []exec.Emission) (inline int64, err error) {
-	ctx := r.ctx
-	payloads := make([]payload, len(emissions))
-	var staging *errgroup.Group // of what is large, if anything is
+	large := 0
 	for i := range emissions {
 		put, data := &h.emissions[i], emissions[i].Data
-		put.Emission, put.Data = emissions[i], nil
-		if len(data) <= inlineMost(inline) {
-			if emissions[i].Lent {
-				data = bytes.Clone(data)
-			}
-			payloads[i] = payload{inline: data, size: int64(len(data))}
-			put.payload = &payloads[i]
-			inline += put.payload.size
+		put.Emission = emissions[i]
+		if len(data) > inlineMost(inline) {
+			large++
 			continue
 		}
-		if staging == nil {
-			staging, ctx = errgroup.WithContext(ctx)
-			staging.SetLimit(handedStagedAtOnce)
+		if put.Data = nil; put.Lent {
+			data = bytes.Clone(data)
 		}
+		put.payload = &put.small
+		put.small = payload{inline: data, size: int64(len(data))}
+		inline += put.small.size
+	}
+	if large == 0 {
+		return inline, nil
+	}
+	return inline, h.stageLarge(r, task)
+}
+
+// stageLarge writes the bytes that do not travel in the entry, those of several blobs at
+// a time: each one waits for the disks of other nodes.
+func (h *handed) stageLarge(r *reign, task *exec.Task) error {
+	staging, ctx := errgroup.WithContext(r.ctx)
+	staging.SetLimit(handedStagedAtOnce)
+	for i := range h.emissions {
+		put, data := &h.emissions[i], h.emissions[i].Data
+		if put.payload != nil {
+			continue
+		}
+		put.Data = nil
 		staging.Go(func() (err error) {
 			if r.writesBehind(task, put) {
 				put.payload = r.writeBehind(h.app, data, put.Lent)
@@ -101,10 +114,7 @@ func (h *handed) stage(r *reign, task *exec.Task, emissions []exec.Emission) (in
 			return err
 		})
 	}
-	if staging == nil {
-		return inline, nil
-	}
-	return inline, staging.Wait()
+	return staging.Wait()
 }
 
 // writesBehind tells whether an emission counts before its bytes are on disks.
@@ -135,13 +145,45 @@ const (
 
 // handed is a command with what its attempt handed over: it gives back what that
 // took of the intake once it is evaluated, and lets go of the blobs that no
-// record came to refer to.
+// record came to refer to. Most attempts hand over an object, once: all that it takes to
+// evaluate that is in here.
 type handed struct {
 	command
 	leader    *Leader
 	app       spec.AppName
 	emissions []emission
 	weight    int64
+
+	request request
+	one     [1]emission
+	end     done
+}
+
+func newHanded(l *Leader, app spec.AppName, emissions int) *handed {
+	h := &handed{leader: l, app: app}
+	h.request.command = h
+	if emissions <= len(h.one) {
+		h.emissions = h.one[:emissions]
+	} else {
+		h.emissions = make([]emission, emissions)
+	}
+	return h
+}
+
+// handedTo says what becomes of what an attempt hands over.
+type handedTo struct {
+	ended   bool          // it is over; else it goes on
+	failure *exec.Failure // why it has failed
+}
+
+// become makes the command of it.
+func (h *handed) become(task *exec.Task, to handedTo) {
+	if to.ended {
+		h.end = done{attemptOf(task), h.emissions, to.failure}
+		h.command = &h.end
+		return
+	}
+	h.command = &emitted{attemptName: attemptOf(task), emissions: h.emissions}
 }
 
 func (h *handed) evaluate(t *tx) error {
@@ -188,10 +230,7 @@ func (t *tx) letGoBuffered(inv *invocation) {
 func (r *reign) handEarly(task *exec.Task, emissions []exec.Emission, left int) ([]exec.Emission, error) {
 	for len(emissions) > left {
 		n := min(len(emissions), handedAtOnce)
-		err := r.hand(task, emissions[:n], func(puts []emission) command {
-			return &emitted{attemptName: attemptOf(task), emissions: puts}
-		})
-		if err != nil {
+		if err := r.hand(task, emissions[:n], handedTo{}); err != nil {
 			return nil, err
 		}
 		emissions = emissions[n:]

@@ -3,8 +3,10 @@ package leader_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -123,4 +125,72 @@ func TestACopyThatLacksAnInputSaysSo(t *testing.T) {
 	if _, err := (leader.Reader{DB: w.db}).Load(context.Background(), reference); err != nil {
 		t.Fatalf("what is there: %v", err)
 	}
+}
+
+// What has just been put is given to its functions from memory. Each has a copy of its
+// own, in every attempt.
+func TestAFunctionMayWriteIntoItsInputs(t *testing.T) {
+	manifest := `
+apiVersion: pheromone/v1
+app: demo
+functions:
+  first: {runtime: inproc, retry: {backoff: 1ms}}
+  second: {runtime: inproc, retry: {backoff: 1ms}}
+buckets:
+  in:
+    triggers:
+      - {name: both, primitive: immediate, target: [first, second]}
+      - {name: again, primitive: immediate, target: first}
+  fast:
+    durability: ephemeral
+    triggers: [{name: both, primitive: immediate, target: [first, second]}]
+`
+	got := make(chan error, 100)
+	scribble := func(c *call) error {
+		in := c.in[0]
+		want := strings.Repeat("x", len(in.Data))
+		var err error
+		if string(in.Data) != want || len(in.Data) != mustAtoi(t, string(in.Key)) || in.ContentType != "text/x" {
+			err = fmt.Errorf("%s, attempt %d: input %s of type %q is %.20q, %d bytes", c.Function.Name, c.Attempt, in.Key, in.ContentType, in.Data, len(in.Data))
+		}
+		for i := range in.Data {
+			in.Data[i] = 'y'
+		}
+		got <- err
+		if c.Attempt == 1 {
+			return errors.New("once more")
+		}
+		return nil
+	}
+	w := newWorld(t, 1, manifest, map[string]function{"first": scribble, "second": scribble})
+	for _, size := range []int{0, 1, 1 << 10, 1<<10 + 1, leader.InlineBytes, leader.InlineBytes + 1} {
+		for bucket, runs := range map[spec.BucketName]int{"in": 6, "fast": 4} {
+			key, data := spec.Key(strconv.Itoa(size)), strings.Repeat("x", size)
+			res, err := w.tryPut(leader.Put{Bucket: bucket, Key: key, ContentType: "text/x", Body: strings.NewReader(data)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if w.result(res.Session); t.Failed() {
+				return
+			}
+			for range runs {
+				if err := <-got; err != nil {
+					t.Error(err)
+				}
+			}
+			o, err := w.home(res.Session).GetSession(t.Context(), "demo", res.Session, bucket, key)
+			if readAll(t, o, err) != data {
+				t.Errorf("%d bytes are not what was put any more", size)
+			}
+		}
+	}
+}
+
+func mustAtoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Error(err)
+	}
+	return n
 }

@@ -36,7 +36,7 @@ type intake struct {
 type lane struct {
 	app     spec.AppName
 	places  *semaphore.Weighted // of laneCommands
-	waiting []*request          // oldest first
+	waiting fifo[*request]      // oldest first
 	taken   int                 // by the loop, and not given back yet
 	offers  int                 // on their way into the lane
 	seen    time.Time           // when the last command came
@@ -134,7 +134,7 @@ func (q *intake) arrive(l *lane, req *request, placed bool) {
 	}
 	l.seen = q.now()
 	req.lane = l
-	l.waiting = append(l.waiting, req)
+	l.waiting.push(req)
 	q.signal()
 }
 
@@ -158,14 +158,10 @@ func (q *intake) take() *request {
 			continue
 		}
 		q.mu.turn++
-		if len(l.waiting) == 0 || l.app != "" && q.mu.apps > 1 && l.taken >= most {
+		if l.waiting.len() == 0 || l.app != "" && q.mu.apps > 1 && l.taken >= most {
 			continue
 		}
-		req := l.waiting[0]
-		l.waiting[0] = nil
-		if l.waiting = l.waiting[1:]; len(l.waiting) == 0 {
-			l.waiting = nil
-		}
+		req := l.waiting.pop()
 		l.taken++
 		l.places.Release(1)
 		q.places.Release(1)
@@ -177,7 +173,7 @@ func (q *intake) take() *request {
 // leave takes the lane whose turn it is off the ring if its app is not at work any
 // more. q.mu is held.
 func (q *intake) leave(l *lane) bool {
-	if len(l.waiting)+l.taken+l.offers > 0 || len(q.mu.ring) == 1 || q.now().Sub(l.seen) < laneKept {
+	if l.waiting.len()+l.taken+l.offers > 0 || len(q.mu.ring) == 1 || q.now().Sub(l.seen) < laneKept {
 		return false
 	}
 	delete(q.mu.lanes, l.app)
@@ -193,8 +189,9 @@ func (q *intake) rest() (all []*request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, l := range q.mu.ring {
-		all = append(all, l.waiting...)
-		l.waiting = nil
+		for l.waiting.len() > 0 {
+			all = append(all, l.waiting.pop())
+		}
 	}
 	return all
 }
@@ -206,7 +203,7 @@ func (q *intake) giveBack(taken []*request) {
 	waits := false
 	for _, req := range taken {
 		req.lane.taken--
-		waits = waits || len(req.lane.waiting) > 0
+		waits = waits || req.lane.waiting.len() > 0
 	}
 	if waits {
 		q.signal()

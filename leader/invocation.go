@@ -18,8 +18,6 @@ const (
 	// lostMax bounds the attempts that end with their node: a function that takes
 	// its node down with it is given up in the end.
 	lostMax = 16
-	// inputsAtOnce is up to how many small inputs are read where the effects run.
-	inputsAtOnce = 64
 )
 
 // invocation is a pending invocation's working state.
@@ -37,6 +35,11 @@ type invocation struct {
 
 	buffered      []emission // of emit: atomic, until the attempt succeeds
 	bufferedBytes int64
+
+	// Most invocations have an input and an attempt: these are in here.
+	input [1]store.InputRef
+	tried [1]store.Attempt
+	first handout
 }
 
 func (inv *invocation) id() spec.InvocationID {
@@ -57,7 +60,8 @@ func (t *tx) fire(s *session, target spec.FunctionName, bucket spec.BucketName, 
 	t.dispatch(inv)
 }
 
-// invoke makes an invocation of a function with the inputs of a firing.
+// invoke makes an invocation of a function with the inputs of a firing. A single input
+// is copied, several are kept.
 func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName, trigger spec.TriggerName, f *triggers.Firing, inputs []store.InputRef) *invocation {
 	t.steps.Pass(failpoint.Fired, s.name.app)
 	s.rec.Invocations++
@@ -68,12 +72,16 @@ func (t *tx) invoke(s *session, target spec.FunctionName, bucket spec.BucketName
 		Bucket:      bucket,
 		Trigger:     trigger,
 		Group:       f.Group,
-		Inputs:      inputs,
+		Attempts:    inv.tried[:0],
 		Queued:      t.at,
 		Traceparent: t.trace,
 	}
 	if !f.Window.IsZero() {
 		inv.rec.Window = micros(f.Window)
+	}
+	if inv.rec.Inputs = inputs; len(inputs) == len(inv.input) {
+		copy(inv.input[:], inputs)
+		inv.rec.Inputs = inv.input[:]
 	}
 	if s.pending == nil {
 		s.pending = make(map[uint64]*invocation)
@@ -121,87 +129,6 @@ func (t *tx) writeInvocation(inv *invocation) {
 		return
 	}
 	t.write(history, value)
-}
-
-// handOut gives the next attempt to the executors: once the round is applied, or
-// once it is proposed if the invocation may go out early.
-func (t *tx) handOut(inv *invocation) {
-	inv.attempt++
-	t.parking.take(inv)
-	t.steps.Pass(failpoint.Dispatched, inv.session.name.app)
-	in := &inputs{db: t.leader.cfg.DB, shard: t.shard(), app: inv.session.name.app, session: inv.session.name.session, number: inv.number, refs: inv.rec.Inputs, behind: &t.behind}
-	early := t.early(inv)
-	if early {
-		in.flight = t.inFlight(in)
-	}
-	task := t.task(inv, in)
-	r := t.reign
-	if early {
-		t.outgoing(func() { r.submit(task) })
-		return
-	}
-	t.urgent = true
-	t.after(func(lost error) {
-		if lost == nil {
-			r.submit(task)
-		}
-	})
-}
-
-// halt has an attempt stopped that counts no more, once that is recorded or its term
-// is over.
-func (t *tx) halt(inv *invocation) {
-	ref := t.refOf(inv)
-	t.after(func(error) { t.leader.cfg.Runtime.Cancel(ref) })
-}
-
-// submit hands an attempt to the executors. They read its inputs if one is free, and
-// what takes long must not hold up the effects of the entries that come after.
-func (r *reign) submit(task *exec.Task) {
-	if task.SizeAtMost == 0 {
-		r.loading.Go(func() { r.submitNow(task) })
-		return
-	}
-	r.submitNow(task)
-}
-
-func (r *reign) submitNow(task *exec.Task) {
-	failpoint.At(failpoint.Submitting, task.App)
-	r.leader.cfg.Runtime.Submit(task)
-	failpoint.At(failpoint.Submitted, task.App)
-}
-
-func (t *tx) task(inv *invocation, in *inputs) *exec.Task {
-	s := inv.session
-	fn := s.plan.app.Functions[inv.rec.Function]
-	if fn == nil { // the app's version is not kept any more and a later one lacks the function
-		fn = &spec.Function{Name: inv.rec.Function, Runtime: "removed", Timeout: time.Second}
-	}
-	task := &exec.Task{
-		App:            s.name.app,
-		Version:        s.plan.version,
-		Artifact:       s.plan.app.Artifact,
-		Function:       fn,
-		Invocation:     inv.id(),
-		Attempt:        int(inv.attempt),
-		Shard:          t.shard(),
-		Epoch:          t.term.Epoch(),
-		Bucket:         inv.rec.Bucket,
-		Trigger:        inv.rec.Trigger,
-		Group:          inv.rec.Group,
-		Traceparent:    inv.rec.Traceparent,
-		Timeout:        fn.Timeout,
-		MaxObjectBytes: s.plan.app.Limits.MaxObjectBytes,
-		Source:         in,
-		Sink:           (*sink)(t.reign),
-	}
-	if s.rec.Blobs == 0 && len(inv.rec.Inputs) <= inputsAtOnce {
-		task.SizeAtMost = int64(max(1, len(inv.rec.Inputs))) * InlineBytes
-	}
-	if inv.rec.Window != 0 {
-		task.Window = timeOf(inv.rec.Window)
-	}
-	return task
 }
 
 // finish ends an invocation and takes it out of what is pending.

@@ -344,6 +344,7 @@ type command interface {
 type request struct {
 	command command
 	answer  chan error // capacity 1
+	err     error      // the answer, once the command is evaluated
 	lane    *lane      // that it came through
 }
 

@@ -84,8 +84,7 @@ func (r *reign) leave(tx *tx) {
 	r.lingering = tx
 	r.promise(tx)
 	tx.goOut()
-	clear(tx.out)
-	tx.out = tx.out[:0]
+	again(&tx.out)
 }
 
 // promise notes that answers may have been given that rest on an entry which is not
@@ -147,7 +146,7 @@ func (l *Leader) Firm(ctx context.Context) (release func()) {
 // forsake tells that the entry that lingers is lost.
 func (r *reign) forsake() {
 	if r.lingering != nil {
-		r.lingering.fail(shard.ErrTermOver)
+		r.lingering.finished(shard.ErrTermOver)
 		r.lingering = nil
 	}
 }
@@ -229,6 +228,6 @@ func (t *tx) tellEnd(s *session) {
 func (t *tx) announce(s *session, result *wire.Result) {
 	name := s.name
 	word := &word{result: result}
-	t.outgoing(func() { t.leader.hub.announce(name, word) })
+	t.outgoing(settled(func(error) { t.leader.hub.announce(name, word) }))
 	t.after(func(error) { t.leader.hub.retire(name, word) })
 }

@@ -155,7 +155,7 @@ func (t *tx) store(s *session, o *incoming) store.Object {
 // insert writes an object's record into the session and counts it, now or when
 // it is due.
 func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store.Object) {
-	t.put(store.AppendSessionObjectKey(t.scratch.key(), t.shard(), s.name.app, bucket, s.name.session, key), store.AppendObject(nil, rec))
+	t.putObject(store.AppendSessionObjectKey(t.scratch.key(), t.shard(), s.name.app, bucket, s.name.session, key), rec)
 	t.putInto(s, bucket, rec)
 	s.note(bucket, key)
 	s.rec.Objects++
@@ -179,7 +179,7 @@ func (t *tx) insert(s *session, bucket spec.BucketName, key spec.Key, rec *store
 		if t.leader.hub.awaitsOutput(s.name) {
 			t.urgent = true
 		}
-		t.onApplied(func() { t.leader.hub.progressed(s.name) })
+		t.follow((*sessionProgressed)(s))
 	}
 	if !slices.Contains(s.rec.Buckets, bucket) {
 		s.rec.Buckets = append(s.rec.Buckets, bucket)
@@ -214,7 +214,7 @@ func (t *tx) deliver(name sessionName, bucket spec.BucketName, key spec.Key, due
 	}
 	rec.Deliver = 0
 	t.steps.Pass(failpoint.Delivered, name.app)
-	t.put(at, store.AppendObject(nil, &rec))
+	t.putObject(at, &rec)
 	s.rec.Timers--
 	t.touch(s)
 	counted := rec
@@ -248,10 +248,12 @@ func (t *tx) count(s *session, bucket spec.BucketName, key spec.Key, rec *store.
 			t.forward(s, bucket, tr, key, rec)
 			continue
 		}
+		t.counting = *rec
 		t.step(s, bucket, tr, triggers.Event{
 			Kind:   triggers.ObjectArrived,
 			Object: triggers.Object{Position: uint64(rec.Revision), Key: key, Group: rec.Meta[tr.GroupBy.Meta]},
 		})
+		t.counting = store.Object{}
 	}
 }
 

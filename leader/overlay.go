@@ -5,6 +5,7 @@ package leader
 type overlay struct {
 	values map[string]overlaid
 	log    []overlayMark // in the order of the entries
+	spare  [][]string    // of marks that are forgotten, for the next ones
 }
 
 type overlaid struct {
@@ -29,11 +30,24 @@ func (o *overlay) put(key string, value []byte, seq uint64) {
 	o.values[key] = overlaid{value: value, seq: seq}
 }
 
+// keys returns an empty list of keys for an entry.
+func (o *overlay) keys() []string {
+	n := len(o.spare)
+	if n == 0 {
+		return nil
+	}
+	keys := o.spare[n-1]
+	o.spare = o.spare[:n-1]
+	return keys
+}
+
 // seal notes which keys the entry seq wrote.
 func (o *overlay) seal(seq uint64, keys []string) {
 	if len(keys) > 0 {
 		o.log = append(o.log, overlayMark{seq: seq, keys: keys})
+		return
 	}
+	o.recycle(keys)
 }
 
 // forget drops what entries up to seq wrote: the store has it now.
@@ -45,10 +59,17 @@ func (o *overlay) forget(seq uint64) {
 				delete(o.values, k)
 			}
 		}
-		o.log[n].keys = nil
+		o.recycle(o.log[n].keys)
 	}
-	o.log = o.log[n:]
-	if len(o.log) == 0 {
-		o.log = nil
+	left := copy(o.log, o.log[n:]) // entries in flight are few
+	clear(o.log[left:])
+	o.log = o.log[:left]
+}
+
+// recycle keeps the memory of a list of keys for another entry.
+func (o *overlay) recycle(keys []string) {
+	clear(keys)
+	if cap(keys) > 0 && cap(keys) <= effectsSpared && len(o.spare) < entriesSpared {
+		o.spare = append(o.spare, keys[:0])
 	}
 }

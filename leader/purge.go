@@ -52,7 +52,7 @@ func (t *tx) purge(s *session) {
 		s.rec.Purge = s.rec.Ended
 		t.rest(purgeTimer(s))
 		t.touch(s)
-		t.onApplied(func() { t.leader.hub.ended(s.name) })
+		t.follow((*sessionEnded)(s))
 		return
 	}
 	app, id := s.name.app, s.name.session
@@ -83,7 +83,7 @@ func (t *tx) purge(s *session) {
 	t.touch(s)
 	t.resting = append(t.resting, s)
 	s.lastSeq = t.seq
-	t.onApplied(func() { t.leader.hub.ended(s.name) })
+	t.follow((*sessionEnded)(s))
 }
 
 // clear deletes all keys with a prefix. The session has ended and nothing of it

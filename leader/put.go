@@ -177,7 +177,7 @@ func (c *put) intoBucket(t *tx, p *plan) error {
 	if drives(b, spec.OnPut) {
 		rec.Session = spec.NewSessionID(spec.KeySlot(c.App, c.Bucket, c.Key), timeOf(t.at))
 	}
-	t.put(at, store.AppendObject(nil, &rec))
+	t.putObject(at, &rec)
 	lingers := c.fleeting(p)
 	t.lazy = t.lazy || lingers
 	t.urgent = t.urgent || !lingers || t.leader.hub.awaitsChange()
@@ -345,7 +345,7 @@ func (t *tx) remember(app spec.AppName, request string, fingerprint uint64, buck
 		Session: result.Session, Bucket: bucket, Key: result.Key, Revision: result.Revision,
 		Expires: t.at + store.Micros(requestKept.Microseconds()), Fingerprint: fingerprint,
 	}
-	t.put(store.AppendRequestKey(t.scratch.key(), t.shard(), app, request), store.AppendRequest(nil, &rec))
+	t.put(store.AppendRequestKey(t.scratch.key(), t.shard(), app, request), t.slab.keep(store.AppendRequest(t.slab.room(), &rec)))
 	t.arm(rec.Expires, store.Timer{Kind: store.TimerRequest, App: app, Key: spec.Key(request)})
 }
 

@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,10 @@ type reign struct {
 	lull       lull
 	overlay    overlay
 	writes     store.Batch // of the entry in the making
+	changed    changed     // by it
 	scratch    scratch
+	slab       slab
+	rooms      []*triggers.Room // of steps that are over
 	outbox     *outbox
 
 	// slots and extra have one token for each entry in flight, freed by its completion:
@@ -69,6 +73,7 @@ type reign struct {
 		sync.Mutex
 		entries []*entry
 		bytes   int
+		spare   []*entry
 	}
 	promised   atomic.Uint64 // the last entry that answers may rest on before it is applied
 	appliedSeq atomic.Uint64 // count of the entries applied in this term
@@ -116,15 +121,6 @@ type machine struct {
 	widest int
 	// firm is the entry that has to be applied before the trigger fires early.
 	firm uint64
-}
-
-// entry is a proposed batch with what is to happen once it is applied.
-type entry struct {
-	seq     uint64
-	bytes   int
-	slot    chan struct{} // that its token goes back to
-	steps   failpoint.Entry
-	effects []func(error)
 }
 
 // assume loads what was pending when the term before ended, and marks the
@@ -247,10 +243,10 @@ func (r *reign) round(tx *tx, first *request) error {
 		r.takeStarts(tx)
 		r.fireTimers(tx)
 	}
-	var taken []*request
+	taken := len(tx.taken)
 	for n, req := 1, first; req != nil; n++ {
 		tx.run(req)
-		taken = append(taken, req)
+		tx.taken = append(tx.taken, req)
 		req = nil
 		if n < entryCommands && !tx.full() && !exclusive {
 			req = r.intake.take()
@@ -266,9 +262,9 @@ func (r *reign) round(tx *tx, first *request) error {
 	r.remind()
 	unwaited := tx.lazy && !tx.urgent
 	if unwaited {
-		r.intake.giveBack(taken)
-	} else if len(taken) > 0 {
-		tx.after(func(error) { r.intake.giveBack(taken) })
+		r.intake.giveBack(tx.taken[taken:])
+		clear(tx.taken[taken:])
+		tx.taken = tx.taken[:taken]
 	}
 	tooLong := tx.left && r.lull.wasOver(r.now())
 	if (unwaited && !tooLong || tx.unwritten()) && !tx.full() && r.failed == nil && r.leader.firm.Load() == 0 {
@@ -282,11 +278,11 @@ func (r *reign) round(tx *tx, first *request) error {
 func (r *reign) close(tx *tx) error {
 	tx.flush()
 	if r.failed != nil {
-		tx.fail(r.failed)
+		tx.finished(r.failed)
 		return fmt.Errorf("working state lost: %w", r.failed)
 	}
 	if err := tx.awaitBytes(); err != nil {
-		tx.fail(err)
+		tx.finished(err)
 		return err
 	}
 	r.behind.paused.Store(false)
@@ -304,19 +300,20 @@ func (r *reign) propose(tx *tx) error {
 		tx.goOut()
 		r.inflight.Lock()
 		if n := len(r.inflight.entries); n > 0 {
-			last := r.inflight.entries[n-1]
-			last.effects = append(last.effects, tx.effects...)
+			tx.entry.join(r.inflight.entries[n-1])
 			r.inflight.Unlock()
+			r.spare(tx.entry)
 			return nil
 		}
 		r.inflight.Unlock()
-		tx.fail(nil)
+		tx.finished(nil)
 		return nil
 	}
 	r.proposed++
 	r.leader.largest.Store(max(r.leader.largest.Load(), int64(tx.batch.Len())))
 	body := tx.batch.Repr()
-	e := &entry{seq: r.proposed, bytes: len(body), slot: tx.slot, steps: tx.steps, effects: tx.effects}
+	e := tx.entry
+	e.bytes = len(body)
 	r.inflight.Lock()
 	r.inflight.entries = append(r.inflight.entries, e)
 	r.inflight.bytes += e.bytes
@@ -334,22 +331,19 @@ func (r *reign) propose(tx *tx) error {
 func (r *reign) applied(err error) {
 	r.inflight.Lock()
 	e := r.inflight.entries[0]
-	r.inflight.entries[0] = nil
-	r.inflight.entries = r.inflight.entries[1:]
+	r.inflight.entries = slices.Delete(r.inflight.entries, 0, 1) // they are few
 	r.inflight.bytes -= e.bytes
-	effects := e.effects
 	r.inflight.Unlock()
 	if err == nil {
 		e.steps.At(failpoint.Reported)
 		r.appliedSeq.Store(e.seq)
 	}
 	<-e.slot
-	for _, f := range effects {
-		f(err)
-	}
+	e.settle(r, err)
 	if err == nil {
 		e.steps.At(failpoint.Effected)
 	}
+	r.spare(e)
 }
 
 // forgetApplied drops from memory what the store holds by now.
@@ -424,9 +418,7 @@ func (r *reign) abandon() {
 	r.inflight.entries = nil
 	r.inflight.Unlock()
 	for _, e := range left { // proposals the term did not take
-		for _, f := range e.effects {
-			f(shard.ErrTermOver)
-		}
+		e.settle(r, shard.ErrTermOver)
 	}
 	r.forsake()
 	for _, req := range r.intake.rest() {

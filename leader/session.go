@@ -23,6 +23,8 @@ type session struct {
 	// among them is not in the store. There are fewer than rec.Objects once they are
 	// not kept any more.
 	objects []uint64
+	named   [8]uint64          // the first of them
+	buckets [8]spec.BucketName // the first ones of the record
 	dirty   bool
 	moved   bool // touched since it was settled
 	purged  bool
@@ -88,6 +90,7 @@ func (t *tx) newSession(name sessionName, p *plan, origin store.Origin) *session
 			Origin:     origin,
 		},
 	}
+	s.objects, s.rec.Buckets = s.named[:0], s.buckets[:0]
 	t.sessions[name] = s
 	t.write(store.AppendSessionIndexKey(t.scratch.key(), t.shard(), name.app, s.rec.Created, name.session), nil)
 	if limit := p.app.SessionTimeout; limit > 0 {
@@ -169,7 +172,7 @@ func (t *tx) end(s *session, state store.SessionState) {
 	}
 	t.touch(s)
 	t.tellEnd(s)
-	t.onApplied(func() { t.leader.hub.ended(s.name) })
+	t.follow((*sessionEnded)(s))
 }
 
 // wholeSecond is the first whole second at or after a time: sessions that end

@@ -19,6 +19,7 @@ const startDelay = 50 * time.Millisecond
 type starts struct {
 	sync.Mutex
 	list  []start
+	spare []start   // the list before
 	since time.Time // when the first of the list came
 	armed bool      // a timer runs, for the list as it was or for a later one
 }
@@ -70,7 +71,7 @@ func (wake) evaluate(*tx) error { return nil }
 func (r *reign) takeStarts(t *tx) {
 	r.starts.Lock()
 	list := r.starts.list
-	r.starts.list = nil
+	r.starts.list, r.starts.spare = r.starts.spare, nil
 	r.starts.Unlock()
 	for i, st := range list {
 		if t.full() { // records with many inputs: the others are taken by a later round
@@ -86,5 +87,11 @@ func (r *reign) takeStarts(t *tx) {
 			t.noteAttempt(inv, store.Attempt{Number: inv.attempt, Started: micros(st.at), Executor: st.executor})
 			t.mark(inv)
 		}
+	}
+	if len(list) > 0 {
+		again(&list)
+		r.starts.Lock()
+		r.starts.spare = list
+		r.starts.Unlock()
 	}
 }

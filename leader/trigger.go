@@ -21,6 +21,8 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 		t.steps.Pass(failpoint.Counted, s.name.app)
 	}
 	ev.Now = timeOf(t.at)
+	ev.Room = t.takeRoom() // a firing that is refused makes an object, which may be counted in here
+	defer t.leaveRoom(ev.Room)
 	out, ok := t.advance(m, ev)
 	if !ok {
 		t.failBy(s, m)
@@ -29,11 +31,15 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 	t.keep(s, name, m, &out)
 	for i := range out.Firings {
 		f := &out.Firings[i]
-		inputs := make([]store.InputRef, len(f.Inputs))
-		for j, o := range f.Inputs {
-			inputs[j] = store.InputRef{Bucket: bucket, Key: o.Key, Revision: spec.Revision(o.Position)}
+		var several []store.InputRef
+		if len(f.Inputs) > 1 {
+			several = inputRefs(make([]store.InputRef, 0, len(f.Inputs)), bucket, f)
 		}
 		for _, target := range tr.Target {
+			inputs := several
+			if inputs == nil {
+				inputs = inputRefs(t.scratch.input[:0], bucket, f)
+			}
 			if !t.fits(0, refs(bucket, f)) {
 				t.refuseFiring(s, target, bucket, tr.Name, f, inputs[:min(len(inputs), inputsShown)])
 				continue
@@ -44,6 +50,30 @@ func (t *tx) step(s *session, bucket spec.BucketName, tr *spec.Trigger, ev trigg
 	if out.CancelRest {
 		t.cancelRest(s, bucket, &out)
 	}
+}
+
+// inputRefs appends the inputs of a firing in a session.
+func inputRefs(dst []store.InputRef, bucket spec.BucketName, f *triggers.Firing) []store.InputRef {
+	for _, o := range f.Inputs {
+		dst = append(dst, store.InputRef{Bucket: bucket, Key: o.Key, Revision: spec.Revision(o.Position)})
+	}
+	return dst
+}
+
+// takeRoom returns room for a step, which is that step's until it is left.
+func (r *reign) takeRoom() *triggers.Room {
+	n := len(r.rooms)
+	if n == 0 {
+		return &triggers.Room{}
+	}
+	room := r.rooms[n-1]
+	r.rooms = r.rooms[:n-1]
+	return room
+}
+
+func (r *reign) leaveRoom(room *triggers.Room) {
+	*room = triggers.Room{}
+	r.rooms = append(r.rooms, room)
 }
 
 // keep makes durable what a step changed of a machine.

@@ -3,7 +3,6 @@ package leader
 import (
 	"errors"
 
-	"github.com/pheromone-run/pheromone/internal/failpoint"
 	"github.com/pheromone-run/pheromone/spec"
 	"github.com/pheromone-run/pheromone/store"
 )
@@ -12,42 +11,70 @@ import (
 // once the entry is applied. Reads see the writes of this and of earlier entries.
 type tx struct {
 	*reign
+	*entry
+	*changed
 	counters store.Counters
 	batch    *store.Batch
-	seq      uint64        // of the entry in the making
-	slot     chan struct{} // that the entry's token goes back to
-	steps    failpoint.Entry
 	keys     []string
-	effects  []func(error)
-	out      []func()     // what goes out once the entry is proposed
 	adopted  []*payload   // blobs that the entry refers to
 	at       store.Micros // the time of this round
 
-	left   bool       // it has lingered
-	lazy   bool       // something is in it that nobody waits for: it may linger
-	urgent bool       // something else is
-	moved  []*session // to be settled at the end of this round
+	left   bool // it has lingered
+	lazy   bool // something is in it that nobody waits for: it may linger
+	urgent bool // something else is
 
-	// dirty is what commands changed, to be written with the entry.
+	counting store.Object      // what triggers of its session are passed just now
+	cause    spec.FunctionName // of the attempt whose emission is evaluated
+	trace    string            // its or the request's traceparent
+	firing   int               // bytes that the round's invocations will take when they are written
+	chain    int               // conditions that failed on dead letters of one another
+}
+
+// changed is what the commands of an entry leave to be done at its end. There is one
+// entry in the making at a time, so the next one has its memory.
+type changed struct {
+	out   []effect   // what goes out once the entry is proposed
+	moved []*session // to be settled at the end of the round
+
+	// dirty is to be written with the entry.
 	dirty struct {
 		sessions    []*session
 		invocations []*invocation
 		machines    []*machine
 	}
-	cause  spec.FunctionName // of the attempt whose emission is evaluated
-	trace  string            // its or the request's traceparent
-	firing int               // bytes that the round's invocations will take when they are written
-	chain  int               // conditions that failed on dead letters of one another
+}
+
+// reset forgets all of it.
+func (c *changed) reset() {
+	again(&c.out)
+	again(&c.moved)
+	again(&c.dirty.sessions)
+	again(&c.dirty.invocations)
+	again(&c.dirty.machines)
+}
+
+// again empties a list, and keeps its memory unless that is very much.
+func again[T any](list *[]T) {
+	if cap(*list) > effectsSpared {
+		*list = nil
+		return
+	}
+	clear(*list)
+	*list = (*list)[:0]
 }
 
 func (r *reign) begin(slot chan struct{}) *tx {
 	r.writes.Reset() // raft has copied what the last round made of it
+	r.changed.reset()
+	e := r.newEntry()
+	e.slot, e.seq = slot, r.proposed+1
 	return &tx{
-		slot:     slot,
 		reign:    r,
+		entry:    e,
+		changed:  &r.changed,
 		counters: r.counters,
 		batch:    &r.writes,
-		seq:      r.proposed + 1,
+		keys:     r.overlay.keys(),
 		at:       micros(r.now()),
 	}
 }
@@ -61,36 +88,32 @@ func (t *tx) run(req *request) {
 	if req.answer == nil {
 		return
 	}
-	if lingers {
-		t.outgoing(func() { req.answer <- err })
+	if req.err = err; lingers {
+		t.outgoing(req)
 		return
 	}
-	t.after(func(lost error) {
-		if lost != nil {
-			req.answer <- errTermOver(t.leader.cfg.Shard)
-			return
-		}
-		req.answer <- err
-	})
+	t.follow(req)
 }
 
+// follow has an effect settled with the entry.
+func (t *tx) follow(f effect) { t.effects = append(t.effects, f) }
+
 // after has f run once the entry is applied (nil) or lost.
-func (t *tx) after(f func(lost error)) { t.effects = append(t.effects, f) }
+func (t *tx) after(f func(lost error)) { t.follow(settled(f)) }
 
 // onApplied has f run once the entry is applied, and not if it is lost.
 func (t *tx) onApplied(f func()) {
-	t.effects = append(t.effects, func(lost error) {
+	t.after(func(lost error) {
 		if lost == nil {
 			f()
 		}
 	})
 }
 
-// fail runs the effects of a transaction that is not proposed.
-func (t *tx) fail(reason error) {
-	for _, f := range t.effects {
-		f(reason)
-	}
+// finished runs the effects of a transaction that is not proposed.
+func (t *tx) finished(lost error) {
+	t.entry.settle(t.reign, lost)
+	t.spare(t.entry)
 }
 
 // broken notes that memory and store can't be told apart any more: the round's
@@ -120,7 +143,17 @@ func (t *tx) get(key []byte) (value []byte, ok bool) {
 // put writes a key that later evaluation may read. It keeps value.
 func (t *tx) put(key, value []byte) {
 	t.batch.Set(key, value)
-	k := string(key)
+	t.overlie(key, value)
+}
+
+// putObject writes an object's record under a key.
+func (t *tx) putObject(key []byte, rec *store.Object) {
+	t.put(key, t.slab.keep(store.AppendObject(t.slab.room(), rec)))
+}
+
+// overlie has a key read as what the entry makes of it.
+func (t *tx) overlie(key, value []byte) {
+	k := t.slab.text(key)
 	t.overlay.put(k, value, t.seq)
 	t.keys = append(t.keys, k)
 }
@@ -128,9 +161,7 @@ func (t *tx) put(key, value []byte) {
 // remove deletes a key that was written with put.
 func (t *tx) remove(key []byte) {
 	t.batch.Delete(key)
-	k := string(key)
-	t.overlay.put(k, nil, t.seq)
-	t.keys = append(t.keys, k)
+	t.overlie(key, nil)
 }
 
 // write writes a key that evaluation never reads back while it is in flight,
@@ -152,8 +183,7 @@ func (t *tx) settleMoved() {
 		t.settle(t.moved[i])
 		t.moved[i].moved = false
 	}
-	clear(t.moved)
-	t.moved = t.moved[:0]
+	again(&t.moved)
 }
 
 // flush writes what the commands left dirty: each session, invocation and machine

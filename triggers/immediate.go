@@ -33,7 +33,7 @@ func (p perObject) Step(ev Event) Outcome {
 	case ev.Kind != ObjectArrived:
 		return Outcome{}
 	case p.wants(ev.Object.Key):
-		return Outcome{Firings: []Firing{{Inputs: []Object{ev.Object}}}}
+		return Outcome{Firings: ev.Room.fire(ev.Object)}
 	}
 	return Outcome{Rejected: []uint64{ev.Object.Position}}
 }

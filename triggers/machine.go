@@ -49,6 +49,25 @@ type Event struct {
 	Keys   []spec.Key
 	// Limit bounds what the step fires.
 	Limit Limit
+	// Room is memory for a firing of one object; nil if there is none. Who passes it
+	// uses it again once it is done with the Outcome.
+	Room *Room
+}
+
+// Room is memory for what most steps want: one firing with one object.
+type Room struct {
+	firing [1]Firing
+	input  [1]Object
+}
+
+// fire returns a firing with an object, in the room if there is one.
+func (r *Room) fire(o Object) []Firing {
+	if r == nil {
+		r = &Room{}
+	}
+	r.input[0] = o
+	r.firing[0] = Firing{Inputs: r.input[:]}
+	return r.firing[:]
 }
 
 // Firing asks for one invocation of each target function with these objects, in
